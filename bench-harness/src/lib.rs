@@ -1,0 +1,1 @@
+//! Benchmarks of HTTP proxies: origin, load generator, comparison, report.

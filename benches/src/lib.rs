@@ -1,0 +1,1 @@
+//! Named inputs and microbenchmarks of the Ringway data path.

@@ -1,0 +1,1 @@
+//! The Ringway HTTP gateway.
