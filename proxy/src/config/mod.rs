@@ -1,0 +1,1 @@
+//! Configuration: TOML or JSON in, one checked `Config` out.

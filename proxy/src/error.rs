@@ -1,0 +1,1 @@
+//! Faults, by who is to blame.

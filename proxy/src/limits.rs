@@ -1,0 +1,1 @@
+//! Every bound of the gateway: its name, its unit and its default.

@@ -1,0 +1,1 @@
+//! Plugins: what is read from a file before any of its code runs, loading, chains.
