@@ -53,7 +53,7 @@ extern "C" {
 #define RW_SYMBOL "ringway_plugin_v1"
 
 #if defined(__GNUC__) || defined(__clang__)
-#define RW_EXPORT __attribute__((visibility("default"), used))
+#define RW_EXPORT __attribute__((visibility("default")))
 #else
 #define RW_EXPORT
 #endif
@@ -552,6 +552,10 @@ typedef struct rw_plugin {
   /* Plugin-side extensions by id ("ringway.llm/1"), NUL-terminated; NULL allowed, and NULL for "none". [main] */
   const void *(*get_ext)(const char *id);
 } rw_plugin;
+
+/* What a plugin defines: `const rw_plugin ringway_plugin_v1 = {...}`. This declaration gives the definition its
+ * visibility, and its linkage in C++, whatever the flags of the compiler. */
+extern RW_EXPORT const rw_plugin ringway_plugin_v1;
 
 /* ---------------------------------------------------------------------------------------------------------------
  * 6. The ELF note: the same facts, readable without running anything

@@ -72,11 +72,14 @@ pub fn run(command: &mut Command) -> std::process::Output {
     output
 }
 
-/// A path for a new file in cargo's folder for test output.
+/// A path for a new file in cargo's folder for test output, below a folder of this test binary.
 pub fn output_path(name: &str) -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}-{count}", std::process::id()))
+    let test = std::env::current_exe().expect("a test binary has a path");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test.file_name().expect("it is a file"));
+    std::fs::create_dir_all(&folder).expect("cargo's folder is writable");
+    folder.join(format!("{count}-{name}"))
 }
 
 /// The folder of this crate.
