@@ -761,13 +761,19 @@ fn verdictOf(cx: *Cx, comptime name: []const u8, result: anytype) Verdict {
         .void => return .@"continue",
         .error_union => {
             const value = result catch |failure| {
-                cx.log(.@"error", name ++ " failed: {t}", .{failure});
+                logFailure(cx, name, failure);
                 return .aborted;
             };
             return verdictOf(cx, name, value);
         },
         else => return result,
     }
+}
+
+/// Out of line: the text buffer must not weigh on hooks that succeed.
+noinline fn logFailure(cx: *Cx, hook: []const u8, failure: anyerror) void {
+    @branchHint(.cold);
+    cx.log(.@"error", "{s} failed: {t}", .{ hook, failure });
 }
 
 fn Lifecycle(comptime P: type) type {
