@@ -412,7 +412,8 @@ pub mod size {
         }
     }
 
-    pub(super) fn serialize<S: Serializer>(bytes: &usize, to: S) -> Result<S::Ok, S::Error> {
+    /// For `#[serde(with)]`.
+    pub fn serialize<S: Serializer>(bytes: &usize, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(&text(*bytes))
     }
 
@@ -489,11 +490,12 @@ pub mod duration {
             true
         }
         fn json_schema(_: &mut SchemaGenerator) -> Schema {
-            json_schema!({ "type": "string", "format": FORMAT, "pattern": "^(off|([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?)$" })
+            json_schema!({ "type": "string", "format": FORMAT, "pattern": "^(off|([0-9]+(d|h|m|s|ms))+)$" })
         }
     }
 
-    pub(super) fn serialize<S: Serializer>(ms: &u32, to: S) -> Result<S::Ok, S::Error> {
+    /// For `#[serde(with)]`.
+    pub fn serialize<S: Serializer>(ms: &u32, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(&text(*ms))
     }
 
