@@ -266,7 +266,11 @@ impl Limits {
             let slots_max = SLAB_BYTES_MAX / self.slot_bytes_min();
             found.push((
                 "slots",
-                format!("{} slots of at least {} bytes need more than the 2 GiB of a worker's slab; {slots_max} fit", self.slots, self.slot_bytes_min()),
+                format!(
+                    "{} slots of at least {} bytes need more than the 2 GiB of a worker's slab; {slots_max} fit",
+                    self.slots,
+                    self.slot_bytes_min()
+                ),
             ));
         }
         found
@@ -386,7 +390,8 @@ pub mod size {
             unit => match UNITS.iter().find(|(name, _)| *name == unit) {
                 Some((_, scale)) => *scale,
                 None => {
-                    let meant = UNITS.iter().find(|(name, _)| name[..1].eq_ignore_ascii_case(unit.get(..1).unwrap_or(""))).map_or("KiB", |(name, _)| name);
+                    let meant =
+                        UNITS.iter().find(|(name, _)| name[..1].eq_ignore_ascii_case(unit.get(..1).unwrap_or(""))).map_or("KiB", |(name, _)| name);
                     return Err(format!("`{unit}` is no unit of size; did you mean \"{number}{meant}\"?"));
                 }
             },
@@ -396,7 +401,7 @@ pub mod size {
 
     /// The shortest exact text of `bytes`.
     pub fn text(bytes: usize) -> String {
-        let (unit, scale) = UNITS.iter().find(|(_, scale)| bytes != 0 && bytes % scale == 0).unwrap_or(&("B", 1));
+        let (unit, scale) = UNITS.iter().find(|(_, scale)| bytes != 0 && bytes.is_multiple_of(*scale)).unwrap_or(&("B", 1));
         format!("{}{unit}", bytes / scale)
     }
 
@@ -464,7 +469,8 @@ pub mod duration {
                 return Err(format!("`{text}` has no unit; did you mean \"{text}s\" or \"{text}ms\"?"));
             }
             let at = units.iter().position(|(name, _)| *name == unit).ok_or_else(malformed)?;
-            sum = number.checked_mul(units[at].1).and_then(|ms| sum.checked_add(ms)).ok_or_else(|| format!("`{text}` is too long; at most 49 days"))?;
+            sum =
+                number.checked_mul(units[at].1).and_then(|ms| sum.checked_add(ms)).ok_or_else(|| format!("`{text}` is too long; at most 49 days"))?;
             (rest, units) = (&rest[digits + letters..], &units[at + 1..]);
         }
         if text.is_empty() { Err(malformed()) } else { Ok(sum) }

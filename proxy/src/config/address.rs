@@ -68,7 +68,8 @@ impl ListenAddress {
                 "localhost" => Ok(ListenAddress::Tcp((Ipv4Addr::LOCALHOST, port).into())),
                 host => match ip(host) {
                     Some(ip) => Ok(ListenAddress::Tcp((ip, port).into())),
-                    None => Err(Problem::new(format!("`{host}` is no IP address")).help("a listener needs one of this machine's addresses, such as \"127.0.0.1:8080\"")),
+                    None => Err(Problem::new(format!("`{host}` is no IP address"))
+                        .help("a listener needs one of this machine's addresses, such as \"127.0.0.1:8080\"")),
                 },
             },
         }
@@ -121,9 +122,7 @@ impl HostPattern {
     pub fn matches(&self, host: &[u8]) -> bool {
         match self {
             HostPattern::Exact(name) => host.eq_ignore_ascii_case(name.as_bytes()),
-            HostPattern::Below(suffix) => {
-                host.len() > suffix.len() && host[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix.as_bytes())
-            }
+            HostPattern::Below(suffix) => host.len() > suffix.len() && host[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix.as_bytes()),
         }
     }
 
@@ -244,7 +243,13 @@ fn split(text: &str) -> Result<Split<'_>, Problem> {
     }
     if let Some((scheme, rest)) = text.split_once("://") {
         let authority = rest.split('/').next().unwrap_or(rest);
-        let port = if authority.contains(':') { "" } else if scheme == "https" { ":443" } else { ":80" };
+        let port = if authority.contains(':') {
+            ""
+        } else if scheme == "https" {
+            ":443"
+        } else {
+            ":80"
+        };
         return Err(Problem::new(format!("`{text}` is a URL, not an address")).suggest(Some(&format!("{authority}{port}"))));
     }
     if text.starts_with('/') {
@@ -255,7 +260,11 @@ fn split(text: &str) -> Result<Split<'_>, Problem> {
     }
     let Some((host, port)) = text.rsplit_once(':').filter(|_| !text.ends_with(']')) else {
         let problem = Problem::new(format!("`{text}` has no port"));
-        return Err(if text.parse::<u16>().is_ok() { problem.help(format!("did you mean `127.0.0.1:{text}`?")) } else { problem.help(format!("did you mean `{text}:80`?")) });
+        return Err(if text.parse::<u16>().is_ok() {
+            problem.help(format!("did you mean `127.0.0.1:{text}`?"))
+        } else {
+            problem.help(format!("did you mean `{text}:80`?"))
+        });
     };
     match port.parse() {
         Ok(port) => Ok(Split::HostPort(host, port)),
@@ -273,7 +282,10 @@ fn ip(host: &str) -> Option<IpAddr> {
 /// The host name in lower case. Underscores are let through: service names of container networks have them.
 fn host_name(host: &str) -> Result<String, Problem> {
     let label_fits = |label: &str| {
-        (1..=63).contains(&label.len()) && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_') && !label.starts_with('-') && !label.ends_with('-')
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
     };
     let name = host.strip_suffix('.').unwrap_or(host);
     let fits = name.len() <= 253 && name.split('.').all(label_fits);
@@ -334,7 +346,10 @@ mod tests {
                 ":8080",
                 "! `:8080` names no address to listen on\n   = help: write \"0.0.0.0:8080\" for every IPv4 address or \"[::]:8080\" for every address",
             ),
-            ("example.com:80", "! `example.com` is no IP address\n   = help: a listener needs one of this machine's addresses, such as \"127.0.0.1:8080\""),
+            (
+                "example.com:80",
+                "! `example.com` is no IP address\n   = help: a listener needs one of this machine's addresses, such as \"127.0.0.1:8080\"",
+            ),
         ] {
             assert_eq!(text(ListenAddress::parse(given)), expected, "{given}");
         }
@@ -343,12 +358,17 @@ mod tests {
     #[test]
     fn hosts_match_by_name_or_below_a_domain() {
         let below = HostPattern::parse("*.Example.com").expect("a pattern");
-        for (host, expected) in [("a.example.com", true), ("A.B.EXAMPLE.COM", true), ("example.com", false), ("aexample.com", false), (".example.com", false)] {
+        for (host, expected) in
+            [("a.example.com", true), ("A.B.EXAMPLE.COM", true), ("example.com", false), ("aexample.com", false), (".example.com", false)]
+        {
             assert_eq!(below.matches(host.as_bytes()), expected, "{host}");
         }
         assert!(below.covers(&HostPattern::Exact("a.example.com".into())));
         assert!(below.covers(&HostPattern::parse("*.b.example.com").expect("a pattern")));
-        assert_eq!(text(HostPattern::parse("example.com:80")), "! `example.com:80` has a port; hosts are compared without it\n   = help: did you mean `example.com`?");
+        assert_eq!(
+            text(HostPattern::parse("example.com:80")),
+            "! `example.com:80` has a port; hosts are compared without it\n   = help: did you mean `example.com`?"
+        );
         assert_eq!(text(HostPattern::parse("*")), "! `*` is no host\n   = help: leave `host` out: then every host matches");
         assert_eq!(text(HostPattern::parse("a.*.com")), "! `a.*.com` is no host name or IP address");
     }

@@ -66,7 +66,8 @@ impl Config {
         let mut names: Vec<String> = Vec::new();
         for path in plugins {
             let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-            let plain: String = stem.chars().map(|letter| if letter.is_ascii_alphanumeric() || "-_.".contains(letter) { letter } else { '-' }).take(56).collect();
+            let plain: String =
+                stem.chars().map(|letter| if letter.is_ascii_alphanumeric() || "-_.".contains(letter) { letter } else { '-' }).take(56).collect();
             let again = names.iter().filter(|name| name.as_str() == plain || name.starts_with(&format!("{plain}-"))).count();
             names.push(if again == 0 { plain } else { format!("{plain}-{}", again + 1) });
         }

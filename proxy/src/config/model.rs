@@ -16,7 +16,7 @@ use super::problem::Problem;
 use crate::limits::{Limits, Timeouts};
 
 /// Everything that was configured, checked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Where it came from: a file as the operator named it, or "the command line".
     pub source: Arc<str>,

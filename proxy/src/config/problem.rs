@@ -14,7 +14,7 @@ pub struct Problem {
     /// What, in one sentence without a full stop.
     pub what: String,
     /// Where: the file, and the place in it when there is one.
-    pub place: Option<Place>,
+    pub place: Option<Box<Place>>,
     /// The likely cause, when it is not the same sentence as `what`.
     pub cause: Option<String>,
     /// What to do.
@@ -64,13 +64,13 @@ impl Problem {
 
     /// The same at bytes `span` of `text`, which is the content of `file`.
     pub fn at(mut self, file: &str, text: &str, span: &Range<usize>) -> Problem {
-        self.place = Some(Place::new(file, text, span));
+        self.place = Some(Box::new(Place::new(file, text, span)));
         self
     }
 
     /// The same about `file` as a whole.
     pub fn in_file(mut self, file: &Path) -> Problem {
-        self.place = Some(Place { file: file.display().to_string(), line: 0, column: 0, source: String::new(), width: 0 });
+        self.place = Some(Box::new(Place { file: file.display().to_string(), line: 0, column: 0, source: String::new(), width: 0 }));
         self
     }
 
@@ -98,7 +98,7 @@ impl Place {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut margin = 1;
-        match &self.place {
+        match self.place.as_deref() {
             None => write!(f, "{}", self.what)?,
             Some(place) if place.line == 0 => write!(f, "{}: {}", place.file, self.what)?,
             Some(place) => {

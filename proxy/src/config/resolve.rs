@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -63,7 +63,8 @@ impl<'a> Resolver<'a> {
 
     fn place(&self, path: &[Step<'_>], problem: Problem) -> Problem {
         match (self.document, path.first()) {
-            (Some(document), _) => document.at(path, problem),
+            (Some(document), Some(_)) => document.at(path, problem),
+            (Some(document), None) => problem.in_file(Path::new(&document.name)),
             (None, Some(Step::Key(section))) => {
                 let option = match *section {
                     "listener" => "--from",
@@ -92,8 +93,8 @@ impl<'a> Resolver<'a> {
         self.unique("plugin", self.file.plugin.iter().map(|plugin| plugin.name.as_str()));
         self.unique("upstream", self.file.upstream.iter().map(|upstream| upstream.name.as_str()));
         let plugins = self.plugins();
-        let upstreams = self.upstreams(&limits);
         let listeners = self.listeners(&server);
+        let upstreams = self.upstreams(&limits);
         let timeouts = Arc::new(self.file.timeouts.clone());
         let routes = self.routes(&listeners, &limits, &timeouts);
         self.unused(&listeners, &routes);
@@ -113,9 +114,14 @@ impl<'a> Resolver<'a> {
     /// Limits that nobody wrote follow those that somebody did: a smaller head has shorter lines.
     fn limits(&mut self) -> Limits {
         let mut limits = self.file.limits.clone();
-        for (name, bound_name) in
-            [("line_bytes", "head_bytes"), ("target_bytes", "head_bytes"), ("trailer_bytes", "head_bytes"), ("pipelined_bytes", "head_bytes"), ("body_buffer_bytes", "body_bytes"), ("connections_per_address", "connections")]
-        {
+        for (name, bound_name) in [
+            ("line_bytes", "head_bytes"),
+            ("target_bytes", "head_bytes"),
+            ("trailer_bytes", "head_bytes"),
+            ("pipelined_bytes", "head_bytes"),
+            ("body_buffer_bytes", "body_bytes"),
+            ("connections_per_address", "connections"),
+        ] {
             if self.is_written(&["limits", name]) || !self.is_written(&["limits", bound_name]) {
                 continue;
             }
@@ -191,7 +197,10 @@ impl<'a> Resolver<'a> {
                 self.problem(path, Problem::new(format!("`{name}` cannot be a name")).help("use 1 to 63 letters, digits, `-`, `_` and `.`"));
             }
             if let Some(first) = seen.insert(name, index) {
-                self.problem(path, Problem::new(format!("the {section} `{name}` is defined twice, as number {} and number {}", first + 1, index + 1)));
+                self.problem(
+                    path,
+                    Problem::new(format!("the {section} `{name}` is defined twice, as number {} and number {}", first + 1, index + 1)),
+                );
             }
         }
     }
@@ -256,7 +265,7 @@ impl<'a> Resolver<'a> {
             };
             let outlier = &upstream.outlier;
             if outlier.eject > outlier.eject_max {
-                self.problem(at![section, index, "outlier"], Problem::new("`eject` is longer than `eject_max`"));
+                self.problem(at![section, index, "outlier", "eject"], Problem::new("`eject` is longer than `eject_max`"));
             }
             upstreams.push(Upstream {
                 name: upstream.name.clone(),
@@ -268,7 +277,11 @@ impl<'a> Resolver<'a> {
                 resolve_ms: upstream.resolve,
                 panic_percent: upstream.panic_percent,
                 health: upstream.health.as_ref().map(|health| self.health(index, health)),
-                outlier: (outlier.failures > 0).then_some(Outlier { failures: outlier.failures, eject_ms: outlier.eject, eject_max_ms: outlier.eject_max }),
+                outlier: (outlier.failures > 0).then_some(Outlier {
+                    failures: outlier.failures,
+                    eject_ms: outlier.eject,
+                    eject_max_ms: outlier.eject_max,
+                }),
             });
         }
         upstreams
@@ -284,7 +297,10 @@ impl<'a> Resolver<'a> {
             };
             let Some(address) = self.take(path, ServerAddress::parse(text)) else { continue };
             if resolved.iter().any(|other| other.address == address) {
-                self.problem(path, Problem::new(format!("the server {address} stands twice in this upstream")).help("give it a `weight` for a larger share"));
+                self.problem(
+                    path,
+                    Problem::new(format!("the server {address} stands twice in this upstream")).help("give it a `weight` for a larger share"),
+                );
             }
             resolved.push(UpstreamServer { address, weight });
         }
@@ -401,7 +417,9 @@ pub(super) fn is_name(name: &str) -> bool {
 
 fn network(text: &str) -> Result<IpNet, Problem> {
     let parsed = text.parse::<IpNet>().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
-    parsed.map(|net| net.trunc()).ok_or_else(|| Problem::new(format!("`{text}` is no address or network")).help("write \"10.0.0.0/8\" or \"10.1.2.3\""))
+    parsed
+        .map(|net| net.trunc())
+        .ok_or_else(|| Problem::new(format!("`{text}` is no address or network")).help("write \"10.0.0.0/8\" or \"10.1.2.3\""))
 }
 
 fn balance(text: &str) -> Result<Balance, Problem> {
@@ -437,5 +455,9 @@ fn statuses(text: &str) -> Result<Vec<RangeInclusive<u16>>, Problem> {
         let (first, last): (u16, u16) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
         (100 <= first && first <= last && last <= 599).then_some(first..=last)
     };
-    text.split(',').map(|part| range(part).ok_or_else(|| Problem::new(format!("`{part}` is no status or range of statuses")).help("write \"200-399\" or \"200,204\""))).collect()
+    text.split(',')
+        .map(|part| {
+            range(part).ok_or_else(|| Problem::new(format!("`{part}` is no status or range of statuses")).help("write \"200-399\" or \"200,204\""))
+        })
+        .collect()
 }

@@ -51,7 +51,8 @@ impl Resolver<'_> {
         }
         let allow_upgrade = self.upgrades(index, route);
         if route.upstream.is_none() && links.is_empty() && route.connect_to.is_empty() {
-            let problem = Problem::new("the route leads nowhere: it has no `upstream` and no plugin that could answer").help("add `upstream = \"NAME\"`");
+            let problem =
+                Problem::new("the route leads nowhere: it has no `upstream` and no plugin that could answer").help("add `upstream = \"NAME\"`");
             self.problem(at!["route", index], problem);
         }
         let name = route.name.clone().unwrap_or_else(|| {
@@ -59,14 +60,30 @@ impl Resolver<'_> {
             format!("{host}{}", path.as_ref().map_or("/".to_owned(), ToString::to_string))
         });
         let body_bytes = route.body_bytes.unwrap_or(limits.body_bytes);
-        Route { name, listener, hosts, path, methods, headers, upstream, links, body_bytes, timeouts: merged(&route.timeouts, timeouts), allow_upgrade, connect_to }
+        Route {
+            name,
+            listener,
+            hosts,
+            path,
+            methods,
+            headers,
+            upstream,
+            links,
+            body_bytes,
+            timeouts: merged(&route.timeouts, timeouts),
+            allow_upgrade,
+            connect_to,
+        }
     }
 
     /// Every value of a key that takes one or more, read by `parse`.
     fn each<T>(&mut self, route: usize, key: &'static str, given: Option<&file::OneOrMore>, parse: impl Fn(&str) -> Result<T, Problem>) -> Vec<T> {
         let Some(given) = given else { return Vec::new() };
         if given.as_slice().is_empty() {
-            self.problem(at!["route", route, key], Problem::new(format!("`{key}` is empty, so no request can match")).help(format!("leave `{key}` out: then any matches")));
+            self.problem(
+                at!["route", route, key],
+                Problem::new(format!("`{key}` is empty, so no request can match")).help(format!("leave `{key}` out: then any matches")),
+            );
         }
         let mut values = Vec::new();
         for (index, text) in given.as_slice().iter().enumerate() {
@@ -87,7 +104,8 @@ impl Resolver<'_> {
     fn path(&mut self, index: usize, route: &file::Route) -> Option<PathPattern> {
         let (key, text, pattern): (_, _, fn(String) -> PathPattern) = match (&route.exact, &route.path) {
             (Some(_), Some(_)) => {
-                let problem = Problem::new("`exact` and `path` stand in one route").help("`path` is a prefix and `exact` the whole path: keep one of them");
+                let problem =
+                    Problem::new("`exact` and `path` stand in one route").help("`path` is a prefix and `exact` the whole path: keep one of them");
                 self.problem(at!["route", index, "exact"], problem);
                 return None;
             }
@@ -111,7 +129,11 @@ impl Resolver<'_> {
             if let HeaderMatch::Value(value) = expected
                 && (value.trim() != value || value.bytes().any(|byte| byte.is_ascii_control()))
             {
-                self.problem(path, Problem::new(format!("no request has this value of `{name}`")).cause("blanks around a value are removed, and control characters are refused"));
+                self.problem(
+                    path,
+                    Problem::new(format!("no request has this value of `{name}`"))
+                        .cause("blanks around a value are removed, and control characters are refused"),
+                );
             }
             headers.push((lower, expected.clone()));
         }
@@ -143,7 +165,10 @@ impl Resolver<'_> {
         chain.extend(own);
         chain.extend(after);
         if chain.len() > CHAIN_LINKS_MAX {
-            self.problem(at!["route", index, "plugins"], Problem::new(format!("the chain has {} links; at most {CHAIN_LINKS_MAX} are possible", chain.len())));
+            self.problem(
+                at!["route", index, "plugins"],
+                Problem::new(format!("the chain has {} links; at most {CHAIN_LINKS_MAX} are possible", chain.len())),
+            );
         }
         chain
     }
@@ -166,7 +191,8 @@ impl Route {
     /// Whether every request that `other` matches is matched by this one.
     pub fn covers(&self, other: &Route) -> bool {
         let listener = self.listener.is_none() || self.listener == other.listener;
-        let hosts = self.hosts.is_empty() || (!other.hosts.is_empty() && other.hosts.iter().all(|host| self.hosts.iter().any(|mine| mine.covers(host))));
+        let hosts =
+            self.hosts.is_empty() || (!other.hosts.is_empty() && other.hosts.iter().all(|host| self.hosts.iter().any(|mine| mine.covers(host))));
         let path = match (&self.path, &other.path) {
             (None, _) => true,
             (Some(_), None) => false,
@@ -174,7 +200,9 @@ impl Route {
         };
         let methods = self.methods.is_empty() || (!other.methods.is_empty() && other.methods.iter().all(|method| self.methods.contains(method)));
         let headers = self.headers.iter().all(|(name, mine)| {
-            other.headers.iter().any(|(other_name, value)| name == other_name && (mine == value || (*mine == HeaderMatch::Present(true) && matches!(value, HeaderMatch::Value(_)))))
+            other.headers.iter().any(|(other_name, value)| {
+                name == other_name && (mine == value || (*mine == HeaderMatch::Present(true) && matches!(value, HeaderMatch::Value(_))))
+            })
         });
         listener && hosts && path && methods && headers
     }
@@ -190,7 +218,7 @@ fn method(text: &str) -> Result<String, Problem> {
         return Err(Problem::new(format!("the method `{text}` would never match: methods have case")).suggest(Some(&upper)));
     }
     if !METHODS.contains(&text)
-        && let Some(close) = closest(text, METHODS).filter(|close| close.len() > 3 && strsim::levenshtein(close, text) == 1)
+        && let Some(close) = closest(text, METHODS).filter(|close| close.len() > 3 && strsim::damerau_levenshtein(close, text) == 1)
     {
         return Err(Problem::new(format!("`{text}` is no method that is known")).suggest(Some(close)));
     }

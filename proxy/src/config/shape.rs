@@ -37,7 +37,7 @@ impl Where<'_> {
     /// `[server]`, `[[route]]`, `[upstream.health]`, an entry of `plugins`.
     fn section(&self) -> String {
         match self {
-            Where::Root => "the top level".into(),
+            Where::Root => "the file".into(),
             Where::Item(Where::Key(Where::Root, key)) => format!("[[{key}]]"),
             Where::Item(list) => format!("an entry of {}", list.name()),
             Where::Key(..) => format!("[{}]", self.dotted()),
@@ -82,7 +82,9 @@ impl Shape<'_> {
             Value::Integer(number) if let Some(leaf) = fits("integer") => self.number(*number, node, leaf, place),
             Value::Float(number) if fits("number").is_some() => (*number).into(),
             Value::String { text, .. } if fits("string").is_some() => self.text(text, node, &leaves, place),
-            Value::String { text, filled: true } if let (Some(leaf), Ok(number)) = (fits("integer"), text.parse()) => self.number(number, node, leaf, place),
+            Value::String { text, filled: true } if let (Some(leaf), Ok(number)) = (fits("integer"), text.parse()) => {
+                self.number(number, node, leaf, place)
+            }
             Value::String { text, filled: true } if let (Some(_), Ok(value)) = (fits("boolean"), text.parse()) => Json::Bool(value),
             Value::Array(items) if let Some(leaf) = fits("array") => {
                 let item_schema = leaf.get("items").unwrap_or(&Json::Bool(true));
@@ -96,7 +98,13 @@ impl Shape<'_> {
     fn number(&mut self, number: i64, node: &Node, leaf: &Json, place: &Where<'_>) -> Json {
         let format = leaf["format"].as_str().unwrap_or_default();
         let bound = |key: &str| leaf[key].as_i64().or_else(|| leaf[key].as_u64().map(|_| i64::MAX));
-        let minimum = bound("minimum").unwrap_or(if format.starts_with("uint") { 0 } else if format == "int32" { i32::MIN.into() } else { i64::MIN });
+        let minimum = bound("minimum").unwrap_or(if format.starts_with("uint") {
+            0
+        } else if format == "int32" {
+            i32::MIN.into()
+        } else {
+            i64::MIN
+        });
         let maximum = bound("maximum").unwrap_or(match format {
             "uint32" => u32::MAX.into(),
             "int32" => i32::MAX.into(),
@@ -107,7 +115,9 @@ impl Shape<'_> {
             (duration::FORMAT, Ok(ms), _) => duration::text(ms),
             _ => number.to_string(),
         };
-        if number < minimum {
+        if number == 0 && minimum > 0 && format == duration::FORMAT {
+            self.report(&node.span, Problem::new(format!("{} cannot be off", place.name())));
+        } else if number < minimum {
             let problem = Problem::new(format!("{} is {}, below its minimum of {}", place.name(), text(number), text(minimum)));
             self.report(&node.span, problem);
         } else if number > maximum {
@@ -120,10 +130,10 @@ impl Shape<'_> {
     fn text(&mut self, text: &str, node: &Node, leaves: &[&Json], place: &Where<'_>) -> Json {
         let words: Vec<&str> = leaves.iter().flat_map(|leaf| words(leaf)).collect();
         if !words.is_empty() && !words.contains(&text) {
-            let problem = Problem::new(format!("{} cannot be `{text}`", place.name())).help(format!("write one of \"{}\"", words.join("\", \"")));
+            let problem = Problem::new(format!("{} cannot be `{text}`", place.name()));
             let problem = match closest(text, words) {
                 Some(close) => problem.suggest(Some(close)),
-                None => problem,
+                None => problem.help(one_of(leaves)),
             };
             self.report(&node.span, problem);
         }
@@ -163,9 +173,15 @@ impl Shape<'_> {
             }
         }
         for key in leaf["required"].as_array().into_iter().flatten().filter_map(Json::as_str) {
-            if !entries.iter().any(|entry| entry.key == key) {
+            // A misspelt key has its own sentence, which names this one.
+            let is_misspelt =
+                |entry: &Entry| !properties.contains_key(&entry.key) && closest(&entry.key, properties.keys().map(String::as_str)) == Some(key);
+            if !entries.iter().any(|entry| entry.key == key || is_misspelt(entry)) {
                 let meaning = properties[key]["description"].as_str().unwrap_or_default().trim_end_matches('.').to_owned();
-                self.report(&first_line(node), Problem::new(format!("`{key}` is missing in {}", place.section())).help(format!("`{key}`: {meaning}")));
+                self.report(
+                    &first_line(node),
+                    Problem::new(format!("`{key}` is missing in {}", place.section())).help(format!("`{key}`: {meaning}")),
+                );
             }
         }
         Json::Object(table)
@@ -176,10 +192,14 @@ impl Shape<'_> {
         let problem = Problem::new(match place {
             Where::Root if matches!(entry.node.value, Value::Table(_)) => format!("unknown section [{key}]"),
             Where::Root if matches!(entry.node.value, Value::Array(_)) => format!("unknown section [[{key}]]"),
+            Where::Root => format!("unknown key `{key}` outside of every section"),
             _ => format!("unknown key `{key}` in {}", place.section()),
         });
         let problem = if let Some(close) = closest(key, properties.keys().map(String::as_str)) {
-            problem.suggest(Some(close))
+            match place {
+                Where::Root => problem.help(format!("did you mean {}?", section_name(close, &properties[close]))),
+                _ => problem.suggest(Some(close)),
+            }
         } else if let Some(home) = home_of(key, self.schema) {
             problem.help(format!("`{key}` is a key of {home}"))
         } else {
@@ -197,7 +217,9 @@ impl Shape<'_> {
             (Value::Table(_), Where::Key(Where::Root, key)) if expected == ["a list"] => {
                 problem.help(format!("write `[[{key}]]` with two brackets, once for each"))
             }
-            (Value::Array(_), Where::Key(Where::Root, key)) if expected == ["a table"] => problem.help(format!("write `[{key}]` with one pair of brackets")),
+            (Value::Array(_), Where::Key(Where::Root, key)) if expected == ["a table"] => {
+                problem.help(format!("write `[{key}]` with one pair of brackets"))
+            }
             (Value::String { text, .. }, _) if expected == ["a list"] => problem.help(format!("write `[\"{text}\"]`")),
             (Value::Integer(number), _) if leaves.iter().any(|leaf| leaf["format"] == duration::FORMAT) => {
                 problem.help(format!("write \"{number}s\" or \"{number}ms\""))
@@ -205,6 +227,7 @@ impl Shape<'_> {
             (Value::String { text, filled: false }, _) if expected == ["a whole number"] && text.parse::<i64>().is_ok() => {
                 problem.help("write it without the quotation marks")
             }
+            _ if leaves.iter().any(|leaf| words(leaf).next().is_some()) => problem.help(one_of(leaves)),
             _ => problem,
         };
         self.report(&first_line(node), problem);
@@ -247,6 +270,10 @@ fn words(leaf: &Json) -> impl Iterator<Item = &str> {
     leaf["const"].as_str().into_iter().chain(several)
 }
 
+fn one_of(leaves: &[&Json]) -> String {
+    format!("write one of \"{}\"", leaves.iter().flat_map(|leaf| words(leaf)).collect::<Vec<_>>().join("\", \""))
+}
+
 fn kind_name(kind: &str) -> &'static str {
     match kind {
         "string" => "a string",
@@ -278,14 +305,13 @@ fn first_line(node: &Node) -> Range<usize> {
     }
 }
 
-/// The top-level section that has the key.
+/// The section that has the key.
 fn home_of(key: &str, schema: &Json) -> Option<String> {
+    let has = |table: &Json| table["properties"].get(key).is_some();
     let sections = schema["properties"].as_object()?;
-    if sections.contains_key(key) {
-        return Some("the top level".into());
-    }
-    sections.iter().find_map(|(name, section)| {
-        let has = |table: &Json| table["properties"].get(key).is_some();
-        has(section).then(|| format!("[{name}]")).or_else(|| has(&section["items"]).then(|| format!("[[{name}]]")))
-    })
+    sections.iter().find(|(_, section)| has(section) || has(&section["items"])).map(|(name, section)| section_name(name, section))
+}
+
+fn section_name(name: &str, section: &Json) -> String {
+    if section["type"] == "array" { format!("[[{name}]]") } else { format!("[{name}]") }
 }

@@ -283,8 +283,16 @@ mod tests {
             ("a.toml", "[server\nworkers = 2\n", "a.toml:1:8: no valid TOML: unclosed table, expected `]`\n   |\n 1 | [server\n   |        ^"),
             ("a.toml", "a = 1\na = 2\n", "a.toml:2:1: no valid TOML: duplicate key\n   |\n 2 | a = 2\n   | ^"),
             ("a.json", "{\"a\": 1,}", "a.json:1:8: no valid JSON: trailing commas are not allowed\n   |\n 1 | {\"a\": 1,}\n   |        ^"),
-            ("a.json", "{\"a\": 1, \"a\": 2}", "a.json:1:10: the key `a` stands here a second time\n   |\n 1 | {\"a\": 1, \"a\": 2}\n   |          ^^^"),
-            ("a.json", "{\"a\": 99999999999999999999}", "a.json:1:7: the number is too large\n   |\n 1 | {\"a\": 99999999999999999999}\n   |       ^^^^^^^^^^^^^^^^^^^^"),
+            (
+                "a.json",
+                "{\"a\": 1, \"a\": 2}",
+                "a.json:1:10: the key `a` stands here a second time\n   |\n 1 | {\"a\": 1, \"a\": 2}\n   |          ^^^",
+            ),
+            (
+                "a.json",
+                "{\"a\": 99999999999999999999}",
+                "a.json:1:7: the number is too large\n   |\n 1 | {\"a\": 99999999999999999999}\n   |       ^^^^^^^^^^^^^^^^^^^^",
+            ),
             ("a.json", "", "a.json:1:1: no valid JSON: the file is empty\n   |\n 1 | \n   | ^"),
         ] {
             assert_eq!(faults(name, text), expected);
