@@ -1,7 +1,17 @@
 //! The Ringway HTTP gateway.
 
+pub mod address;
+pub mod clock;
 pub mod config;
 pub mod error;
+pub mod exchange;
 pub mod http1;
 pub mod limits;
+pub mod log_limit;
+pub mod logs;
 pub mod plugin;
+pub mod route;
+pub mod run;
+pub mod upstream;
+pub mod view;
+pub mod worker;

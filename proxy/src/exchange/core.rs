@@ -1,0 +1,354 @@
+//! What all connections of one worker share: memory, program, upstreams, counters, the date.
+//!
+//! Owns: relay buffers, the date line, request ids. Must not: know sockets or the runtime.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::Write;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Poll, Waker};
+use std::time::{Duration, UNIX_EPOCH};
+
+use ringway_abi::ids::HeaderId;
+
+use super::io::{Reader, Writer};
+use super::watch::Watch;
+use crate::clock;
+use crate::config::ConnectTarget;
+use crate::error::{Fault, UpstreamFault};
+use crate::http1::head::HeadLimits;
+use crate::http1::names::NameTable;
+use crate::limits::{Limits, Timeouts};
+use crate::plugin::chain::CoreChain;
+use crate::plugin::host::HostShared;
+use crate::route::RouteTable;
+use crate::view::slab::{Buf, Slab, Slot, Ticket};
+
+/// How an exchange gets a connection to an upstream, and gives it back.
+pub trait Upstreams {
+    /// The receiving half of an upstream connection.
+    type Reader: Reader;
+    /// The sending half.
+    type Writer: Writer;
+
+    /// A connection to a server of the upstream: a pooled one that is still quiet and open, or a new one. Registers its
+    /// socket with `watch`, under the deadline for connecting.
+    fn lease(&self, choice: &Choice, watch: &Watch) -> impl Future<Output = Result<Lease<Self::Reader, Self::Writer>, UpstreamFault>>;
+
+    /// The exchange is over and the connection can be used again.
+    fn give_back(&self, lease: Lease<Self::Reader, Self::Writer>);
+
+    /// The exchange is over and the connection is closed. `fault`: the server is to blame.
+    fn discard(&self, lease: Lease<Self::Reader, Self::Writer>, fault: Option<UpstreamFault>);
+
+    /// Whether the retry budget of the upstream allows one more retry.
+    fn may_retry(&self, upstream: u32) -> bool;
+}
+
+/// Which upstream, and what decides the server.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice {
+    /// Index of the upstream.
+    pub upstream: u32,
+    /// Hash of what the upstream balances by, when it balances by hash.
+    pub hash: u64,
+    /// Attempts made before this one.
+    pub attempt: u32,
+    /// The server of the last attempt, which is avoided when there is another.
+    pub avoid: Option<u32>,
+    /// A pooled connection may be used.
+    pub pooled: bool,
+}
+
+/// A connection to a server, for one exchange.
+pub struct Lease<R, W> {
+    /// The receiving half.
+    pub reader: R,
+    /// The sending half.
+    pub writer: W,
+    /// It has carried an exchange before, so the server may have closed it meanwhile.
+    pub reused: bool,
+    /// Index of the upstream.
+    pub upstream: u32,
+    /// Index of the server in the upstream.
+    pub server: u32,
+    /// Which incarnation of the server's address it belongs to.
+    pub generation: u32,
+    /// When it was made (monotonic ms).
+    pub made_ms: u64,
+}
+
+/// How client addresses are told to upstreams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarded {
+    /// X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host.
+    XForwarded,
+    /// Forwarded (RFC 7239).
+    Rfc7239,
+    /// Not at all; what the client sent is passed on from trusted peers only.
+    Off,
+}
+
+/// One route on one worker.
+#[derive(Clone)]
+pub struct CoreRoute {
+    /// Its links.
+    pub chain: Rc<CoreChain>,
+    /// Where its requests go; `None` when only plugins answer.
+    pub upstream: Option<u32>,
+    /// Bound of a request body in bytes; 0 for none.
+    pub body_bytes: u64,
+    /// Its deadlines.
+    pub timeouts: Timeouts,
+    /// The upgrade protocols it allows, in lower case.
+    pub allow_upgrade: Vec<String>,
+    /// What CONNECT may open.
+    pub connect_to: Vec<ConnectTarget>,
+    /// For logs.
+    pub name: String,
+}
+
+/// One configuration on one worker. Exchanges in flight keep theirs.
+#[derive(Clone)]
+pub struct Program {
+    /// Finds a route.
+    pub table: Arc<RouteTable>,
+    /// The routes, by index.
+    pub routes: Vec<CoreRoute>,
+    /// What the host functions need.
+    pub host: Rc<HostShared>,
+    /// Bounds.
+    pub limits: Limits,
+    /// Deadlines.
+    pub timeouts: Timeouts,
+    /// Bounds for the parser.
+    pub head_limits: HeadLimits,
+    /// Interned names.
+    pub names: Arc<NameTable>,
+    /// The value of Via, `1.1 NAME`; empty when it is off.
+    pub via: Vec<u8>,
+    /// How clients are told to upstreams.
+    pub forwarded: Forwarded,
+    /// What each upstream balances by.
+    pub hash_keys: Vec<HashKey>,
+    /// Whether every exchange is logged.
+    pub access_log: bool,
+}
+
+/// What an upstream hashes to choose a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashKey {
+    /// Nothing: it balances otherwise.
+    None,
+    /// The client's address.
+    Address,
+    /// A request header.
+    Header(HeaderId, Vec<u8>),
+}
+
+/// Counters of one worker: written by the worker, read by anyone.
+#[derive(Debug, Default)]
+pub struct WorkerStats {
+    /// Connections accepted.
+    pub accepted: AtomicU64,
+    /// Connections refused by a bound or a plugin.
+    pub refused: AtomicU64,
+    /// Connections open.
+    pub open: AtomicU64,
+    /// Requests whose head was understood.
+    pub requests: AtomicU64,
+    /// Responses sent, by the first digit of the status (index 1..=5); index 0 counts exchanges without one.
+    pub responses: [AtomicU64; 6],
+    /// Body bytes from clients.
+    pub request_bytes: AtomicU64,
+    /// Body bytes to clients.
+    pub response_bytes: AtomicU64,
+    /// Connections made to upstreams.
+    pub upstream_connects: AtomicU64,
+    /// Exchanges that used a pooled connection.
+    pub upstream_reused: AtomicU64,
+    /// Retries.
+    pub upstream_retries: AtomicU64,
+    /// Slots in use.
+    pub slots: AtomicU64,
+    /// Faults, by their place in [`Fault::all`].
+    pub faults: FaultCounters,
+}
+
+/// One counter for each fault.
+#[derive(Debug)]
+pub struct FaultCounters(Box<[AtomicU64]>);
+
+impl Default for FaultCounters {
+    fn default() -> Self {
+        FaultCounters(Fault::all().map(|_| AtomicU64::new(0)).collect())
+    }
+}
+
+impl FaultCounters {
+    /// Counts a fault.
+    pub fn count(&self, fault: Fault) {
+        if let Some(at) = Fault::all().position(|known| known == fault) {
+            add(&self.0[at], 1);
+        }
+    }
+
+    /// Each fault with its count.
+    pub fn iter(&self) -> impl Iterator<Item = (Fault, u64)> {
+        Fault::all().zip(self.0.iter().map(|word| word.load(Ordering::Relaxed)))
+    }
+}
+
+/// Adds to a counter that only this thread writes.
+#[inline]
+pub fn add(word: &AtomicU64, delta: u64) {
+    word.store(word.load(Ordering::Relaxed).wrapping_add(delta), Ordering::Relaxed);
+}
+
+/// One worker.
+pub struct Core<U> {
+    /// Its index.
+    pub worker: u32,
+    /// Its memory.
+    pub slab: Slab,
+    /// Its upstreams.
+    pub upstreams: U,
+    /// Its counters.
+    pub stats: Arc<WorkerStats>,
+    /// Big buffers for bodies.
+    pub relay: RelayPool,
+    /// The Date line.
+    pub date: DateLine,
+    /// The gateway is stopping: connections close after their exchange.
+    pub draining: Cell<bool>,
+    program: RefCell<Rc<Program>>,
+    requests: Cell<u64>,
+    /// Connections that wait for a slot.
+    slot_waiters: RefCell<VecDeque<Waker>>,
+}
+
+impl<U> Core<U> {
+    /// A worker with this program.
+    pub fn new(worker: u32, slab: Slab, upstreams: U, stats: Arc<WorkerStats>, program: Rc<Program>) -> Core<U> {
+        let relay = RelayPool::new(program.limits.relay_buffer_bytes, program.limits.relay_buffers);
+        Core {
+            worker,
+            slab,
+            upstreams,
+            stats,
+            relay,
+            date: DateLine::default(),
+            draining: Cell::new(false),
+            program: RefCell::new(program),
+            requests: Cell::new(0),
+            slot_waiters: RefCell::default(),
+        }
+    }
+
+    /// The program in force.
+    #[inline]
+    pub fn program(&self) -> Rc<Program> {
+        Rc::clone(&self.program.borrow())
+    }
+
+    /// Exchanges that begin from now on use this program.
+    pub fn publish(&self, program: Rc<Program>) {
+        *self.program.borrow_mut() = program;
+    }
+
+    /// A number that no other request of this process has: the worker in the upper bits.
+    #[inline]
+    pub fn next_request_id(&self) -> u64 {
+        let count = self.requests.get() + 1;
+        self.requests.set(count);
+        u64::from(self.worker) << 48 | count
+    }
+
+    /// A slot; waits while none is free. Connections wait in the order they came.
+    pub async fn slot(&self) -> Slot {
+        poll_fn(|cx| match self.slab.take() {
+            Some(slot) => Poll::Ready(slot),
+            None => {
+                self.slot_waiters.borrow_mut().push_back(cx.waker().clone());
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    /// Wakes as many waiting connections as there are free slots. Called by the worker's tick and when a slot is given back.
+    pub fn wake_for_slots(&self) {
+        let mut waiters = self.slot_waiters.borrow_mut();
+        if waiters.is_empty() {
+            return;
+        }
+        let Some(free) = self.slab.take() else { return };
+        drop(free);
+        if let Some(waiter) = waiters.pop_front() {
+            waiter.wake();
+        }
+    }
+}
+
+/// Buffers for bodies, made when first needed and kept.
+pub struct RelayPool {
+    bytes: usize,
+    free: RefCell<Vec<(Vec<u8>, Option<Ticket>)>>,
+    left: Rc<Cell<usize>>,
+}
+
+impl RelayPool {
+    fn new(bytes: usize, buffers: usize) -> RelayPool {
+        RelayPool { bytes, free: RefCell::default(), left: Rc::new(Cell::new(buffers)) }
+    }
+
+    /// A buffer; when the bound is reached, `instead`, a piece of a slot. Give it back with [`RelayPool::give_back`]; one
+    /// that is lost with a dropped operation makes room for another.
+    pub fn take(&self, instead: impl FnOnce() -> Buf) -> Buf {
+        if let Some((buffer, ticket)) = self.free.borrow_mut().pop() {
+            return Buf::heap(buffer, ticket);
+        }
+        match Ticket::take(&self.left) {
+            Some(ticket) => Buf::heap(vec![0; self.bytes], Some(ticket)),
+            None => instead(),
+        }
+    }
+
+    /// Returns a buffer. A piece of a slot is simply dropped.
+    pub fn give_back(&self, buf: Buf) {
+        if let Some((buffer, Some(ticket))) = buf.into_heap() {
+            self.free.borrow_mut().push((buffer, Some(ticket)));
+        }
+    }
+}
+
+/// The value of Date, made anew once a second.
+pub struct DateLine {
+    second: Cell<u64>,
+    text: Cell<[u8; 29]>,
+}
+
+impl Default for DateLine {
+    fn default() -> Self {
+        DateLine { second: Cell::new(u64::MAX), text: Cell::new([b' '; 29]) }
+    }
+}
+
+impl DateLine {
+    /// The value at this moment, as RFC 9110 §5.6.7 wants it.
+    #[inline]
+    pub fn now(&self) -> [u8; 29] {
+        let second = clock::unix_ns_coarse() / 1_000_000_000;
+        if self.second.get() != second {
+            let mut bytes = [b' '; 29];
+            // An IMF-fixdate has 29 bytes until the year 9999.
+            let _ = write!(&mut bytes[..], "{}", httpdate::HttpDate::from(UNIX_EPOCH + Duration::from_secs(second)));
+            self.text.set(bytes);
+            self.second.set(second);
+        }
+        self.text.get()
+    }
+}

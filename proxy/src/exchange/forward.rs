@@ -1,0 +1,546 @@
+//! To the upstream: a connection, the request head, the body as it streams; then the response (see `response`).
+//!
+//! A request whose body is not all here is sent while the response is awaited: both run at once, in one task.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::hash::{DefaultHasher, Hasher};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use ringway_abi::ids::HeaderId;
+use ringway_abi::raw;
+
+use super::body::{Framing, PREFIX_BYTES};
+use super::core::{Choice, Core, Forwarded, HashKey, Lease, Program, Upstreams, add};
+use super::io::{Reader, Writer, write_all};
+use super::request::read_piece;
+use super::response::{ReplyEnd, ReplyFault, Replying};
+use super::watch::{Lane, Watch};
+use super::{Connection, End, Exchange, Input, Next, RequestBodyState};
+use crate::clock;
+use crate::error::{ClientFault, Fault, ResourceFault, UpstreamFault};
+use crate::http1::entry_set::EntrySet;
+use crate::http1::head::RequestBody;
+use crate::http1::write::{Addition, OutFraming, write_request_head};
+use crate::plugin::frame::{ChunkFlow, Flow, Frame};
+use crate::view::slab::{Buf, Slot};
+
+/// Attempts for one request, the first included.
+pub const ATTEMPTS_MAX: u32 = 3;
+
+/// How the body goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outgoing {
+    /// There is none.
+    None,
+    /// All of it is in the slot, so many bytes.
+    InSlot(usize),
+    /// All of it is in [`Exchange::buffered`].
+    Buffered,
+    /// Piece by piece.
+    Streamed(Framing),
+}
+
+/// Why sending the request body stopped before its end.
+enum PumpFault {
+    Client(ClientFault),
+    /// The upstream does not take it; its response may still come.
+    Upstream(UpstreamFault),
+    Plugin(Flow),
+}
+
+/// How one attempt ended.
+enum Attempt {
+    Over(Next),
+    Retry(UpstreamFault),
+}
+
+impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
+    /// Sends the request to the upstream and its response to the client.
+    pub(super) async fn forward(&mut self, exchange: &mut Exchange, upstream: u32) -> Next {
+        let program = Rc::clone(&exchange.program);
+        let hash = self.hash_for(&program, upstream);
+        let mut choice = Choice { upstream, hash, attempt: 0, avoid: None, pooled: true };
+        let outgoing = self.outgoing(exchange);
+        loop {
+            let fault = match self.core.upstreams.lease(&choice, self.watch).await {
+                Ok(lease) => {
+                    choice.avoid = Some(lease.server);
+                    // A pooled connection that turns out to be dead says nothing about its server.
+                    choice.pooled = !lease.reused;
+                    match self.attempt(exchange, lease, outgoing).await {
+                        Attempt::Over(next) => return next,
+                        Attempt::Retry(fault) => fault,
+                    }
+                }
+                Err(fault) => fault,
+            };
+            self.watch.up.set(-1);
+            self.watch.renew_upstream();
+            choice.attempt += 1;
+            let sent = !matches!(fault, UpstreamFault::ConnectFailed | UpstreamFault::ConnectTimeout);
+            let replayable = !matches!(outgoing, Outgoing::Streamed(_)) || (!sent && self.input_untouched(exchange));
+            // RFC 9110 §9.2.2: what may have been sent is only repeated when the method is idempotent.
+            let idempotent = !sent || self.is_idempotent();
+            let again = fault.row().may_retry && replayable && idempotent && choice.attempt < ATTEMPTS_MAX && !self.watch.is_expired();
+            if !again || !self.core.upstreams.may_retry(upstream) {
+                return self.fail(exchange, Fault::Upstream(fault)).await;
+            }
+            add(&self.core.stats.upstream_retries, 1);
+        }
+    }
+
+    fn is_idempotent(&self) -> bool {
+        use ringway_abi::ids::{METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_TRACE};
+        let method = self.frame.borrow().request().request().method_id();
+        matches!(method, METHOD_GET | METHOD_HEAD | METHOD_OPTIONS | METHOD_TRACE | METHOD_PUT | METHOD_DELETE)
+    }
+
+    /// Nothing of a streamed body has been taken yet.
+    fn input_untouched(&self, exchange: &Exchange) -> bool {
+        exchange.body.received == 0 && self.input.at == exchange.facts.head_bytes as usize
+    }
+
+    fn hash_for(&self, program: &Program, upstream: u32) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        match program.hash_keys.get(upstream as usize) {
+            None | Some(HashKey::None) => return 0,
+            Some(HashKey::Address) => hasher.write(&self.peer.address),
+            Some(HashKey::Header(id, name)) => {
+                let frame = self.frame.borrow();
+                let view = frame.request().request();
+                let value = if *id == HeaderId::OTHER { view.header_named(name) } else { view.header(*id) };
+                hasher.write(value.unwrap_or_default());
+            }
+        }
+        hasher.finish()
+    }
+
+    fn outgoing(&self, exchange: &Exchange) -> Outgoing {
+        if exchange.buffered.is_some() {
+            return Outgoing::Buffered;
+        }
+        let plan = *self.frame.borrow().chain().plan();
+        let edits_body = plan.has_want(raw::WANT_EDIT_REQUEST_BODY) && plan.has_hook(raw::HOOK_REQUEST_CHUNK);
+        match exchange.facts.body {
+            RequestBody::None => Outgoing::None,
+            RequestBody::Length(length) => {
+                let here = self.input.unread().len() as u64 >= length;
+                match usize::try_from(length) {
+                    Ok(length) if here => Outgoing::InSlot(length),
+                    _ if edits_body => Outgoing::Streamed(Framing::Chunked),
+                    _ => Outgoing::Streamed(Framing::Plain),
+                }
+            }
+            RequestBody::Chunked => Outgoing::Streamed(Framing::Chunked),
+        }
+    }
+
+    /// One attempt on one connection.
+    async fn attempt(&mut self, exchange: &mut Exchange, mut lease: Lease<U::Reader, U::Writer>, outgoing: Outgoing) -> Attempt {
+        let Some(slot) = self.core.slab.take() else {
+            self.core.upstreams.discard(lease, None);
+            return Attempt::Over(self.fail(exchange, Fault::Resource(ResourceFault::SlotsExhausted)).await);
+        };
+        let layout = *slot.layout();
+        let upgrade = self.wants_upgrade(exchange);
+        let Some(head) = self.write_head(exchange, outgoing, upgrade.as_deref()) else {
+            self.core.upstreams.give_back(lease);
+            return Attempt::Over(self.fail(exchange, Fault::Resource(ResourceFault::HeadDoesNotFit)).await);
+        };
+        // Head and body leave in one write when they fit.
+        let (appended, rest) = self.append_body(exchange, outgoing, head);
+        let sent_at = if self.frame.borrow().chain().plan().has_want(raw::WANT_TIME) { clock::monotonic_ns() } else { 0 };
+        let write_stall = exchange.program.timeouts.write_stall;
+        self.watch.arm(Lane::UpWrite, write_stall);
+        let first = Buf::slot(self.input.slot.clone(), layout.out_at()..layout.out_at() + head + appended);
+        let mut written = write_all(&mut lease.writer, first).await.0;
+        if let (Ok(()), Some(rest)) = (&written, rest) {
+            written = write_all(&mut lease.writer, rest).await.0;
+        }
+        self.watch.disarm(Lane::UpWrite);
+        if written.is_err() && lease.reused {
+            self.core.upstreams.discard(lease, None);
+            return Attempt::Retry(UpstreamFault::WriteFailed);
+        }
+        if self.watch.expired(Lane::UpWrite) {
+            self.core.upstreams.discard(lease, Some(UpstreamFault::WriteTimeout));
+            return Attempt::Over(self.fail(exchange, Fault::Upstream(UpstreamFault::WriteTimeout)).await);
+        }
+        // On a fresh connection a failed write may have an answer behind it: the response is read all the same.
+        if let Outgoing::InSlot(length) = outgoing {
+            exchange.body.received = length as u64;
+        }
+        let pump_done = Cell::new(!matches!(outgoing, Outgoing::Streamed(_)));
+        let mut replying = Replying {
+            core: self.core,
+            watch: self.watch,
+            program: &exchange.program,
+            frame: &self.frame,
+            writer: &mut *self.writer,
+            reply: &mut exchange.reply,
+            facts: &exchange.facts,
+            persist: exchange.persist,
+            upgrade: upgrade.is_some(),
+            pump_done: &pump_done,
+            sent_at,
+        };
+        let outcome = match outgoing {
+            Outgoing::Streamed(framing) => {
+                let pump = Pump {
+                    core: self.core,
+                    watch: self.watch,
+                    program: &exchange.program,
+                    frame: &self.frame,
+                    reader: &mut *self.reader,
+                    input: &mut self.input,
+                    body: &mut exchange.body,
+                    framing,
+                };
+                both(pump.run(&mut lease.writer), replying.run(&mut lease.reader, slot), &pump_done).await
+            }
+            _ => Both::Reply(replying.run(&mut lease.reader, slot).await),
+        };
+        self.conclude(exchange, lease, outgoing, outcome, pump_done.get()).await
+    }
+
+    /// What the outcome of an attempt means for the connections.
+    async fn conclude(&mut self, exchange: &mut Exchange, lease: Lease<U::Reader, U::Writer>, outgoing: Outgoing, outcome: Both, body_sent: bool) -> Attempt {
+        let answered = exchange.reply.status != 0;
+        match outcome {
+            Both::Reply(Ok(end)) => {
+                if let Some(leftover) = end.tunnel {
+                    return Attempt::Over(self.tunnel(exchange, lease, leftover).await);
+                }
+                if end.reusable && body_sent {
+                    self.core.upstreams.give_back(lease);
+                } else {
+                    self.core.upstreams.discard(lease, None);
+                }
+                if let Outgoing::InSlot(length) = outgoing {
+                    self.input.at += length;
+                }
+                if !body_sent {
+                    // RFC 9112 §9.3: the response came before the request was read; the rest is read and thrown away.
+                    return Attempt::Over(Next::End(End::Linger));
+                }
+                Attempt::Over(if end.close { Next::End(End::Linger) } else { Next::KeepAlive })
+            }
+            Both::Reply(Err(ReplyFault::Unanswered(fault))) => {
+                let stale = lease.reused && fault == UpstreamFault::ClosedEarly;
+                self.core.upstreams.discard(lease, if stale { None } else { Some(fault) });
+                if fault.row().may_retry {
+                    return Attempt::Retry(fault);
+                }
+                Attempt::Over(self.fail(exchange, Fault::Upstream(fault)).await)
+            }
+            Both::Reply(Err(ReplyFault::Broken(fault))) => {
+                self.core.upstreams.discard(lease, Some(fault));
+                exchange.reply.fault = Some(Fault::Upstream(fault));
+                Attempt::Over(Next::End(End::Abort))
+            }
+            Both::Reply(Err(ReplyFault::ClientGone)) => {
+                self.core.upstreams.discard(lease, None);
+                Attempt::Over(Next::End(End::Abort))
+            }
+            Both::Reply(Err(ReplyFault::Internal(fault))) => {
+                self.core.upstreams.discard(lease, None);
+                Attempt::Over(if answered { Next::End(End::Abort) } else { self.fail(exchange, fault).await })
+            }
+            Both::Reply(Err(ReplyFault::Hook(flow))) | Both::Pump(PumpFault::Plugin(flow)) => {
+                self.core.upstreams.discard(lease, None);
+                if let Outgoing::InSlot(length) = outgoing {
+                    self.input.at += length;
+                }
+                Attempt::Over(self.after_hook(exchange, flow, answered).await)
+            }
+            Both::Pump(PumpFault::Client(fault)) => {
+                self.core.upstreams.discard(lease, None);
+                if answered || fault == ClientFault::BodyIncomplete {
+                    exchange.reply.fault = Some(Fault::Client(fault));
+                    return Attempt::Over(Next::End(End::Abort));
+                }
+                Attempt::Over(self.fail(exchange, Fault::Client(fault)).await)
+            }
+            Both::Pump(PumpFault::Upstream(fault)) => {
+                self.core.upstreams.discard(lease, Some(fault));
+                Attempt::Over(if answered { Next::End(End::Abort) } else { self.fail(exchange, Fault::Upstream(fault)).await })
+            }
+        }
+    }
+
+    /// A hook stopped the exchange while the upstream was involved.
+    async fn after_hook(&mut self, exchange: &mut Exchange, flow: Flow, answered: bool) -> Next {
+        match flow {
+            _ if answered => Next::End(End::Abort),
+            Flow::Respond => self.send_made(exchange).await,
+            Flow::Fault(fault) => self.fail(exchange, Fault::Plugin(fault)).await,
+            Flow::Drop | Flow::Continue | Flow::NeedBody(_) => Next::End(End::Abort),
+        }
+    }
+
+    /// The protocol that the route lets this request upgrade to.
+    fn wants_upgrade(&self, exchange: &Exchange) -> Option<Vec<u8>> {
+        if !exchange.facts.upgrade || exchange.buffered.is_some() || exchange.facts.body != RequestBody::None {
+            return None;
+        }
+        let route = &exchange.program.routes[exchange.route?];
+        let frame = self.frame.borrow();
+        let asked = frame.request().request().header(HeaderId::UPGRADE)?;
+        let allowed = route.allow_upgrade.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(asked));
+        // RFC 6455 §4.1: only a well-formed opening handshake goes on as one.
+        let well_formed = exchange.facts.websocket || !asked.eq_ignore_ascii_case(b"websocket");
+        (allowed && well_formed).then(|| asked.to_vec())
+    }
+
+    /// Lays the request head out in the out area; `None` when it does not fit.
+    fn write_head(&mut self, exchange: &Exchange, outgoing: Outgoing, upgrade: Option<&[u8]>) -> Option<usize> {
+        let program = &exchange.program;
+        let frame = self.frame.borrow();
+        let view = frame.request().request();
+        let mut dropped = exchange.facts.dropped;
+        let trusted = self.peer.trusted;
+        if !trusted {
+            drop_received(view, &mut dropped, self.input.slot.bytes(0..self.input.filled), &FORWARDING);
+        }
+        if exchange.facts.expect_continue && !exchange.body.awaits_continue || exchange.buffered.is_some() {
+            drop_received(view, &mut dropped, self.input.slot.bytes(0..self.input.filled), &[HeaderId::EXPECT]);
+        }
+        let framing = match outgoing {
+            Outgoing::None | Outgoing::InSlot(_) | Outgoing::Streamed(Framing::Plain) => OutFraming::AsReceived,
+            Outgoing::Streamed(Framing::Chunked) => OutFraming::Chunked,
+            Outgoing::Buffered => OutFraming::Length(exchange.buffered.as_ref().map_or(0, Vec::len) as u64),
+        };
+        let mut rfc7239 = [0u8; 512];
+        let mut additions = Additions::default();
+        if !program.via.is_empty() {
+            additions.push(b"via", &program.via);
+        }
+        match program.forwarded {
+            Forwarded::XForwarded => {
+                additions.push(b"x-forwarded-for", self.peer_text.as_bytes());
+                if !trusted || view.header(HeaderId::X_FORWARDED_PROTO).is_none() {
+                    additions.push(b"x-forwarded-proto", b"http");
+                }
+                if (!trusted || view.header(HeaderId::X_FORWARDED_HOST).is_none()) && !view.authority().is_empty() {
+                    additions.push(b"x-forwarded-host", view.authority());
+                }
+            }
+            Forwarded::Rfc7239 => {
+                let count = forwarded_value(&mut rfc7239, &self.peer_text, view.authority());
+                if count > 0 {
+                    additions.push(b"forwarded", &rfc7239[..count]);
+                }
+            }
+            Forwarded::Off => {}
+        }
+        if let Some(protocol) = upgrade {
+            additions.push(b"connection", b"upgrade");
+            additions.push(b"upgrade", protocol);
+        }
+        let layout = *self.input.slot.layout();
+        let mut slot = self.input.slot.clone();
+        let received = self.input.slot.bytes(0..exchange.facts.head_bytes as usize);
+        let out = slot.bytes_mut(layout.out_at()..layout.out_at() + layout.out());
+        write_request_head(out, view, received, &dropped, framing, additions.as_slice()).ok()
+    }
+
+    /// Puts what fits of a body that is here behind the head. Returns how much, and what is left to write.
+    fn append_body(&mut self, exchange: &mut Exchange, outgoing: Outgoing, head: usize) -> (usize, Option<Buf>) {
+        let layout = *self.input.slot.layout();
+        let room = layout.out() - head;
+        let at = layout.out_at() + head;
+        match outgoing {
+            Outgoing::InSlot(length) if length <= room => {
+                let (from, mut slot) = (self.input.at, self.input.slot.clone());
+                slot.bytes_mut(at..at + length).copy_from_slice(self.input.slot.bytes(from..from + length));
+                (length, None)
+            }
+            Outgoing::InSlot(length) => (0, Some(Buf::slot(self.input.slot.clone(), self.input.at..self.input.at + length))),
+            Outgoing::Buffered => {
+                let body = exchange.buffered.as_deref().unwrap_or_default();
+                if body.len() <= room {
+                    self.input.slot.bytes_mut(at..at + body.len()).copy_from_slice(body);
+                    (body.len(), None)
+                } else {
+                    (0, Some(Buf::heap(body.to_vec(), None)))
+                }
+            }
+            Outgoing::None | Outgoing::Streamed(_) => (0, None),
+        }
+    }
+}
+
+/// Lines that only a trusted peer may set.
+const FORWARDING: [HeaderId; 5] = [HeaderId::X_FORWARDED_FOR, HeaderId::X_FORWARDED_PROTO, HeaderId::X_FORWARDED_HOST, HeaderId::FORWARDED, HeaderId::X_REAL_IP];
+
+/// Marks the received lines with these ids as dropped; what a plugin has set stays.
+fn drop_received(view: &ringway_abi::RequestView, dropped: &mut EntrySet, received: &[u8], ids: &[HeaderId]) {
+    let wanted = ids.iter().fold(0u64, |mask, id| mask | 1 << id.0);
+    if view.known_mask() & wanted == 0 {
+        return;
+    }
+    let range = received.as_ptr_range();
+    for (at, entry) in view.entries().iter().enumerate() {
+        let from_client = entry.value().is_empty() || range.contains(&entry.value().as_ptr());
+        if from_client && ids.contains(&entry.id()) {
+            dropped.insert(at);
+        }
+    }
+}
+
+/// `for=…;host=…;proto=http` of RFC 7239 §4; 0 when it does not fit.
+fn forwarded_value(out: &mut [u8], peer: &crate::address::Text, authority: &[u8]) -> usize {
+    use std::io::Write;
+    let room = out.len();
+    let mut rest = out;
+    let address = String::from_utf8_lossy(peer.as_bytes());
+    // RFC 7239 §6: an IPv6 address is quoted and bracketed. A Unix peer has no address.
+    let begun = match (peer.is_v6(), peer.as_bytes()) {
+        (true, _) => write!(rest, "for=\"[{address}]\""),
+        (false, b"unix") => write!(rest, "for=unknown"),
+        (false, _) => write!(rest, "for={address}"),
+    };
+    let quoted = authority.iter().any(|b| !b.is_ascii_alphanumeric() && !b"!#$%&'*+-.^_`|~".contains(b));
+    let host = String::from_utf8_lossy(authority);
+    let named = match (authority.is_empty(), quoted) {
+        (true, _) => Ok(()),
+        (false, true) => write!(rest, ";host=\"{host}\""),
+        (false, false) => write!(rest, ";host={host}"),
+    };
+    match begun.and(named).and_then(|()| write!(rest, ";proto=http")) {
+        Ok(()) => room - rest.len(),
+        Err(_) => 0,
+    }
+}
+
+/// The lines that the gateway adds, without an allocation.
+#[derive(Default)]
+struct Additions<'a> {
+    lines: smallvec::SmallVec<[Addition<'a>; 6]>,
+}
+
+impl<'a> Additions<'a> {
+    fn push(&mut self, name: &'static [u8], value: &'a [u8]) {
+        self.lines.push(Addition { name, value });
+    }
+
+    fn as_slice(&self) -> &[Addition<'a>] {
+        &self.lines
+    }
+}
+
+/// Sends the request body while the response is awaited.
+struct Pump<'a, R, U> {
+    core: &'a Core<U>,
+    watch: &'a Watch,
+    program: &'a Program,
+    frame: &'a RefCell<Frame>,
+    reader: &'a mut R,
+    input: &'a mut Input,
+    body: &'a mut RequestBodyState,
+    framing: Framing,
+}
+
+impl<R: Reader, U: Upstreams> Pump<'_, R, U> {
+    async fn run<W: Writer>(mut self, writer: &mut W) -> Result<(), PumpFault> {
+        let slot: Slot = self.input.slot.clone();
+        let out = slot.layout().out_at()..slot.layout().out_at() + slot.layout().out();
+        let mut relay = self.core.relay.take(|| Buf::slot(slot, out));
+        let result = loop {
+            let (result, returned) = self.step(writer, relay).await;
+            relay = returned;
+            match result {
+                Ok(false) => {}
+                Ok(true) => break Ok(()),
+                Err(fault) => break Err(fault),
+            }
+        };
+        self.core.relay.give_back(relay);
+        result
+    }
+
+    /// One piece; true after the last.
+    async fn step<W: Writer>(&mut self, writer: &mut W, relay: Buf) -> (Result<bool, PumpFault>, Buf) {
+        let idle_ms = self.program.timeouts.body_idle;
+        let offset = self.body.received;
+        let (piece, mut relay) = read_piece(self.reader, self.watch, self.input, self.body, idle_ms, relay).await;
+        let mut count = match piece {
+            Ok(count) => count,
+            Err(fault) => return (Err(PumpFault::Client(fault)), relay),
+        };
+        let last = self.body.reader.is_done();
+        let mut replaced = None;
+        {
+            let mut frame = self.frame.borrow_mut();
+            if frame.chain().plan().has_hook(raw::HOOK_REQUEST_CHUNK) {
+                let shown = &relay.region_mut()[PREFIX_BYTES..PREFIX_BYTES + count];
+                match frame.run_request_chunk(shown, offset, last) {
+                    ChunkFlow::Forward => {}
+                    ChunkFlow::Replaced => replaced = frame.take_replacement(),
+                    ChunkFlow::Stop(flow) => return (Err(PumpFault::Plugin(flow)), relay),
+                }
+            }
+        }
+        self.watch.arm(Lane::UpWrite, self.program.timeouts.write_stall);
+        let written = match replaced {
+            Some(bytes) => {
+                // The replacement goes out framed like any piece, from a buffer of its own size.
+                let mut framed = vec![0; bytes.len() + PREFIX_BYTES + super::body::SUFFIX_BYTES];
+                framed[PREFIX_BYTES..PREFIX_BYTES + bytes.len()].copy_from_slice(&bytes);
+                count = bytes.len();
+                let range = self.framing.wrap(&mut framed, count, last);
+                write_all(writer, Buf::heap(framed, None).narrowed(range)).await.0
+            }
+            None => {
+                let range = self.framing.wrap(relay.region_mut(), count, last);
+                relay.narrow(range);
+                let (result, returned) = write_all(writer, relay).await;
+                relay = returned;
+                result
+            }
+        };
+        self.watch.disarm(Lane::UpWrite);
+        match written {
+            Ok(()) => (Ok(last), relay),
+            Err(_) if self.watch.expired(Lane::UpWrite) => (Err(PumpFault::Upstream(UpstreamFault::WriteTimeout)), relay),
+            Err(_) => (Err(PumpFault::Upstream(UpstreamFault::WriteFailed)), relay),
+        }
+    }
+}
+
+/// What came first.
+enum Both {
+    Reply(Result<ReplyEnd, ReplyFault>),
+    Pump(PumpFault),
+}
+
+/// Runs the body and the response at once. The response decides, unless the body fails through the client or a plugin:
+/// an upstream that stops reading may still answer.
+async fn both(pump: impl Future<Output = Result<(), PumpFault>>, reply: impl Future<Output = Result<ReplyEnd, ReplyFault>>, pump_done: &Cell<bool>) -> Both {
+    let mut pump = pin!(pump);
+    let mut reply = pin!(reply);
+    let mut pumping = true;
+    let mut refused = None;
+    poll_fn(|cx| {
+        if pumping && let Poll::Ready(result) = pump.as_mut().poll(cx) {
+            pumping = false;
+            match result {
+                Ok(()) => pump_done.set(true),
+                Err(PumpFault::Upstream(fault)) => refused = Some(fault),
+                Err(fault) => return Poll::Ready(Both::Pump(fault)),
+            }
+        }
+        match reply.as_mut().poll(cx) {
+            Poll::Ready(Err(ReplyFault::Unanswered(fault))) => Poll::Ready(match refused {
+                Some(refused) => Both::Pump(PumpFault::Upstream(refused)),
+                None => Both::Reply(Err(ReplyFault::Unanswered(fault))),
+            }),
+            Poll::Ready(result) => Poll::Ready(Both::Reply(result)),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}

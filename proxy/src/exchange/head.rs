@@ -1,0 +1,124 @@
+//! Reading a request head, and refusing one.
+
+use ringway_abi::raw::RawRequest;
+
+use super::core::{Program, Upstreams};
+use super::io::{Reader, Writer, is_parked, write_all};
+use super::watch::Lane;
+use super::{Connection, End};
+use crate::clock;
+use crate::error::{ClientFault, Fault};
+use crate::http1::head::{Area, HeadProgress, RequestFacts, parse_request};
+use crate::view::message::{Message, Side};
+use crate::view::slab::Buf;
+
+impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
+    /// Reads until a head is complete; the frame then holds the request. `Err`: the connection ends, and what was to be
+    /// said has been said.
+    pub(super) async fn read_request(&mut self, program: &Program) -> Result<RequestFacts, End> {
+        let mut progress = HeadProgress::default();
+        let capacity = self.input.slot.layout().receive();
+        self.take_pending(capacity);
+        if self.input.filled == 0 {
+            self.read_first(program, capacity).await?;
+        }
+        self.watch.arm(Lane::DownRead, program.timeouts.head);
+        loop {
+            let filled = self.input.filled;
+            let (bytes, entries, root) = self.input.slot.request_parts();
+            match parse_request(Area { bytes, filled }, &program.head_limits, &program.names, entries, root, &mut progress) {
+                Ok(Some(facts)) => {
+                    self.watch.disarm(Lane::DownRead);
+                    let count = root.headers.len as usize;
+                    self.fill_facts(count, &facts);
+                    return Ok(facts);
+                }
+                Ok(None) if self.input.filled >= capacity => return Err(self.refuse(ClientFault::HeadTooLarge).await),
+                Ok(None) => {}
+                Err(fault) => return Err(self.refuse(fault).await),
+            }
+            let buf = Buf::slot(self.input.slot.clone(), self.input.filled..capacity);
+            match self.reader.read(buf).await.0 {
+                Ok(count) if count > 0 => self.input.filled += count,
+                // RFC 9112 §9.5: a client that takes too long to send its head gets 408.
+                _ if self.watch.expired(Lane::DownRead) => return Err(self.refuse(ClientFault::HeadTimeout).await),
+                _ => {
+                    // The client went away in the middle of a head.
+                    self.core.stats.faults.count(Fault::Client(ClientFault::HeadIncomplete));
+                    return Err(End::Close);
+                }
+            }
+        }
+    }
+
+    /// Waits for the first bytes of a request. Idle connections are called back and parked.
+    async fn read_first(&mut self, program: &Program, capacity: usize) -> Result<(), End> {
+        let first = self.watch.requests.get() == 0;
+        let timeout = if first { program.timeouts.head } else { program.timeouts.keep_alive_idle };
+        self.watch.arm(Lane::DownRead, timeout);
+        self.watch.idle_since.set(clock::monotonic_ms());
+        let (result, _) = self.reader.read_idle(Buf::slot(self.input.slot.clone(), 0..capacity)).await;
+        self.watch.idle_since.set(u64::MAX);
+        match result {
+            Ok(0) => Err(End::Close),
+            Ok(count) => {
+                self.input.filled = count;
+                Ok(())
+            }
+            Err(error) if is_parked(&error) => Err(End::Park),
+            Err(_) => Err(End::Close),
+        }
+    }
+
+    /// Bytes that a body read brought too far go before what the socket brings.
+    fn take_pending(&mut self, capacity: usize) {
+        let count = self.input.pending.len().min(capacity - self.input.filled);
+        if count > 0 {
+            let filled = self.input.filled;
+            self.input.slot.bytes_mut(filled..filled + count).copy_from_slice(&self.input.pending[..count]);
+            self.input.pending.drain(..count);
+            self.input.filled += count;
+        }
+    }
+
+    /// What only the gateway knows goes into the root; the request goes into the frame.
+    fn fill_facts(&mut self, count: usize, facts: &RequestFacts) {
+        let mut request = Message::parsed(self.input.slot.clone(), Side::Request, count);
+        let (id, peer, now) = (self.core.next_request_id(), self.peer, clock::unix_ns_coarse());
+        request.set_request_facts(|root: &mut RawRequest| {
+            root.request_id = id;
+            root.received_unix_ns = now;
+            root.peer_addr = peer.address;
+            root.peer_port = peer.port;
+            root.listener = peer.listener;
+        });
+        let head = facts.head_bytes as usize;
+        if let crate::http1::head::RequestBody::Length(length) = facts.body {
+            let here = (self.input.filled - head).min(usize::try_from(length).unwrap_or(usize::MAX));
+            request.set_body_span(head, here);
+            if here as u64 == length {
+                request.set_request_facts(|root| root.flags |= ringway_abi::view::REQ_BODY_COMPLETE);
+            }
+        }
+        self.frame.borrow_mut().set_request(request);
+    }
+
+    /// Answers bytes that are no request and ends the connection. There is no request, so there is no chain to ask.
+    async fn refuse(&mut self, fault: ClientFault) -> End {
+        let fault = Fault::Client(fault);
+        self.core.stats.faults.count(fault);
+        let row = fault.row();
+        super::core::add(&self.core.stats.responses[usize::from(row.status / 100).min(5)], 1);
+        crate::log_limit::warn_limited(|| {
+            tracing::info!(peer = %crate::address::Text::of(self.peer.address), status = row.status, reason = row.reason, "request refused");
+        });
+        let layout = *self.input.slot.layout();
+        let date = self.core.date.now();
+        let out = self.input.slot.bytes_mut(layout.out_at()..layout.out_at() + layout.out());
+        let Some(count) = super::made::plain_error(out, row.status, row.text, &date) else { return End::Close };
+        self.watch.arm(Lane::DownWrite, self.core.program().timeouts.write_stall);
+        let (result, _) = write_all(self.writer, Buf::slot(self.input.slot.clone(), layout.out_at()..layout.out_at() + count)).await;
+        self.watch.disarm(Lane::DownWrite);
+        if result.is_ok() { End::Linger } else { End::Close }
+    }
+}

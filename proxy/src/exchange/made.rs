@@ -1,0 +1,230 @@
+//! Responses that are made here: by a plugin, or by the gateway itself.
+
+use ringway_abi::ids::{HeaderId, METHOD_HEAD};
+use ringway_abi::raw;
+
+use super::body::{BodyReader, PREFIX_BYTES};
+use super::core::Upstreams;
+use super::io::{Reader, Writer, write_all};
+use super::request::read_piece;
+use super::watch::Lane;
+use super::{Connection, End, Exchange, Next};
+use crate::error::{ClientFault, Fault, Level, ResourceFault};
+use crate::http1::entry_set::EntrySet;
+use crate::http1::write::{Addition, Connection as ConnectionLine, OutFraming, write_response_head};
+use crate::plugin::frame::{ChunkFlow, Flow, MadeBody};
+use crate::view::slab::{Buf, Slot};
+
+impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
+    /// A pre hook answered: post hooks of the links before it, then the response.
+    pub(super) async fn answer(&mut self, exchange: &mut Exchange) -> Next {
+        let flow = self.frame.borrow_mut().run_response();
+        match flow {
+            Flow::Drop => Next::End(End::Abort),
+            _ => self.send_made(exchange).await,
+        }
+    }
+
+    /// Answers with an error of the gateway. Post hooks see it like any response.
+    pub(super) async fn fail(&mut self, exchange: &mut Exchange, fault: Fault) -> Next {
+        let row = fault.row();
+        exchange.reply.fault = Some(fault);
+        exchange.persist &= row.keep_alive;
+        self.log_fault(exchange, fault);
+        let body = error_body(row.status, row.text);
+        let mut headers: smallvec::SmallVec<[(&[u8], &[u8]); 2]> = smallvec::smallvec![(&b"content-type"[..], &b"text/plain; charset=utf-8"[..])];
+        match fault {
+            // RFC 9110 §15.5.6: a 405 says what is allowed. TRACE and CONNECT are what the gateway itself refuses.
+            Fault::Client(ClientFault::MethodNotAllowed) => headers.push((b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH")),
+            Fault::Resource(_) => headers.push((b"retry-after", b"1")),
+            _ => {}
+        }
+        let made = self.frame.borrow_mut().respond_gateway(row.status, &headers, body.as_bytes());
+        if !made {
+            return self.fail_without_slot(exchange, row.status, row.text).await;
+        }
+        self.answer(exchange).await
+    }
+
+    fn log_fault(&self, exchange: &Exchange, fault: Fault) {
+        let row = fault.row();
+        let frame = self.frame.borrow();
+        let view = frame.request().request();
+        let (request_id, route) = (view.request_id(), exchange.route.map_or("", |at| exchange.program.routes[at].name.as_str()));
+        let link = frame.culprit.map_or("", |at| frame.link_name(at));
+        let (status, reason) = (row.status, row.reason);
+        crate::log_limit::warn_limited(|| match row.level {
+            Level::Error => tracing::error!(request_id, route, link, status, reason, "{}", row.text),
+            Level::Warn => tracing::warn!(request_id, route, link, status, reason, "{}", row.text),
+            Level::Info => tracing::info!(request_id, route, link, status, reason, "{}", row.text),
+            Level::Debug => tracing::debug!(request_id, route, link, status, reason, "{}", row.text),
+        });
+    }
+
+    /// No slot is free for a response: the plainest answer, from the request's own slot.
+    async fn fail_without_slot(&mut self, exchange: &mut Exchange, status: u16, text: &str) -> Next {
+        exchange.reply.status = status;
+        let layout = *self.input.slot.layout();
+        let date = self.core.date.now();
+        let out = self.input.slot.bytes_mut(layout.out_at()..layout.out_at() + layout.out());
+        let Some(count) = plain_error(out, status, text, &date) else { return Next::End(End::Abort) };
+        let buf = Buf::slot(self.input.slot.clone(), layout.out_at()..layout.out_at() + count);
+        self.write_down(exchange, buf).await;
+        Next::End(End::Linger)
+    }
+
+    /// Sends the made response of the frame: the head right before its body, in one write.
+    pub(super) async fn send_made(&mut self, exchange: &mut Exchange) -> Next {
+        let Some(body) = self.show_made_body() else { return Next::End(End::Abort) };
+        let keep = exchange.persist && self.can_drain(exchange);
+        let is_head = self.frame.borrow().request().request().method_id() == METHOD_HEAD;
+        let Some((first, rest)) = self.lay_out_made(body, keep, is_head) else {
+            exchange.reply.fault = Some(Fault::Resource(ResourceFault::HeadDoesNotFit));
+            return Next::End(End::Abort);
+        };
+        {
+            let frame = self.frame.borrow();
+            if let Some(response) = frame.response() {
+                exchange.reply.status = response.response().status();
+                exchange.reply.origin = response.response().origin();
+                exchange.reply.sent = if is_head { 0 } else { response.response().content_length() };
+            }
+        }
+        let mut written = self.write_down(exchange, first).await;
+        if let Some(rest) = rest.filter(|_| written) {
+            written = self.write_down(exchange, rest).await;
+        }
+        match (written, keep) {
+            (false, _) => Next::End(End::Abort),
+            (true, false) => Next::End(End::Linger),
+            (true, true) => self.drain(exchange).await,
+        }
+    }
+
+    async fn write_down(&mut self, exchange: &Exchange, buf: Buf) -> bool {
+        self.watch.arm(Lane::DownWrite, exchange.program.timeouts.write_stall);
+        let (result, _) = write_all(self.writer, buf).await;
+        self.watch.disarm(Lane::DownWrite);
+        result.is_ok()
+    }
+
+    /// Chunk hooks see the body of a made response as one piece. `None`: a hook ended the connection.
+    fn show_made_body(&mut self) -> Option<MadeBody> {
+        let mut frame = self.frame.borrow_mut();
+        let body = frame.take_made_body()?;
+        if !frame.chain().plan().has_hook(raw::HOOK_RESPONSE_CHUNK) {
+            return Some(body);
+        }
+        let slot: Option<Slot> = frame.response().map(|r| r.slot().clone());
+        let shown = match (&body, &slot) {
+            (MadeBody::InSlot { at, bytes }, Some(slot)) => slot.bytes(*at..at + bytes),
+            (MadeBody::Heap(bytes), _) => bytes,
+            (MadeBody::InSlot { .. }, None) => return None,
+        };
+        match frame.run_response_chunk(shown, 0, true) {
+            ChunkFlow::Forward => Some(body),
+            ChunkFlow::Replaced => {
+                let replaced = frame.take_replacement().unwrap_or_default();
+                let bytes = replaced.len() as u64;
+                frame.response_mut()?.set_response_facts(|root| root.content_length = bytes);
+                Some(MadeBody::Heap(replaced))
+            }
+            ChunkFlow::Stop(_) => None,
+        }
+    }
+
+    /// The head, right-aligned before the body; a body outside of the slot comes as a second buffer.
+    fn lay_out_made(&mut self, body: MadeBody, keep: bool, is_head: bool) -> Option<(Buf, Option<Buf>)> {
+        let frame = self.frame.borrow();
+        let message = frame.response()?;
+        let view = message.response();
+        let layout = *message.slot().layout();
+        let date = self.core.date.now();
+        let mut additions: smallvec::SmallVec<[Addition<'_>; 1]> = smallvec::SmallVec::new();
+        if view.header(HeaderId::DATE).is_none() {
+            additions.push(Addition { name: b"date", value: &date });
+        }
+        let connection = if keep { ConnectionLine::Nothing } else { ConnectionLine::Close };
+        // RFC 9110 §8.6: no length where there never is a body.
+        let framing = if matches!(view.status(), 204 | 304) { OutFraming::None } else { OutFraming::Length(view.content_length()) };
+        let mut slot = message.slot().clone();
+        let out = slot.bytes_mut(layout.out_at()..layout.out_at() + layout.out());
+        let gap = match &body {
+            MadeBody::InSlot { at, .. } => at - layout.out_at(),
+            MadeBody::Heap(_) => out.len(),
+        };
+        let head = write_response_head(&mut out[..gap], view, &[], &EntrySet::EMPTY, framing, connection, &additions).ok()?;
+        out[..gap].copy_within(0..head, gap - head);
+        let begin = layout.out_at() + gap - head;
+        let bodiless = is_head || matches!(view.status(), 204 | 304);
+        Some(match body {
+            MadeBody::InSlot { bytes, .. } => {
+                let end = layout.out_at() + gap + if bodiless { 0 } else { bytes };
+                (Buf::slot(slot, begin..end), None)
+            }
+            MadeBody::Heap(bytes) => (Buf::slot(slot, begin..layout.out_at() + gap), (!bodiless).then(|| Buf::heap(bytes, None))),
+        })
+    }
+
+    /// Whether the rest of the request body is small enough to read and throw away.
+    fn can_drain(&self, exchange: &Exchange) -> bool {
+        if exchange.body.awaits_continue && self.input.unread().is_empty() {
+            // The client may never send the body: nobody told it to go on.
+            return exchange.body.reader.is_done();
+        }
+        match exchange.body.reader.remaining() {
+            Some(left) => left <= exchange.program.limits.drain_bytes as u64,
+            None => false,
+        }
+    }
+
+    /// RFC 9112 §9.3: the request is read to its end before the next one.
+    async fn drain(&mut self, exchange: &mut Exchange) -> Next {
+        if let BodyReader::Length(left) = exchange.body.reader
+            && left <= self.input.unread().len() as u64
+        {
+            self.input.at += left as usize;
+            return Next::KeepAlive;
+        }
+        if exchange.body.reader.is_done() {
+            return Next::KeepAlive;
+        }
+        let layout = *self.input.slot.layout();
+        let slot = self.input.slot.clone();
+        let mut relay = self.core.relay.take(|| Buf::slot(slot, layout.out_at()..layout.out_at() + layout.out()));
+        debug_assert!(relay.region_bytes() > PREFIX_BYTES);
+        let idle_ms = exchange.program.timeouts.linger;
+        let mut next = Next::KeepAlive;
+        while !exchange.body.reader.is_done() {
+            let (piece, returned) = read_piece(self.reader, self.watch, &mut self.input, &mut exchange.body, idle_ms, relay).await;
+            relay = returned;
+            if piece.is_err() {
+                next = Next::End(End::Close);
+                break;
+            }
+        }
+        self.core.relay.give_back(relay);
+        next
+    }
+}
+
+fn error_body(status: u16, text: &str) -> String {
+    format!("{status}: {text}\n")
+}
+
+/// The smallest complete error response, which closes the connection; `None` when `out` is too small.
+pub(super) fn plain_error(out: &mut [u8], status: u16, text: &str, date: &[u8; 29]) -> Option<usize> {
+    use std::io::Write;
+    let room = out.len();
+    let mut rest = out;
+    let body = error_body(status, text);
+    let reason = String::from_utf8_lossy(crate::http1::write::reason(status));
+    let date = String::from_utf8_lossy(date);
+    write!(
+        rest,
+        "HTTP/1.1 {status} {reason}\r\ndate: {date}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )
+    .ok()?;
+    Some(room - rest.len())
+}

@@ -1,0 +1,275 @@
+//! The exchange: drives one request and its response over two streams, one connection at a time.
+//!
+//! [`serve`] is the loop of a downstream connection: read a head, run the exchange, go on or stop. The parts: [`io`] what a
+//! connection is, [`watch`] its deadlines, [`core`] what the worker shares, [`body`] framing as it streams, `head` reading
+//! heads, `request` from the head to the plugins' decision, `forward` to the upstream, `response` back to the client,
+//! `made` responses that were made here, `tunnel` after an upgrade.
+//!
+//! Must not: name sockets, the runtime or io_uring.
+//!
+//! Invariants:
+//! - responses leave in the order of the requests; at most one exchange runs per connection;
+//! - a connection is used again only when both messages ended where their framing says;
+//! - once a byte of the response head has left, nothing else is answered: an error after that closes the connection.
+
+pub mod body;
+pub mod core;
+mod forward;
+mod head;
+pub mod io;
+mod made;
+mod request;
+mod response;
+mod tunnel;
+pub mod watch;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use ringway_abi::raw;
+
+use self::body::BodyReader;
+use self::core::{Core, Program, Upstreams, add};
+use self::io::{Reader, Writer};
+use self::watch::{Lane, Watch};
+use crate::clock;
+use crate::error::{ClientFault, Fault};
+use crate::http1::head::RequestFacts;
+use crate::plugin::frame::Frame;
+use crate::view::slab::Slot;
+
+/// Who is at the other end of a downstream connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// IPv6 or IPv4 mapped; all zero for a Unix socket.
+    pub address: [u8; 16],
+    /// 0 for a Unix socket.
+    pub port: u16,
+    /// Index of the listener.
+    pub listener: u16,
+    /// Whether its forwarding headers are believed.
+    pub trusted: bool,
+}
+
+/// Why [`serve`] returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Nothing is to be read or written: the connection can wait without a slot.
+    Park,
+    /// Close it.
+    Close,
+    /// Say that nothing more comes, read what is on its way for a moment, then close: the client may still be sending,
+    /// and a reset would take the answer from it. RFC 9112 §9.6.
+    Linger,
+    /// Close it so that the client sees that the message was cut off.
+    Abort,
+}
+
+/// How one exchange ended, for the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// The next request may follow.
+    KeepAlive,
+    /// See [`End`].
+    End(End),
+}
+
+/// One downstream connection while it is active.
+struct Connection<'a, R, W, U> {
+    core: &'a Core<U>,
+    watch: &'a Watch,
+    peer: Peer,
+    reader: &'a mut R,
+    writer: &'a mut W,
+    input: Input,
+    frame: RefCell<Frame>,
+    /// The client's address as text, for forwarding headers.
+    peer_text: crate::address::Text,
+}
+
+/// Received bytes of the connection.
+struct Input {
+    /// The slot of the request being read.
+    slot: Slot,
+    /// Bytes of the slot that have been received.
+    filled: usize,
+    /// Where the bytes begin that the exchange has not used.
+    at: usize,
+    /// Received bytes of later messages that a body read brought along.
+    pending: Vec<u8>,
+}
+
+/// What the parts of one exchange pass along.
+struct Exchange {
+    program: Rc<Program>,
+    facts: RequestFacts,
+    /// The body as it comes from the client.
+    body: RequestBodyState,
+    /// Index of the route; `None` while none is known.
+    route: Option<usize>,
+    reply: Reply,
+    /// The client may send another request after this exchange.
+    persist: bool,
+    began_ms: u64,
+    /// The whole request body, when a plugin asked for it or replaced it.
+    buffered: Option<Vec<u8>>,
+}
+
+/// The request body on its way in.
+struct RequestBodyState {
+    reader: BodyReader,
+    /// Bytes received, transfer coding removed.
+    received: u64,
+    /// Bound in bytes; 0 for none.
+    bytes_max: u64,
+    /// The client waits for 100, and nobody has told it to go on.
+    awaits_continue: bool,
+}
+
+/// What the client was sent.
+struct Reply {
+    /// The status; 0 while no final head has left.
+    status: u16,
+    origin: u8,
+    /// Body bytes sent.
+    sent: u64,
+    fault: Option<Fault>,
+}
+
+/// Serves requests on this connection until it ends or becomes idle for long. `slot` is a free slot.
+pub async fn serve<R, W, U>(core: &Core<U>, watch: &Watch, peer: Peer, reader: &mut R, writer: &mut W, slot: Slot) -> End
+where
+    R: Reader,
+    W: Writer,
+    U: Upstreams,
+{
+    let program = core.program();
+    let frame = RefCell::new(Frame::new(Rc::clone(&program.host), core.worker));
+    drop(program);
+    let input = Input { slot, filled: 0, at: 0, pending: Vec::new() };
+    let peer_text = crate::address::Text::of(peer.address);
+    let mut connection = Connection { core, watch, peer, reader, writer, input, frame, peer_text };
+    let end = connection.run().await;
+    connection.frame.borrow_mut().end();
+    end
+}
+
+impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
+    async fn run(&mut self) -> End {
+        loop {
+            let program = self.core.program();
+            let facts = match self.read_request(&program).await {
+                Ok(facts) => facts,
+                Err(end) => return end,
+            };
+            let mut exchange = self.begin(program, facts);
+            let next = self.exchange(&mut exchange).await;
+            self.watch.disarm(Lane::Exchange);
+            self.finish(&exchange, next);
+            match next {
+                Next::End(end) => return end,
+                Next::KeepAlive => self.input.shift(),
+            }
+            if self.core.draining.get() && self.input.filled == 0 && self.input.pending.is_empty() {
+                return End::Linger;
+            }
+        }
+    }
+
+    fn begin(&mut self, program: Rc<Program>, facts: RequestFacts) -> Exchange {
+        let requests = self.watch.requests.get() + 1;
+        self.watch.requests.set(requests);
+        add(&self.core.stats.requests, 1);
+        self.watch.arm(Lane::Exchange, program.timeouts.exchange);
+        let bound = program.limits.requests_per_connection;
+        // RFC 9112 §9.3: a proxy does not persist with an HTTP/1.0 client.
+        let persist = facts.persist && !facts.http10 && !self.core.draining.get() && (bound == 0 || (requests as usize) < bound);
+        let reader = self::request::reader_of(&facts, &program.limits);
+        self.input.at = facts.head_bytes as usize;
+        let body = RequestBodyState { reader, received: 0, bytes_max: program.limits.body_bytes as u64, awaits_continue: facts.expect_continue };
+        let reply = Reply { status: 0, origin: ringway_abi::view::ORIGIN_GATEWAY, sent: 0, fault: None };
+        Exchange { program, facts, body, route: None, reply, persist, began_ms: clock::monotonic_ms(), buffered: None }
+    }
+
+    /// Tells the plugins, counts, logs; the frame lets go of the request.
+    fn finish(&mut self, exchange: &Exchange, next: Next) {
+        let mut frame = self.frame.borrow_mut();
+        let reply = &exchange.reply;
+        let aborted = matches!(next, Next::End(End::Abort)) || reply.status == 0;
+        let duration_ms = clock::monotonic_ms().saturating_sub(exchange.began_ms);
+        let done = raw::Done {
+            size: size_of::<raw::Done>() as u32,
+            status: reply.status,
+            origin: reply.origin,
+            flags: if aborted { raw::DONE_ABORTED } else { 0 },
+            request_body_bytes: exchange.body.received,
+            response_body_bytes: reply.sent,
+            duration_ns: duration_ms * 1_000_000,
+        };
+        frame.run_done(&done);
+        let stats = &self.core.stats;
+        add(&stats.responses[usize::from(reply.status / 100).min(5)], 1);
+        add(&stats.request_bytes, exchange.body.received);
+        add(&stats.response_bytes, reply.sent);
+        if let Some(fault) = reply.fault {
+            stats.faults.count(fault);
+        }
+        if exchange.program.access_log {
+            self.log_exchange(exchange, &frame, duration_ms);
+        }
+        frame.end();
+        self.core.wake_for_slots();
+    }
+
+    fn log_exchange(&self, exchange: &Exchange, frame: &Frame, duration_ms: u64) {
+        let view = frame.request().request();
+        let route = exchange.route.map_or("", |at| exchange.program.routes[at].name.as_str());
+        tracing::info!(
+            target: "access",
+            request_id = view.request_id(),
+            peer = %crate::address::Text::of(self.peer.address),
+            peer_port = self.peer.port,
+            method = %String::from_utf8_lossy(view.method()),
+            target = %String::from_utf8_lossy(view.target()),
+            route,
+            status = exchange.reply.status,
+            origin = exchange.reply.origin,
+            request_bytes = exchange.body.received,
+            response_bytes = exchange.reply.sent,
+            duration_ms,
+            reason = exchange.reply.fault.map_or("", |f| f.row().reason),
+        );
+    }
+
+    async fn exchange(&mut self, exchange: &mut Exchange) -> Next {
+        match self.decide(exchange).await {
+            request::Decision::Forward(upstream) => self.forward(exchange, upstream).await,
+            request::Decision::Respond => self.answer(exchange).await,
+            request::Decision::Fault(fault) => self.fail(exchange, fault).await,
+            request::Decision::Drop => Next::End(End::Abort),
+        }
+    }
+}
+
+/// What the end of a client's stream means in the middle of a message.
+fn incomplete(watch: &Watch, lane: Lane) -> ClientFault {
+    if watch.expired(lane) { ClientFault::BodyTimeout } else { ClientFault::BodyIncomplete }
+}
+
+impl Input {
+    /// The exchange is over: what was received behind it moves to the beginning of the slot.
+    fn shift(&mut self) {
+        let left = self.filled - self.at;
+        if left > 0 && self.at > 0 {
+            let (at, filled) = (self.at, self.filled);
+            self.slot.bytes_mut(0..filled).copy_within(at.., 0);
+        }
+        self.filled = left;
+        self.at = 0;
+    }
+
+    /// Received bytes that nothing has used yet.
+    fn unread(&self) -> &[u8] {
+        self.slot.bytes(self.at..self.filled)
+    }
+}

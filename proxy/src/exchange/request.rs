@@ -1,0 +1,251 @@
+//! From a request's head to a decision: policy of methods, route, pre hooks, buffered bodies.
+
+use ringway_abi::ids::{METHOD_CONNECT, METHOD_TRACE};
+use ringway_abi::raw;
+
+use super::body::{BodyReader, PREFIX_BYTES, SUFFIX_BYTES};
+use super::core::Upstreams;
+use super::io::{Reader, Writer, write_all};
+use super::watch::{Lane, Watch};
+use super::{Connection, Exchange, Input, RequestBodyState, incomplete};
+use crate::config::ConnectTarget;
+use crate::error::{ClientFault, Fault};
+use crate::http1::chunked::ChunkLimits;
+use crate::http1::head::{RequestBody, RequestFacts};
+use crate::http1::target::split_port;
+use crate::limits::Limits;
+use crate::plugin::frame::{ChunkFlow, Flow};
+use crate::view::slab::Buf;
+
+/// What is to be done with a request.
+pub(super) enum Decision {
+    /// Send it to this upstream.
+    Forward(u32),
+    /// The frame holds a response that was made here.
+    Respond,
+    /// Answer with an error.
+    Fault(Fault),
+    /// Close the connection without an answer.
+    Drop,
+}
+
+/// The reader for the body that the head announces.
+pub(super) fn reader_of(facts: &RequestFacts, limits: &Limits) -> BodyReader {
+    match facts.body {
+        RequestBody::None => BodyReader::none(),
+        RequestBody::Length(length) => BodyReader::length(length),
+        RequestBody::Chunked => BodyReader::chunked(chunk_limits(limits)),
+    }
+}
+
+/// The bounds of chunked framing.
+pub(super) fn chunk_limits(limits: &Limits) -> ChunkLimits {
+    let bound = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+    ChunkLimits { extension_bytes: bound(limits.chunk_extension_bytes), trailer_bytes: bound(limits.trailer_bytes), ..ChunkLimits::default() }
+}
+
+impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
+    /// Finds the route and lets its pre hooks decide.
+    pub(super) async fn decide(&mut self, exchange: &mut Exchange) -> Decision {
+        match self.find_route(exchange) {
+            Ok(()) => {}
+            Err(fault) => return Decision::Fault(Fault::Client(fault)),
+        }
+        let mut flow = self.frame.borrow_mut().run_request(0);
+        loop {
+            match flow {
+                Flow::Continue => break,
+                Flow::Respond => return Decision::Respond,
+                Flow::Drop => return Decision::Drop,
+                Flow::Fault(fault) => return Decision::Fault(Fault::Plugin(fault)),
+                Flow::NeedBody(at) => {
+                    if exchange.buffered.is_none()
+                        && let Err(fault) = self.buffer_body(exchange).await
+                    {
+                        return Decision::Fault(fault);
+                    }
+                    flow = self.show_body(exchange, at);
+                }
+            }
+        }
+        if let Some(decision) = self.show_whole_body(exchange) {
+            return decision;
+        }
+        let route = exchange.route.map(|at| &exchange.program.routes[at]);
+        let chosen = self.frame.borrow().chosen_upstream();
+        match chosen.or(route.and_then(|r| r.upstream)) {
+            Some(upstream) => Decision::Forward(upstream),
+            None => Decision::Fault(Fault::Client(ClientFault::NoRoute)),
+        }
+    }
+
+    fn find_route(&mut self, exchange: &mut Exchange) -> Result<(), ClientFault> {
+        let program = &exchange.program;
+        let mut frame = self.frame.borrow_mut();
+        let view = frame.request().request();
+        // RFC 9110 §9.3.8 and HTTP1.md rule 59: TRACE is off.
+        if view.method_id() == METHOD_TRACE {
+            return Err(ClientFault::MethodNotAllowed);
+        }
+        let found = program.table.find(view, self.peer.listener)?;
+        let route = &program.routes[found];
+        if view.method_id() == METHOD_CONNECT && !may_connect(&route.connect_to, view.target()) {
+            return Err(ClientFault::MethodNotAllowed);
+        }
+        exchange.route = Some(found);
+        exchange.body.bytes_max = route.body_bytes;
+        frame.request_mut().set_request_facts(|root| root.route = found as u32);
+        frame.begin(&program.host, &route.chain);
+        // HTTP1.md rule 42: a length above the limit is refused before anything is read.
+        match exchange.facts.body {
+            RequestBody::Length(length) if exchange.body.bytes_max != 0 && length > exchange.body.bytes_max => Err(ClientFault::BodyTooLarge),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads the whole request body into memory.
+    async fn buffer_body(&mut self, exchange: &mut Exchange) -> Result<(), Fault> {
+        let limit = exchange.program.limits.body_buffer_bytes;
+        if exchange.body.reader.remaining().is_some_and(|left| left > limit as u64) {
+            return Err(Fault::Client(ClientFault::BodyTooLarge));
+        }
+        let mut whole = Vec::new();
+        if exchange.body.awaits_continue && self.input.unread().is_empty() {
+            exchange.body.awaits_continue = false;
+            self.send_continue(exchange).await?;
+        }
+        let idle_ms = exchange.program.timeouts.body_idle;
+        let layout = *self.input.slot.layout();
+        let mut relay = self.core.relay.take(|| Buf::slot(self.input.slot.clone(), layout.out_at()..layout.out_at() + layout.out()));
+        while !exchange.body.reader.is_done() {
+            let (piece, returned) = read_piece(self.reader, self.watch, &mut self.input, &mut exchange.body, idle_ms, relay).await;
+            relay = returned;
+            let count = match piece {
+                Ok(count) => count,
+                Err(fault) => {
+                    self.core.relay.give_back(relay);
+                    return Err(Fault::Client(fault));
+                }
+            };
+            if whole.len() + count > limit {
+                self.core.relay.give_back(relay);
+                return Err(Fault::Client(ClientFault::BodyTooLarge));
+            }
+            whole.extend_from_slice(&relay.region_mut()[PREFIX_BYTES..PREFIX_BYTES + count]);
+        }
+        self.core.relay.give_back(relay);
+        exchange.buffered = Some(whole);
+        Ok(())
+    }
+
+    /// RFC 9110 §10.1.1: we need the body now, so we tell the client to go on.
+    async fn send_continue(&mut self, exchange: &Exchange) -> Result<(), Fault> {
+        const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+        let at = self.input.slot.layout().out_at();
+        self.input.slot.bytes_mut(at..at + CONTINUE.len()).copy_from_slice(CONTINUE);
+        self.watch.arm(Lane::DownWrite, exchange.program.timeouts.write_stall);
+        let (result, _) = write_all(self.writer, Buf::slot(self.input.slot.clone(), at..at + CONTINUE.len())).await;
+        self.watch.disarm(Lane::DownWrite);
+        result.map_err(|_| Fault::Client(ClientFault::BodyIncomplete))
+    }
+
+    /// Shows the buffered body to the link that asked for it, then runs the links behind it.
+    fn show_body(&mut self, exchange: &mut Exchange, at: usize) -> Flow {
+        let mut frame = self.frame.borrow_mut();
+        let body = exchange.buffered.as_deref().unwrap_or_default();
+        let flow = frame.run_request_body(at, body);
+        if flow != Flow::Continue {
+            return flow;
+        }
+        if let Some(replaced) = frame.take_replacement() {
+            exchange.buffered = Some(replaced);
+        }
+        frame.run_request(at + 1)
+    }
+
+    /// Chunk hooks see a body that is already here before anything is sent, as one piece.
+    fn show_whole_body(&mut self, exchange: &mut Exchange) -> Option<Decision> {
+        let mut frame = self.frame.borrow_mut();
+        if !frame.chain().plan().has_hook(raw::HOOK_REQUEST_CHUNK) {
+            return None;
+        }
+        let here = exchange.body.reader.remaining().filter(|left| *left > 0 && *left <= self.input.unread().len() as u64);
+        let flow = match (&exchange.buffered, here) {
+            (Some(body), _) => frame.run_request_chunk(body, 0, true),
+            (None, Some(length)) => frame.run_request_chunk(&self.input.unread()[..length as usize], 0, true),
+            (None, None) => return None,
+        };
+        match flow {
+            ChunkFlow::Forward => None,
+            ChunkFlow::Replaced => {
+                if let (None, Some(length)) = (&exchange.buffered, here) {
+                    self.input.at += length as usize;
+                    exchange.body.received += length;
+                    exchange.body.reader = BodyReader::Done;
+                }
+                exchange.buffered = frame.take_replacement();
+                None
+            }
+            ChunkFlow::Stop(Flow::Respond) => Some(Decision::Respond),
+            ChunkFlow::Stop(Flow::Fault(fault)) => Some(Decision::Fault(Fault::Plugin(fault))),
+            ChunkFlow::Stop(_) => Some(Decision::Drop),
+        }
+    }
+}
+
+/// Whether CONNECT may open this target. RFC 9110 §9.3.6.
+fn may_connect(allowed: &[ConnectTarget], target: &[u8]) -> bool {
+    let Some((host, Some(port))) = split_port(target) else { return false };
+    let port = std::str::from_utf8(port).ok().and_then(|digits| digits.parse::<u16>().ok());
+    allowed.iter().any(|to| Some(to.port) == port && to.host.matches(host))
+}
+
+/// Brings the next piece of the request body to [`PREFIX_BYTES`] of `relay`, transfer coding removed: first what has been
+/// received with the head, then what the socket brings. Returns its length, which may be 0.
+pub(super) async fn read_piece<R: Reader>(
+    reader: &mut R,
+    watch: &Watch,
+    input: &mut Input,
+    body: &mut RequestBodyState,
+    idle_ms: u32,
+    mut relay: Buf,
+) -> (Result<usize, ClientFault>, Buf) {
+    let room = relay.region_bytes() - PREFIX_BYTES - SUFFIX_BYTES;
+    let unread = input.unread();
+    let (count, from_slot) = if unread.is_empty() {
+        let most = body.reader.remaining().map_or(room, |left| usize::try_from(left).unwrap_or(room).min(room));
+        relay.narrow(PREFIX_BYTES..PREFIX_BYTES + most);
+        watch.arm(Lane::DownRead, idle_ms);
+        let (result, returned) = reader.read(relay).await;
+        watch.disarm(Lane::DownRead);
+        relay = returned;
+        match result {
+            Ok(count) if count > 0 => (count, false),
+            _ => return (Err(incomplete(watch, Lane::DownRead)), relay),
+        }
+    } else {
+        let count = unread.len().min(room);
+        relay.region_mut()[PREFIX_BYTES..PREFIX_BYTES + count].copy_from_slice(&unread[..count]);
+        (count, true)
+    };
+    let piece = &mut relay.region_mut()[PREFIX_BYTES..PREFIX_BYTES + count];
+    let mut rest_at = count;
+    let fed = match body.reader.feed(piece) {
+        Ok(fed) => fed,
+        Err(fault) => return (Err(fault.into()), relay),
+    };
+    if from_slot {
+        input.at += fed.consumed;
+    } else if fed.consumed < count {
+        rest_at = fed.consumed;
+    }
+    if rest_at < count {
+        // Bytes of the next request came along. Data was moved to the front, behind which the rest still stands.
+        input.pending.extend_from_slice(&piece[rest_at..count]);
+    }
+    body.received += fed.data as u64;
+    if body.bytes_max != 0 && body.received > body.bytes_max {
+        return (Err(ClientFault::BodyTooLarge), relay);
+    }
+    (Ok(fed.data), relay)
+}

@@ -1,0 +1,356 @@
+//! The response of an upstream: its heads, the post hooks, the head for the client, the body as it streams.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use ringway_abi::ids::HeaderId;
+use ringway_abi::raw;
+use ringway_abi::view::{ORIGIN_UPSTREAM, RES_BODY_COMPLETE};
+
+use super::body::{BodyReader, Framing, PREFIX_BYTES, SUFFIX_BYTES};
+use super::core::{Core, Program, Upstreams};
+use super::io::{Reader, Writer, write_all};
+use super::request::chunk_limits;
+use super::watch::{Lane, Watch};
+use super::Reply;
+use crate::clock;
+use crate::error::{Fault, ResourceFault, UpstreamFault};
+use crate::http1::head::{Area, HeadProgress, RequestFacts, ResponseBody, ResponseFacts, ResponseTo, parse_response};
+use crate::http1::write::{Addition, Connection, OutFraming, write_response_head};
+use crate::plugin::frame::{ChunkFlow, Flow, Frame};
+use crate::view::message::{Message, Side};
+use crate::view::slab::{Buf, Slot};
+
+/// A response that was sent to its end.
+pub(super) struct ReplyEnd {
+    /// The upstream connection can be used again.
+    pub(super) reusable: bool,
+    /// The client's connection must be closed.
+    pub(super) close: bool,
+    /// The connection became a tunnel; these bytes of the upstream came behind the head.
+    pub(super) tunnel: Option<Vec<u8>>,
+}
+
+/// Why a response did not get to its end.
+#[derive(Debug)]
+pub(super) enum ReplyFault {
+    /// Nothing of a final response has been sent to the client.
+    Unanswered(UpstreamFault),
+    /// Some of it has: the client must see that it was cut off.
+    Broken(UpstreamFault),
+    /// The client does not take it.
+    ClientGone,
+    /// Something here.
+    Internal(Fault),
+    /// A hook stopped it; with `Respond` the frame holds another response.
+    Hook(Flow),
+}
+
+/// What is needed to send the response of an upstream to the client.
+pub(super) struct Replying<'a, W, U> {
+    pub(super) core: &'a Core<U>,
+    pub(super) watch: &'a Watch,
+    pub(super) program: &'a Rc<Program>,
+    pub(super) frame: &'a RefCell<Frame>,
+    pub(super) writer: &'a mut W,
+    pub(super) reply: &'a mut Reply,
+    pub(super) facts: &'a RequestFacts,
+    pub(super) persist: bool,
+    pub(super) upgrade: bool,
+    pub(super) pump_done: &'a Cell<bool>,
+    /// When the request left (precise clock); 0 when nobody asked.
+    pub(super) sent_at: u64,
+}
+
+/// The body of the response on its way through.
+struct Passing {
+    reader: BodyReader,
+    framing: Framing,
+    /// Chunk hooks see it.
+    shown: bool,
+    /// Bytes received from the upstream, transfer coding removed.
+    offset: u64,
+}
+
+impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
+    /// Reads the response into `slot` and sends it.
+    pub(super) async fn run<R: Reader>(&mut self, reader: &mut R, slot: Slot) -> Result<ReplyEnd, ReplyFault> {
+        let mut slot = slot;
+        let mut filled = 0;
+        let (facts, count) = self.read_final_head(reader, &mut slot, &mut filled).await?;
+        let head = facts.head_bytes as usize;
+        self.enter(&slot, &facts, count, filled);
+        let flow = {
+            let mut frame = self.frame.borrow_mut();
+            if frame.chain().plan().has_hook(raw::HOOK_RESPONSE) { frame.run_response() } else { Flow::Continue }
+        };
+        if flow != Flow::Continue {
+            return Err(ReplyFault::Hook(flow));
+        }
+        let (mut passing, framing, mut close) = self.plan_body(&facts);
+        // RFC 9112 §9.3: an answer that is likely to end the request early announces that the connection ends with it.
+        close |= !self.pump_done.get() && facts.status >= 300;
+        let connection = match (facts.upgrade, close, self.facts.http10) {
+            (true, _, _) => Connection::Upgrade,
+            (false, true, _) => Connection::Close,
+            (false, false, _) => Connection::Nothing,
+        };
+        let layout = *slot.layout();
+        let Some(mut used) = self.write_head(&slot, &facts, framing, connection) else {
+            return Err(ReplyFault::Internal(Fault::Resource(ResourceFault::HeadDoesNotFit)));
+        };
+        self.reply.status = self.frame.borrow().response().map_or(facts.status, |m| m.response().status());
+        self.reply.origin = ORIGIN_UPSTREAM;
+        let tunnel = facts.upgrade || facts.tunnel;
+        let mut at = head;
+        // A body that is here already and fits leaves with the head, in one write.
+        let here = filled - head;
+        let mut extra = false;
+        if !tunnel && !passing.shown && !passing.reader.is_done() && here > 0 && used + here + SUFFIX_BYTES + PREFIX_BYTES <= layout.out() {
+            let begin = layout.out_at() + used;
+            let mut body = slot.clone();
+            let room = body.bytes_mut(begin..layout.out_at() + layout.out());
+            room[PREFIX_BYTES..PREFIX_BYTES + here].copy_from_slice(slot.bytes(head..filled));
+            let fed = passing.reader.feed(&mut room[PREFIX_BYTES..PREFIX_BYTES + here]).map_err(|f| ReplyFault::Broken(f.into()))?;
+            let range = passing.framing.wrap(room, fed.data, passing.reader.is_done());
+            let count = range.len();
+            room.copy_within(range, 0);
+            used += count;
+            at += fed.consumed;
+            passing.offset += fed.data as u64;
+            extra = passing.reader.is_done() && fed.consumed < here;
+        }
+        self.watch.arm(Lane::DownWrite, self.program.timeouts.write_stall);
+        let (written, _) = write_all(self.writer, Buf::slot(slot.clone(), layout.out_at()..layout.out_at() + used)).await;
+        self.watch.disarm(Lane::DownWrite);
+        written.map_err(|_| ReplyFault::ClientGone)?;
+        if tunnel {
+            return Ok(ReplyEnd { reusable: false, close: true, tunnel: Some(slot.bytes(head..filled).to_vec()) });
+        }
+        if !passing.reader.is_done() {
+            extra = self.pass_body(reader, &slot, at..filled, &mut passing).await?;
+        } else if passing.offset == 0 {
+            // HTTP1.md rule 79: bytes behind the end of a response poison the connection.
+            extra |= here > 0;
+        }
+        self.reply.sent += passing.offset;
+        Ok(ReplyEnd { reusable: facts.persist && !extra, close, tunnel: None })
+    }
+
+    /// Reads heads until a final one; interim ones are passed on.
+    async fn read_final_head<R: Reader>(&mut self, reader: &mut R, slot: &mut Slot, filled: &mut usize) -> Result<(ResponseFacts, usize), ReplyFault> {
+        let mut progress = HeadProgress::default();
+        let mut interim = 0;
+        let capacity = slot.layout().receive();
+        let to = ResponseTo { method_id: self.frame.borrow().request().request().method_id(), upgrade: self.upgrade };
+        self.watch.arm(Lane::UpRead, self.program.timeouts.first_byte);
+        loop {
+            if *filled > 0 {
+                let (bytes, entries, root) = slot.response_parts();
+                let area = Area { bytes, filled: *filled };
+                match parse_response(area, &self.program.head_limits, &self.program.names, entries, root, to, &mut progress) {
+                    Ok(Some(facts)) if facts.status < 200 && !facts.upgrade => {
+                        interim += 1;
+                        if interim > self.program.limits.interim_responses {
+                            return Err(ReplyFault::Unanswered(UpstreamFault::TooManyInterim));
+                        }
+                        let count = root.headers.len as usize;
+                        self.pass_interim(slot, &facts, count).await?;
+                        slot.bytes_mut(0..*filled).copy_within(facts.head_bytes as usize.., 0);
+                        *filled -= facts.head_bytes as usize;
+                        progress = HeadProgress::default();
+                        continue;
+                    }
+                    Ok(Some(facts)) => {
+                        self.watch.disarm(Lane::UpRead);
+                        return Ok((facts, root.headers.len as usize));
+                    }
+                    Ok(None) if *filled >= capacity => return Err(ReplyFault::Unanswered(UpstreamFault::HeadTooLarge)),
+                    Ok(None) => {}
+                    Err(fault) => return Err(ReplyFault::Unanswered(fault)),
+                }
+            }
+            match reader.read(Buf::slot(slot.clone(), *filled..capacity)).await.0 {
+                Ok(count) if count > 0 => *filled += count,
+                _ => {
+                    let fault = match (self.watch.expired(Lane::UpRead), *filled) {
+                        (true, _) => UpstreamFault::FirstByteTimeout,
+                        (false, 0) if interim == 0 => UpstreamFault::ClosedEarly,
+                        _ => UpstreamFault::HeadTruncated,
+                    };
+                    return Err(ReplyFault::Unanswered(fault));
+                }
+            }
+        }
+    }
+
+    /// RFC 9110 §15.2: interim responses are passed on, except to HTTP/1.0 clients.
+    async fn pass_interim(&mut self, slot: &Slot, facts: &ResponseFacts, count: usize) -> Result<(), ReplyFault> {
+        if self.facts.http10 {
+            return Ok(());
+        }
+        let message = Message::parsed(slot.clone(), Side::Response, count);
+        let layout = *slot.layout();
+        let mut out = slot.clone();
+        let room = out.bytes_mut(layout.out_at()..layout.out_at() + layout.out());
+        let received = slot.bytes(0..facts.head_bytes as usize);
+        let Ok(used) = write_response_head(room, message.response(), received, &facts.dropped, OutFraming::None, Connection::Nothing, &[]) else {
+            return Err(ReplyFault::Internal(Fault::Resource(ResourceFault::HeadDoesNotFit)));
+        };
+        self.watch.arm(Lane::DownWrite, self.program.timeouts.write_stall);
+        let (written, _) = write_all(self.writer, Buf::slot(slot.clone(), layout.out_at()..layout.out_at() + used)).await;
+        self.watch.disarm(Lane::DownWrite);
+        written.map_err(|_| ReplyFault::ClientGone)
+    }
+
+    /// The response becomes that of the exchange: plugins can see it.
+    fn enter(&self, slot: &Slot, facts: &ResponseFacts, count: usize, filled: usize) {
+        let mut message = Message::parsed(slot.clone(), Side::Response, count);
+        let mut frame = self.frame.borrow_mut();
+        let id = frame.request().request().request_id();
+        let upstream_ns = if self.sent_at == 0 { 0 } else { clock::monotonic_ns().saturating_sub(self.sent_at) };
+        message.set_response_facts(|root| {
+            root.request_id = id;
+            root.upstream_ns = upstream_ns;
+        });
+        let head = facts.head_bytes as usize;
+        if let ResponseBody::Length(length) = facts.body {
+            let here = (filled - head).min(usize::try_from(length).unwrap_or(usize::MAX));
+            message.set_body_span(head, here);
+            if here as u64 == length {
+                message.set_response_facts(|root| root.flags |= RES_BODY_COMPLETE);
+            }
+        }
+        frame.set_response(message);
+    }
+
+    /// How the body is read, how it is framed for the client, and whether the client's connection ends with it.
+    fn plan_body(&self, facts: &ResponseFacts) -> (Passing, OutFraming, bool) {
+        let plan = *self.frame.borrow().chain().plan();
+        let shown = plan.has_hook(raw::HOOK_RESPONSE_CHUNK);
+        let edits = shown && plan.has_want(raw::WANT_EDIT_RESPONSE_BODY);
+        let reader = match facts.body {
+            ResponseBody::None => BodyReader::none(),
+            ResponseBody::Length(length) => BodyReader::length(length),
+            ResponseBody::Chunked => BodyReader::chunked(chunk_limits(&self.program.limits)),
+            ResponseBody::UntilClose => BodyReader::UntilClose,
+        };
+        let known = matches!(facts.body, ResponseBody::Length(_)) && !edits;
+        // RFC 9112 §6.1, §6.3: a length that we do not know is chunked for HTTP/1.1 and ends with the connection for 1.0.
+        let (framing, out, close) = match (facts.body, known, self.facts.http10) {
+            (ResponseBody::None, _, _) | (_, true, _) => (Framing::Plain, OutFraming::AsReceived, false),
+            (_, false, false) => (Framing::Chunked, OutFraming::Chunked, false),
+            (_, false, true) => (Framing::Plain, OutFraming::None, true),
+        };
+        (Passing { reader, framing, shown, offset: 0 }, out, close || !self.persist)
+    }
+
+    /// Lays the response head out in the out area of the slot; `None` when it does not fit.
+    fn write_head(&self, slot: &Slot, facts: &ResponseFacts, framing: OutFraming, connection: Connection) -> Option<usize> {
+        let frame = self.frame.borrow();
+        let view = frame.response()?.response();
+        let date = self.core.date.now();
+        let mut additions: smallvec::SmallVec<[Addition<'_>; 2]> = smallvec::SmallVec::new();
+        // RFC 9110 §6.6.1: a response without a date gets one.
+        if view.header(HeaderId::DATE).is_none() && facts.status >= 200 {
+            additions.push(Addition { name: b"date", value: &date });
+        }
+        let upgrade = view.header(HeaderId::UPGRADE);
+        if let (true, Some(protocol)) = (facts.upgrade, upgrade) {
+            additions.push(Addition { name: b"upgrade", value: protocol });
+        }
+        let layout = *slot.layout();
+        let mut out = slot.clone();
+        let room = out.bytes_mut(layout.out_at()..layout.out_at() + layout.out());
+        let received = slot.bytes(0..facts.head_bytes as usize);
+        write_response_head(room, view, received, &facts.dropped, framing, connection, &additions).ok()
+    }
+
+    /// The body that did not leave with the head. `here` is what of it is in the slot. True when bytes came behind its end.
+    async fn pass_body<R: Reader>(&mut self, reader: &mut R, slot: &Slot, here: std::ops::Range<usize>, passing: &mut Passing) -> Result<bool, ReplyFault> {
+        let layout = *slot.layout();
+        let out = layout.out_at()..layout.out_at() + layout.out();
+        let mut relay = self.core.relay.take(|| Buf::slot(slot.clone(), out));
+        let mut here = here;
+        let result = loop {
+            let (result, returned) = self.pass_piece(reader, slot, &mut here, passing, relay).await;
+            relay = returned;
+            match result {
+                Ok(None) => {}
+                Ok(Some(extra)) => break Ok(extra),
+                Err(fault) => break Err(fault),
+            }
+        };
+        self.core.relay.give_back(relay);
+        result
+    }
+
+    /// One piece of the body; `Some` after the last.
+    async fn pass_piece<R: Reader>(
+        &mut self,
+        reader: &mut R,
+        slot: &Slot,
+        here: &mut std::ops::Range<usize>,
+        passing: &mut Passing,
+        mut relay: Buf,
+    ) -> (Result<Option<bool>, ReplyFault>, Buf) {
+        let room = relay.region_bytes() - PREFIX_BYTES - SUFFIX_BYTES;
+        let count = if here.start == here.end {
+            relay.narrow(PREFIX_BYTES..PREFIX_BYTES + room);
+            self.watch.arm(Lane::UpRead, self.program.timeouts.response_idle);
+            let (result, returned) = reader.read(relay).await;
+            self.watch.disarm(Lane::UpRead);
+            relay = returned;
+            match result {
+                Ok(count) if count > 0 => count,
+                Ok(_) if passing.reader.end_of_stream() => 0,
+                // HTTP1.md rule 76: the client must see that the body was cut off.
+                _ if self.watch.expired(Lane::UpRead) => return (Err(ReplyFault::Broken(UpstreamFault::ReadTimeout)), relay),
+                _ => return (Err(ReplyFault::Broken(UpstreamFault::Truncated)), relay),
+            }
+        } else {
+            let count = here.len().min(room);
+            relay.region_mut()[PREFIX_BYTES..PREFIX_BYTES + count].copy_from_slice(slot.bytes(here.start..here.start + count));
+            here.start += count;
+            count
+        };
+        let fed = match passing.reader.feed(&mut relay.region_mut()[PREFIX_BYTES..PREFIX_BYTES + count]) {
+            Ok(fed) => fed,
+            Err(fault) => return (Err(ReplyFault::Broken(fault.into())), relay),
+        };
+        let last = passing.reader.is_done();
+        let extra = last && (fed.consumed < count || here.start < here.end);
+        let offset = passing.offset;
+        passing.offset += fed.data as u64;
+        let mut replaced = None;
+        if passing.shown {
+            let mut frame = self.frame.borrow_mut();
+            let shown = &relay.region_mut()[PREFIX_BYTES..PREFIX_BYTES + fed.data];
+            match frame.run_response_chunk(shown, offset, last) {
+                ChunkFlow::Forward => {}
+                ChunkFlow::Replaced => replaced = frame.take_replacement(),
+                // The head has left: nothing can be answered any more.
+                ChunkFlow::Stop(flow) => return (Err(ReplyFault::Hook(flow)), relay),
+            }
+        }
+        let written;
+        self.watch.arm(Lane::DownWrite, self.program.timeouts.write_stall);
+        if let Some(bytes) = replaced {
+            let mut framed = vec![0; bytes.len() + PREFIX_BYTES + SUFFIX_BYTES];
+            framed[PREFIX_BYTES..PREFIX_BYTES + bytes.len()].copy_from_slice(&bytes);
+            let range = passing.framing.wrap(&mut framed, bytes.len(), last);
+            written = write_all(self.writer, Buf::heap(framed, None).narrowed(range)).await.0;
+        } else {
+            let range = passing.framing.wrap(relay.region_mut(), fed.data, last);
+            relay.narrow(range);
+            let (result, returned) = write_all(self.writer, relay).await;
+            relay = returned;
+            written = result;
+        }
+        self.watch.disarm(Lane::DownWrite);
+        match written {
+            Ok(()) => (Ok(last.then_some(extra)), relay),
+            Err(_) => (Err(ReplyFault::ClientGone), relay),
+        }
+    }
+}

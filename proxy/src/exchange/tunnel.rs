@@ -1,0 +1,99 @@
+//! After an upgrade: bytes both ways, each direction until its end.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+use super::core::{Lease, Upstreams};
+use super::io::{Reader, Writer, write_all};
+use super::watch::{Lane, Watch};
+use super::{Connection, End, Exchange, Next};
+use crate::view::slab::Buf;
+
+impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
+    /// Relays until both sides have said that nothing more comes, or nothing has come for long. `leftover` came from the
+    /// upstream behind its 101.
+    pub(super) async fn tunnel(&mut self, exchange: &mut Exchange, mut lease: Lease<U::Reader, U::Writer>, leftover: Vec<u8>) -> Next {
+        let idle_ms = exchange.program.timeouts.tunnel_idle;
+        self.watch.disarm(Lane::Exchange);
+        let layout = *self.input.slot.layout();
+        let early = self.input.unread().to_vec();
+        self.input.at = self.input.filled;
+        let out = layout.out_at()..layout.out_at() + layout.out();
+        let slot = self.input.slot.clone();
+        let half = out.start + (out.end - out.start) / 2;
+        let up_relay = Buf::slot(slot.clone(), out.start..half);
+        let down_relay = Buf::slot(slot, half..out.end);
+        let core = self.core;
+        let relays = (core.relay.take(|| up_relay), core.relay.take(|| down_relay));
+        let (mut sent, mut received): (Option<Direction>, Option<Direction>) = (None, None);
+        {
+        let up = copy(self.reader, &mut lease.writer, self.watch, early, relays.0, idle_ms);
+        let down = copy(&mut lease.reader, self.writer, self.watch, leftover, relays.1, idle_ms);
+        let (mut up, mut down) = (pin!(up), pin!(down));
+        poll_fn(|cx| {
+            if sent.is_none()
+                && let Poll::Ready(end) = up.as_mut().poll(cx)
+            {
+                sent = Some(end);
+            }
+            if received.is_none()
+                && let Poll::Ready(end) = down.as_mut().poll(cx)
+            {
+                received = Some(end);
+            }
+            let failed = sent.is_some_and(|s| !s.whole) || received.is_some_and(|r| !r.whole);
+            if failed || (sent.is_some() && received.is_some()) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        }
+        self.watch.disarm(Lane::DownRead);
+        exchange.body.received += sent.map_or(0, |s| s.bytes);
+        exchange.reply.sent += received.map_or(0, |r| r.bytes);
+        self.core.upstreams.discard(lease, None);
+        Next::End(End::Close)
+    }
+}
+
+/// How one direction ended.
+#[derive(Debug, Clone, Copy)]
+struct Direction {
+    bytes: u64,
+    /// The sender said that nothing more comes, and the receiver was told.
+    whole: bool,
+}
+
+/// One direction: `first`, then what comes. Both directions share one deadline, so that either keeps the tunnel open.
+async fn copy<R: Reader, W: Writer>(reader: &mut R, writer: &mut W, watch: &Watch, first: Vec<u8>, mut relay: Buf, idle_ms: u32) -> Direction {
+    let mut bytes = first.len() as u64;
+    if !first.is_empty() && write_all(writer, Buf::heap(first, None)).await.0.is_err() {
+        return Direction { bytes: 0, whole: false };
+    }
+    loop {
+        let region = relay.region_bytes();
+        relay.narrow(0..region);
+        watch.arm(Lane::DownRead, idle_ms);
+        let (result, returned) = reader.read(relay).await;
+        relay = returned;
+        match result {
+            // Too long without a byte in either direction.
+            _ if watch.expired(Lane::DownRead) => return Direction { bytes, whole: false },
+            Ok(0) => {
+                // Half-close is passed on: the other direction may have more to say.
+                writer.finish();
+                return Direction { bytes, whole: true };
+            }
+            Ok(count) => {
+                relay.narrow(0..count);
+                watch.arm(Lane::DownRead, idle_ms);
+                let (written, returned) = write_all(writer, relay).await;
+                relay = returned;
+                if written.is_err() {
+                    return Direction { bytes, whole: false };
+                }
+                bytes += count as u64;
+            }
+            Err(_) => return Direction { bytes, whole: false },
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Deadlines of one connection.
+//!
+//! Arming a deadline is two stores; nothing is scheduled. The worker sweeps all watches a few times a second and, when a
+//! deadline has passed, shuts the socket down on the side concerned: the pending operation completes, and whoever awaits
+//! it asks [`Watch::expired`] why. So no timer exists per operation, no operation is ever dropped half-way, and a
+//! deadline is exact to one tick of the worker.
+
+use std::cell::Cell;
+
+use crate::clock;
+
+/// What a deadline guards. Each lane has one deadline at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Lane {
+    /// Bytes from the client.
+    DownRead = 0,
+    /// Bytes to the client.
+    DownWrite = 1,
+    /// Bytes from the upstream, and connecting.
+    UpRead = 2,
+    /// Bytes to the upstream.
+    UpWrite = 3,
+    /// The whole exchange.
+    Exchange = 4,
+}
+
+const LANES: usize = 5;
+const NEVER: u64 = u64::MAX;
+
+/// The deadlines and sockets of one downstream connection and the upstream connection it uses at the moment.
+pub struct Watch {
+    deadlines: [Cell<u64>; LANES],
+    expired: Cell<u8>,
+    /// The client's socket, -1 for none.
+    pub down: Cell<i32>,
+    /// The upstream's socket, -1 for none.
+    pub up: Cell<i32>,
+    /// Since when a read between two requests is pending (monotonic ms); `u64::MAX` when none is.
+    pub idle_since: Cell<u64>,
+    /// Requests answered on this connection.
+    pub requests: Cell<u32>,
+    /// It waits for readability, without a slot.
+    pub parked: Cell<bool>,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Watch {
+            deadlines: [const { Cell::new(NEVER) }; LANES],
+            expired: Cell::new(0),
+            down: Cell::new(-1),
+            up: Cell::new(-1),
+            idle_since: Cell::new(NEVER),
+            requests: Cell::new(0),
+            parked: Cell::new(false),
+        }
+    }
+}
+
+impl Watch {
+    /// The lane must make progress within `ms` milliseconds from now; 0 is for ever.
+    #[inline]
+    pub fn arm(&self, lane: Lane, ms: u32) {
+        let deadline = if ms == 0 { NEVER } else { clock::monotonic_ms() + u64::from(ms) };
+        self.deadlines[lane as usize].set(deadline);
+    }
+
+    /// The lane has no deadline.
+    #[inline]
+    pub fn disarm(&self, lane: Lane) {
+        self.deadlines[lane as usize].set(NEVER);
+    }
+
+    /// Whether the lane's deadline has passed and ended its operation.
+    pub fn expired(&self, lane: Lane) -> bool {
+        self.expired.get() & (1 << lane as u8) != 0
+    }
+
+    /// Whether the connection can still be used by the client.
+    pub fn is_expired(&self) -> bool {
+        self.expired.get() != 0
+    }
+
+    /// Forgets what expired on the upstream's lanes: another connection is used from here on.
+    pub fn renew_upstream(&self) {
+        self.disarm(Lane::UpRead);
+        self.disarm(Lane::UpWrite);
+        self.expired.set(self.expired.get() & !(1 << Lane::UpRead as u8 | 1 << Lane::UpWrite as u8));
+    }
+
+    /// The lanes whose deadline has passed by `now` (monotonic ms), marked as expired and disarmed.
+    pub fn sweep(&self, now: u64) -> impl Iterator<Item = Lane> {
+        const ALL: [Lane; LANES] = [Lane::DownRead, Lane::DownWrite, Lane::UpRead, Lane::UpWrite, Lane::Exchange];
+        ALL.into_iter().filter(move |lane| {
+            let due = self.deadlines[*lane as usize].get() <= now;
+            if due {
+                self.disarm(*lane);
+                self.expired.set(self.expired.get() | 1 << *lane as u8);
+            }
+            due
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_expires_once_and_says_so() {
+        let watch = Watch::default();
+        watch.arm(Lane::DownRead, 5);
+        watch.arm(Lane::UpRead, 0);
+        let now = clock::monotonic_ms();
+        assert_eq!(watch.sweep(now).count(), 0);
+        assert_eq!(watch.sweep(now + 1000).collect::<Vec<_>>(), [Lane::DownRead]);
+        assert!(watch.expired(Lane::DownRead) && !watch.expired(Lane::UpRead));
+        assert_eq!(watch.sweep(now + 2000).count(), 0);
+    }
+
+    #[test]
+    fn a_new_upstream_connection_begins_without_the_old_ones_expiry() {
+        let watch = Watch::default();
+        watch.arm(Lane::UpRead, 1);
+        assert_eq!(watch.sweep(u64::MAX - 1).count(), 1);
+        watch.renew_upstream();
+        assert!(!watch.is_expired());
+    }
+}

@@ -1,0 +1,164 @@
+//! Chains: the links of a route, in order, with the plan that follows from what their plugins want.
+//!
+//! Owns: the order and the policies of links, the plan, the counters. Must not: call hooks.
+//!
+//! A [`CoreChain`] is built on each worker from its core instances and never changes; a new configuration makes a new
+//! chain, and exchanges in flight keep the one they began with.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ringway_abi::raw::{self, Hook, RawChunk};
+use ringway_abi::{RequestView, ResponseView};
+
+use super::loaded::CorePlugin;
+
+/// Links of one chain: their state per exchange is kept in words of 64 bits.
+pub const LINKS_MAX: usize = 64;
+/// Scratch offsets are multiples of this.
+const SCRATCH_ALIGN: u32 = 16;
+
+/// What happens when a plugin fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnError {
+    /// Answer 500.
+    #[default]
+    Closed,
+    /// Go on as if the hook had not run.
+    Open,
+}
+
+/// What one chain costs: the union of what its plugins want.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Hook bits that any link has.
+    pub hooks: u32,
+    /// `wants` bits that any link has.
+    pub wants: u64,
+    /// Bytes of scratch per exchange.
+    pub scratch_bytes: u32,
+}
+
+impl Plan {
+    /// Whether any link has one of these hooks.
+    #[inline]
+    pub fn has_hook(&self, hooks: u32) -> bool {
+        self.hooks & hooks != 0
+    }
+
+    /// Whether any link wants one of these.
+    #[inline]
+    pub fn has_want(&self, wants: u64) -> bool {
+        self.wants & wants != 0
+    }
+}
+
+/// Counters of one link on one worker: written by the worker, read by anyone.
+#[derive(Debug, Default)]
+pub struct LinkCounters {
+    /// Hooks called.
+    pub calls: AtomicU64,
+    /// Hooks that failed.
+    pub aborts: AtomicU64,
+    /// Exchanges answered by this link.
+    pub responds: AtomicU64,
+    /// Connections dropped by this link.
+    pub drops: AtomicU64,
+    /// Hooks that edited a message.
+    pub edits: AtomicU64,
+}
+
+impl LinkCounters {
+    /// Adds one to a counter that only this thread writes.
+    #[inline]
+    pub(super) fn count(word: &AtomicU64) {
+        word.store(word.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+}
+
+/// What a link is made of.
+pub struct LinkParts {
+    /// The instance on this worker.
+    pub plugin: Rc<CorePlugin>,
+    /// What happens when it fails.
+    pub on_error: OnError,
+    /// Whether its post hook runs although its pre hook was skipped.
+    pub post_always: bool,
+    /// Where it counts.
+    pub counters: Arc<LinkCounters>,
+}
+
+/// One link on one worker, with what a call needs close together.
+pub struct CoreLink {
+    pub(super) core: *mut std::ffi::c_void,
+    pub(super) wants: u64,
+    pub(super) scratch_at: u32,
+    pub(super) has_scratch: bool,
+    pub(super) on_error: OnError,
+    pub(super) post_always: bool,
+    pub(super) on_request: Option<Hook<RequestView>>,
+    pub(super) on_request_chunk: Option<Hook<RawChunk>>,
+    pub(super) on_request_body: Option<Hook<RawChunk>>,
+    pub(super) on_response: Option<Hook<ResponseView>>,
+    pub(super) on_response_chunk: Option<Hook<RawChunk>>,
+    pub(super) on_done: Option<Hook<raw::Done>>,
+    pub(super) on_accept: Option<Hook<raw::Accept>>,
+    pub(super) counters: Arc<LinkCounters>,
+    pub(super) plugin: Rc<CorePlugin>,
+}
+
+/// The links of a route on one worker.
+#[derive(Default)]
+pub struct CoreChain {
+    pub(super) links: Box<[CoreLink]>,
+    plan: Plan,
+}
+
+impl CoreChain {
+    /// A chain of these links, in this order. Links behind the first [`LINKS_MAX`] are refused by the configuration.
+    pub fn new(parts: Vec<LinkParts>) -> CoreChain {
+        debug_assert!(parts.len() <= LINKS_MAX);
+        let mut plan = Plan::default();
+        let links = parts
+            .into_iter()
+            .map(|part| {
+                let descriptor = part.plugin.version().descriptor();
+                let scratch_at = plan.scratch_bytes;
+                plan.hooks |= descriptor.hooks;
+                plan.wants |= descriptor.wants;
+                plan.scratch_bytes += descriptor.scratch_bytes.next_multiple_of(SCRATCH_ALIGN);
+                CoreLink {
+                    core: part.plugin.core(),
+                    wants: descriptor.wants,
+                    scratch_at,
+                    has_scratch: descriptor.scratch_bytes > 0,
+                    on_error: part.on_error,
+                    post_always: part.post_always,
+                    on_request: descriptor.on_request,
+                    on_request_chunk: descriptor.on_request_chunk,
+                    on_request_body: descriptor.on_request_body,
+                    on_response: descriptor.on_response,
+                    on_response_chunk: descriptor.on_response_chunk,
+                    on_done: descriptor.on_done,
+                    on_accept: descriptor.on_accept,
+                    counters: part.counters,
+                    plugin: part.plugin,
+                }
+            })
+            .collect();
+        CoreChain { links, plan }
+    }
+
+    /// What it costs.
+    #[inline]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Whether there is no link.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty()
+    }
+}
