@@ -745,6 +745,8 @@ fn hookOf(comptime P: type, comptime name: []const u8, comptime T: type) HookFn(
     if (!@hasDecl(P, name)) return null;
     const function = @field(P, name);
     const parameters = @typeInfo(@TypeOf(function)).@"fn".param_types;
+    if (parameters.len == 3 and !@hasDecl(P, "load") and !@hasDecl(P, "coreInit"))
+        @compileError(name ++ " takes an instance, but neither load nor coreInit makes one");
     return struct {
         fn call(cx: *Cx, event: *const T) callconv(.c) Verdict {
             const result = if (parameters.len == 2)
