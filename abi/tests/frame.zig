@@ -65,7 +65,7 @@ fn printNumbers(view: anytype, comptime names: anytype) !void {
     inline for (names) |name| {
         const value = @field(view, name);
         const number = switch (@typeInfo(@TypeOf(value))) {
-            .@"enum" => @intFromEnum(value),
+            .@"enum" => @backingInt(value),
             .@"struct" => |info| @as(info.backing_integer.?, @bitCast(value)),
             else => value,
         };
@@ -76,12 +76,12 @@ fn printNumbers(view: anytype, comptime names: anytype) !void {
 fn printHeaders(view: anytype) !void {
     var headers = view.headerIterator();
     while (headers.next()) |header| {
-        try out.print("header {d}\n", .{@intFromEnum(header.name.id)});
+        try out.print("header {d}\n", .{@backingInt(header.name.id)});
         try printBytes("name", header.name.bytes());
         try printBytes("value", header.value.bytes());
     }
     for (0..ringway.HeaderId.limit) |id| {
-        const value = view.header(@enumFromInt(id)) orelse continue;
+        const value = view.header(@fromBackingInt(@intCast(id))) orelse continue;
         try out.print("first {d} {d} {x:0>16}\n", .{ id, value.len, std.hash.Fnv1a_64.hash(value) });
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Rules of SPEC.md: S-1 to S-5.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops here")]
+
 mod toolchain;
 
 use std::fmt::Write as _;
@@ -169,11 +171,13 @@ fn rust_layout() -> String {
     out
 }
 
+/// S-2, S-3
 #[test]
 fn rust_prints_the_frozen_layout() {
     assert_same_text("rustc", &rust_layout());
 }
 
+/// S-2, S-3
 #[test]
 fn c_prints_the_frozen_layout() {
     for compiler in toolchain::c_compilers() {
@@ -182,6 +186,7 @@ fn c_prints_the_frozen_layout() {
     }
 }
 
+/// S-2, S-3
 #[test]
 fn zig_prints_the_frozen_layout() {
     let program = toolchain::compile_zig_program("layout.zig");

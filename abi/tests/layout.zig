@@ -55,7 +55,7 @@ fn structText(comptime name: []const u8, comptime T: type) []const u8 {
 fn enumText(comptime prefix: []const u8, comptime T: type) []const u8 {
     var out: []const u8 = "";
     for (@typeInfo(T).@"enum".field_names, @typeInfo(T).@"enum".field_values) |field, value| {
-        if (T == ringway.HeaderId and value == @intFromEnum(ringway.HeaderId.removed)) {
+        if (T == ringway.HeaderId and value == @backingInt(ringway.HeaderId.removed)) {
             out = out ++ constantText("RW_H_FIXED_COUNT", T.fixed_count) ++ constantText("RW_H_LIMIT", T.limit);
         }
         out = out ++ constantText(prefix ++ upper(field), value);

@@ -276,7 +276,7 @@ pub const Status = enum(i32) {
     _,
 
     fn check(status: Status) Error!u32 {
-        const number = @intFromEnum(status);
+        const number = @backingInt(status);
         if (number >= 0) return @intCast(number);
         return switch (status) {
             .err_not_declared => error.NotDeclared,
@@ -403,7 +403,7 @@ pub const Cx = extern struct {
 
     /// Answers with a response that `Loader.prebuiltAdd` laid out; then return `.respond`.
     pub fn respPrebuilt(cx: *Cx, id: Prebuilt) Error!void {
-        _ = try cx.host.resp_prebuilt(cx, @intFromEnum(id)).check();
+        _ = try cx.host.resp_prebuilt(cx, @backingInt(id)).check();
     }
 
     /// Bytes that live until `onDone` of this exchange has returned; 16-byte aligned, not zeroed.
@@ -542,13 +542,13 @@ pub const Loader = struct {
     /// The id for a header name, so that views find it in constant time.
     pub fn internHeader(loader: *Loader, name: []const u8) Error!HeaderId {
         const id = try loader.host.intern_header(loader.raw, name.ptr, try length(name)).check();
-        return @enumFromInt(@as(u16, @intCast(id)));
+        return @fromBackingInt(@intCast(id));
     }
 
     /// Lays a complete response out once; `headers` is "Name: value\r\n" lines.
     pub fn prebuiltAdd(loader: *Loader, status: u16, headers: []const u8, body: []const u8) Error!Prebuilt {
         const result = loader.host.prebuilt_add(loader.raw, status, headers.ptr, try length(headers), body.ptr, try length(body));
-        return @enumFromInt(try result.check());
+        return @fromBackingInt(try result.check());
     }
 
     /// Explains to the operator why the plugin does not load: `return loader.refuse("...", .{})`.
@@ -745,6 +745,8 @@ fn hookOf(comptime P: type, comptime name: []const u8, comptime T: type) HookFn(
     if (!@hasDecl(P, name)) return null;
     const function = @field(P, name);
     const parameters = @typeInfo(@TypeOf(function)).@"fn".param_types;
+    if (parameters.len == 3 and !@hasDecl(P, "load") and !@hasDecl(P, "coreInit"))
+        @compileError(name ++ " takes an instance, but neither load nor coreInit makes one");
     return struct {
         fn call(cx: *Cx, event: *const T) callconv(.c) Verdict {
             const result = if (parameters.len == 2)
@@ -831,7 +833,7 @@ fn relativeBytes(field: anytype, off: i32, len: usize) []const u8 {
 }
 
 fn knownValue(view: anytype, id: HeaderId) ?[]const u8 {
-    const index = view.known[@intFromEnum(id) & 63];
+    const index = view.known[@backingInt(id) & 63];
     if (index == 0) return null;
     return view.headers.at(view.entry_size, index - 1).value.bytes();
 }
