@@ -76,7 +76,7 @@ impl Returned {
     /// Panics unless the exchange goes on.
     #[track_caller]
     pub fn continues(self) {
-        assert!(matches!(self, Returned::Continue | Returned::Done), "the hook did not continue; it returned {self:?}");
+        assert!(matches!(self, Returned::Continue | Returned::Done), "the hook did not continue; it returned {self:?}; the reason may be in `logs` of the host");
     }
 }
 

@@ -22,9 +22,8 @@ mod table;
 
 pub use exchange::{Answer, Exchange, Returned};
 pub use host::{LoadFailed, LogLine, TestHost};
-pub use ringway_abi::{Request, Response};
+pub use ringway_abi::{Header, Request, Response};
 
-use ringway_abi::Header;
 use ringway_abi::owned::Octets;
 use ringway_abi::view::{REQ_BODY_COMPLETE, REQ_HAS_BODY, RES_BODY_COMPLETE, RES_CHUNKED, RES_HAS_BODY};
 
