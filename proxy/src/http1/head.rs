@@ -59,8 +59,8 @@ pub enum UnderscorePolicy {
 
 /// What an unfinished head waits for, and how far it has been looked for. One per message; `default()` for a new one.
 ///
-/// A head is parsed from its start again when what the last attempt waited for has come: at most three times per line, and
-/// so that bytes which arrive one by one cost one look each and not a parse each.
+/// A head is parsed from its start again when what the last attempt waited for has come, at most three times per line: bytes
+/// that arrive one by one cost one look each and not a parse each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HeadProgress {
     searched: usize,
