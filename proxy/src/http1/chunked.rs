@@ -295,3 +295,245 @@ macro_rules! chunk_faults {
 chunk_faults! {
     BadChunkSize, ChunkSizeTooLarge, BadChunkExtension, ChunkExtensionsTooLarge, BadChunkLineEnd, BadChunkDataEnd, BadTrailer, TrailersTooLarge,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::ChunkFault::*;
+    use super::*;
+
+    /// The data and how many bytes were consumed; `None` when the body is unfinished.
+    type Decoded = Result<Option<(Vec<u8>, usize)>, ChunkFault>;
+
+    fn run(pieces: &[&[u8]], limits: ChunkLimits) -> Decoded {
+        let mut decoder = ChunkedDecoder::new(limits);
+        let mut data = Vec::new();
+        let mut consumed = 0;
+        for piece in pieces {
+            let mut at = 0;
+            loop {
+                match decoder.step(piece, &mut at) {
+                    Ok(ChunkStep::Data { at: range }) => {
+                        assert!(!range.is_empty() && range.end == at);
+                        data.extend_from_slice(&piece[range]);
+                    }
+                    Ok(ChunkStep::NeedMore) => {
+                        assert_eq!(at, piece.len());
+                        break;
+                    }
+                    Ok(ChunkStep::Done) => {
+                        assert!(decoder.is_done());
+                        return Ok(Some((data, consumed + at)));
+                    }
+                    Err(fault) => {
+                        let again = decoder.step(piece, &mut at);
+                        assert_eq!(again, Err(fault), "a fault stays");
+                        return Err(fault);
+                    }
+                }
+            }
+            consumed += piece.len();
+        }
+        assert!(!decoder.is_done());
+        Ok(None)
+    }
+
+    /// Whole, in every split into two, and byte by byte.
+    fn decode_with(input: &[u8], limits: ChunkLimits) -> Decoded {
+        let whole = run(&[input], limits);
+        for split in 1..input.len() {
+            assert_eq!(run(&[&input[..split], &input[split..]], limits), whole, "split at {split} of {}", input.escape_ascii());
+        }
+        let bytes: Vec<&[u8]> = input.chunks(1).collect();
+        assert_eq!(run(&bytes, limits), whole, "byte by byte: {}", input.escape_ascii());
+        whole
+    }
+
+    fn decode(input: impl AsRef<[u8]>) -> Decoded {
+        decode_with(input.as_ref(), ChunkLimits::default())
+    }
+
+    fn accepts(input: &str, data: &str) {
+        assert_eq!(decode(input), Ok(Some((data.as_bytes().to_vec(), input.len()))), "{input:?}");
+    }
+
+    fn rejects(cases: &[(&str, ChunkFault)]) {
+        for (input, fault) in cases {
+            assert_eq!(decode(input), Err(*fault), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn rule_44_sizes() {
+        accepts("0\r\n\r\n", "");
+        accepts("5\r\nhello\r\n0\r\n\r\n", "hello");
+        accepts("a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n", "01234567890123456789");
+        accepts("00005\r\nhello\r\n000\r\n\r\n", "hello");
+        accepts("5\r\n\r\n\0\r\n\r\n0\r\n\r\n", "\r\n\0\r\n");
+        rejects(&[
+            ("\r\n", BadChunkSize),
+            ("\r\n0\r\n\r\n", BadChunkSize),
+            ("\n", BadChunkSize),
+            (" 5\r\n", BadChunkSize),
+            ("\t5\r\n", BadChunkSize),
+            ("5 \r\n", BadChunkSize),
+            ("5\t\r\n", BadChunkSize),
+            ("5 ;a\r\n", BadChunkSize),
+            ("+5\r\n", BadChunkSize),
+            ("-5\r\n", BadChunkSize),
+            ("0x5\r\n", BadChunkSize),
+            ("0X5\r\n", BadChunkSize),
+            ("5_0\r\n", BadChunkSize),
+            ("5,\r\n", BadChunkSize),
+            ("5.0\r\n", BadChunkSize),
+            ("g\r\n", BadChunkSize),
+            (";a\r\n", BadChunkSize),
+            ("\"5\"\r\n", BadChunkSize),
+            ("5h\r\n", BadChunkSize),
+            ("\u{664}\r\n", BadChunkSize),
+            ("5\x0b\r\n", BadChunkSize),
+            ("5\0\r\n", BadChunkSize),
+        ]);
+    }
+
+    #[test]
+    fn rule_44_sizes_do_not_overflow() {
+        assert_eq!(decode("7fffffffffffffff\r\n"), Ok(None));
+        rejects(&[
+            ("8000000000000000\r\n", ChunkSizeTooLarge),
+            ("ffffffffffffffff\r\n", ChunkSizeTooLarge),
+            ("10000000000000000\r\n", ChunkSizeTooLarge),
+            ("10000000000000005\r\nhello\r\n", ChunkSizeTooLarge),
+            ("fffffffffffffffffffffffffffffffff\r\n", ChunkSizeTooLarge),
+            ("00000000000000005\r\nhello\r\n", ChunkSizeTooLarge),
+        ]);
+        let limits = ChunkLimits { size_digits: 2, ..ChunkLimits::default() };
+        assert_eq!(decode_with(b"100\r\n", limits), Err(ChunkSizeTooLarge));
+        assert_eq!(decode_with(b"ff\r\n", limits), Ok(None));
+    }
+
+    #[test]
+    fn rule_45_size_lines_end_with_crlf() {
+        rejects(&[
+            ("5\nhello\r\n", BadChunkLineEnd),
+            ("5\rhello\r\n", BadChunkLineEnd),
+            ("5\r\rhello", BadChunkLineEnd),
+            ("5\r\0\n", BadChunkLineEnd),
+            ("0\n\r\n", BadChunkLineEnd),
+            ("0\n\n", BadChunkLineEnd),
+            ("5;a\nhello\r\n", BadChunkLineEnd),
+            ("5;a\rhello\r\n", BadChunkLineEnd),
+            ("5;a=\"x\nhello\r\n", BadChunkLineEnd),
+        ]);
+    }
+
+    #[test]
+    fn rule_46_data_end_with_crlf() {
+        rejects(&[
+            ("5\r\nhellox\r\n0\r\n\r\n", BadChunkDataEnd),
+            ("5\r\nhello0\r\n\r\n", BadChunkDataEnd),
+            ("5\r\nhello\n0\r\n\r\n", BadChunkDataEnd),
+            ("5\r\nhello\r0\r\n\r\n", BadChunkDataEnd),
+            ("5\r\nhello \r\n0\r\n\r\n", BadChunkDataEnd),
+            ("5\r\nhell\r\n0\r\n\r\n", BadChunkDataEnd),
+            ("5\r\nhello\r\n\r\n", BadChunkSize),
+        ]);
+    }
+
+    #[test]
+    fn rule_47_extensions() {
+        for extension in [";a", ";a=b", ";a=\"b\"", ";a;b;c", "; a", ";a =b", ";a= b", ";a = \"b c\" ;d", ";a=\"\\\"\";b", ";a=\"x;y=z,\t\u{e4}\"", ";a=\"\""] {
+            accepts(&format!("5{extension}\r\nhello\r\n0{extension}\r\n\r\n"), "hello");
+        }
+        rejects(&[
+            ("5;\r\nhello\r\n", BadChunkExtension),
+            ("5; \r\nhello\r\n", BadChunkExtension),
+            ("5;;\r\n", BadChunkExtension),
+            ("5;;a\r\n", BadChunkExtension),
+            ("5;a;\r\n", BadChunkExtension),
+            ("5;a=\r\n", BadChunkExtension),
+            ("5;=b\r\n", BadChunkExtension),
+            ("5;a=b=c\r\n", BadChunkExtension),
+            ("5;a b\r\n", BadChunkExtension),
+            ("5;a \r\n", BadChunkExtension),
+            ("5;a=\"b\r\n", BadChunkExtension),
+            ("5;a=\"b\"c\r\n", BadChunkExtension),
+            ("5;a=\"\0\"\r\n", BadChunkExtension),
+            ("5;a=\"\\\r\n", BadChunkExtension),
+            ("5;a\0\r\n", BadChunkExtension),
+            ("5;a\x0b\r\n", BadChunkExtension),
+            ("5;\u{e4}\r\n", BadChunkExtension),
+        ]);
+    }
+
+    #[test]
+    fn rule_47_extensions_are_limited_in_total() {
+        let limits = ChunkLimits { extension_bytes: 10, ..ChunkLimits::default() };
+        // The byte that ends an extension counts with it.
+        assert!(decode_with(b"1;aaaa\r\nx\r\n0;aaaa\r\n\r\n", limits).is_ok_and(|decoded| decoded.is_some()));
+        assert_eq!(decode_with(b"1;aaaa\r\nx\r\n1;aaaaa\r\nx\r\n", limits), Err(ChunkExtensionsTooLarge));
+        assert_eq!(decode_with(format!("1;{}", "a".repeat(40)).as_bytes(), limits), Err(ChunkExtensionsTooLarge));
+    }
+
+    #[test]
+    fn rule_48_and_49_trailers_are_checked_and_discarded() {
+        accepts("0\r\nA: b\r\nC:\r\n\r\n", "");
+        accepts("1\r\nx\r\n0\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nHost: evil\r\n\r\n", "x");
+        rejects(&[
+            ("0\r\nA\r\n\r\n", BadTrailer),
+            ("0\r\n: b\r\n\r\n", BadTrailer),
+            ("0\r\nA : b\r\n\r\n", BadTrailer),
+            ("0\r\n A: b\r\n\r\n", BadTrailer),
+            ("0\r\nA: b\r\n c\r\n\r\n", BadTrailer),
+            ("0\r\nA: b\n\r\n", BadTrailer),
+            ("0\r\nA: b\rC: d\r\n\r\n", BadTrailer),
+            ("0\r\nA: b\0\r\n\r\n", BadTrailer),
+            ("0\r\nA\u{e4}: b\r\n\r\n", BadTrailer),
+            ("0\r\n\n", BadTrailer),
+            ("0\r\n\rX", BadTrailer),
+            ("0\r\nGET / HTTP/1.1\r\n\r\n", BadTrailer),
+        ]);
+    }
+
+    #[test]
+    fn rule_48_trailers_are_limited() {
+        let limits = ChunkLimits { trailer_bytes: 20, trailer_fields: 2, ..ChunkLimits::default() };
+        assert!(decode_with(b"0\r\nA: b\r\nC: d\r\n\r\n", limits).is_ok());
+        assert_eq!(decode_with(b"0\r\nA:\r\nC:\r\nE:\r\n\r\n", limits), Err(TrailersTooLarge));
+        assert_eq!(decode_with(b"0\r\nA: bbbbbbbbbbbbbbbbbbbbbbbb\r\n\r\n", limits), Err(TrailersTooLarge));
+    }
+
+    #[test]
+    fn rule_51_without_its_last_chunk_a_body_is_unfinished() {
+        for input in ["", "5", "5\r", "5\r\n", "5\r\nhel", "5\r\nhello", "5\r\nhello\r\n", "0\r\n", "0\r\n\r", "0\r\nA: b\r\n"] {
+            assert_eq!(decode(input), Ok(None), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn what_follows_the_body_is_left_alone() {
+        let input = "1\r\nx\r\n0\r\n\r\nGET / HTTP/1.1\r\n";
+        assert_eq!(decode(input), Ok(Some((b"x".to_vec(), 11))));
+    }
+
+    #[test]
+    fn rule_50_written_chunks_are_read_back() {
+        for len in [1, 9, 10, 15, 16, 255, 256, 0x1234, 65_536] {
+            let mut header = [0xee; 18];
+            let written = write_chunk_header(&mut header, len);
+            assert_eq!(&header[..written], format!("{len:x}\r\n").as_bytes());
+            let body = [&header[..written], &vec![b'x'; len as usize], CHUNK_END, LAST_CHUNK].concat();
+            assert_eq!(run(&[&body], ChunkLimits::default()), Ok(Some((vec![b'x'; len as usize], body.len()))));
+        }
+        let mut header = [0; 18];
+        assert_eq!(write_chunk_header(&mut header, u64::MAX), 18);
+        assert_eq!(&header, b"ffffffffffffffff\r\n");
+    }
+
+    #[test]
+    fn both_sides_have_a_fault_for_each() {
+        for fault in [BadChunkSize, ChunkSizeTooLarge, BadChunkExtension, ChunkExtensionsTooLarge, BadChunkLineEnd, BadChunkDataEnd, BadTrailer, TrailersTooLarge] {
+            let client = ClientFault::from(fault).row().reason;
+            assert_eq!(UpstreamFault::from(fault).row().reason, format!("upstream_{client}"));
+        }
+    }
+}

@@ -23,10 +23,24 @@ use crate::error::{ClientFault, UpstreamFault};
 /// Why parsing stops before the end of the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Halt<F> {
-    /// The bytes at hand are the beginning of a head.
-    Incomplete,
+    /// The bytes at hand are the beginning of a head, and nothing can be said before this comes.
+    Incomplete(Awaited),
     /// They are the beginning of no head.
     Fault(F),
+}
+
+/// What the parser waits for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Awaited {
+    /// Any byte.
+    #[default]
+    Any,
+    /// A byte that is of no token, or more than so many bytes.
+    NoToken(usize),
+    /// A byte that is of no target, or more than so many bytes.
+    NoTarget(usize),
+    /// A control byte, or more than so many bytes.
+    Control(usize),
 }
 
 macro_rules! malformed {
@@ -73,7 +87,7 @@ macro_rules! halts {
         impl From<Halt<Malformed>> for Halt<$fault> {
             fn from(halt: Halt<Malformed>) -> Halt<$fault> {
                 match halt {
-                    Halt::Incomplete => Halt::Incomplete,
+                    Halt::Incomplete(awaited) => Halt::Incomplete(awaited),
                     Halt::Fault(malformed) => Halt::Fault(malformed.into()),
                 }
             }
@@ -123,7 +137,9 @@ pub(super) fn walk(
     let mut found = Found { end: 0, count: 0, known_mask: 0, repeated_mask: 0, underscores: EntrySet::EMPTY };
     let mut line = start;
     loop {
-        let Some(name_end) = scan.next_no_token(line) else { return Err(unfinished(end - line, line_max)) };
+        let Some(name_end) = scan.next_no_token(line) else {
+            return Err(unfinished(end, Awaited::NoToken(line + line_max)));
+        };
         let name_len = name_end - line;
         if name_len > line_max {
             return Err(Halt::Fault(Malformed::FieldTooLong));
@@ -134,7 +150,9 @@ pub(super) fn walk(
         if found.count == count_max {
             return Err(Halt::Fault(Malformed::TooManyFields));
         }
-        let Some(line_end) = scan.next_control(name_end + 1) else { return Err(unfinished(end - line, line_max)) };
+        let Some(line_end) = scan.next_control(name_end + 1) else {
+            return Err(unfinished(end, Awaited::Control(line + line_max)));
+        };
         if line_end - line > line_max {
             return Err(Halt::Fault(Malformed::FieldTooLong));
         }
@@ -205,7 +223,7 @@ fn line_without_name(bytes: &[u8], line: usize, name_end: usize, found: Found) -
 pub(super) fn end_of_line(bytes: &[u8], at: usize) -> Result<(), Halt<Malformed>> {
     match (bytes[at], bytes.get(at + 1)) {
         (b'\r', Some(b'\n')) => Ok(()),
-        (b'\r', None) => Err(Halt::Incomplete),
+        (b'\r', None) => Err(Halt::Incomplete(Awaited::Any)),
         // RFC 9112 §2.2: "A recipient of such a bare CR MUST consider that element to be invalid or replace each bare CR with SP".
         (b'\r', Some(_)) => Err(Halt::Fault(Malformed::BareCarriageReturn)),
         // RFC 9112 §2.2: a recipient MAY recognize a single LF as a line terminator; this one does not.
@@ -216,8 +234,18 @@ pub(super) fn end_of_line(bytes: &[u8], at: usize) -> Result<(), Halt<Malformed>
 }
 
 #[cold]
-fn unfinished(line_bytes: usize, line_max: usize) -> Halt<Malformed> {
-    if line_bytes > line_max { Halt::Fault(Malformed::FieldTooLong) } else { Halt::Incomplete }
+fn unfinished(end: usize, awaited: Awaited) -> Halt<Malformed> {
+    if awaited.is_overdue(end) { Halt::Fault(Malformed::FieldTooLong) } else { Halt::Incomplete(awaited) }
+}
+
+impl Awaited {
+    /// Whether more bytes have come than the awaited one may take.
+    pub(super) fn is_overdue(self, end: usize) -> bool {
+        match self {
+            Awaited::Any => false,
+            Awaited::NoToken(until) | Awaited::NoTarget(until) | Awaited::Control(until) => end > until,
+        }
+    }
 }
 
 /// The offset to write into `field` so that it leads to `address`.

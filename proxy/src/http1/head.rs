@@ -6,15 +6,16 @@
 //!
 //! Invariants:
 //! - the answer to a head does not depend on the pieces in which it arrives (tested in every split);
-//! - a head that arrives in pieces costs O(bytes) as long as its [`HeadProgress`] is kept;
+//! - a head that arrives in pieces is parsed at most a few times per line, as long as its [`HeadProgress`] is kept;
 //! - on `Ok(Some(_))` every span of entries and root lies in the first `head_bytes` of the area, and `rkyv::access` accepts the slot.
 #![forbid(unsafe_code)]
 
 use ringway_abi::raw::{RawHeader, RawRequest, RawResponse};
 
 use super::bits::Scan;
+use super::bytes::{TARGET, is};
 pub use super::entry_set::EntrySet;
-use super::fields::Rules;
+use super::fields::{Awaited, Rules};
 use super::names::NameTable;
 use super::simd::Fill;
 use super::{request, response};
@@ -56,10 +57,16 @@ pub enum UnderscorePolicy {
     Reject,
 }
 
-/// How far the bytes of an unfinished head have been looked at. One per message; `default()` for a new one.
+/// What an unfinished head waits for, and how far it has been looked for. One per message; `default()` for a new one.
+///
+/// A head is parsed from its start again when what the last attempt waited for has come, at most three times per line: bytes
+/// that arrive one by one cost one look each and not a parse each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HeadProgress {
     searched: usize,
+    awaited: Awaited,
+    /// Attempts that could say nothing.
+    pub(super) attempts: u32,
 }
 
 /// The receive area: `bytes[..filled]` has been received, the message at hand begins at `bytes[0]`. What lies behind `filled` is
@@ -206,28 +213,25 @@ pub fn parse_response(
 }
 
 impl HeadProgress {
-    /// Whether parsing `bytes[..end]` can give no answer yet. False for the first piece: most heads arrive whole.
-    ///
-    /// Looks only at bytes that have not been looked at. Anything but well-placed CRLFs is left to the parser.
-    pub(super) fn must_wait(&self, bytes: &[u8], end: usize, fill: Fill) -> bool {
-        if self.searched == 0 {
+    /// Whether the bytes that have come since the last attempt cannot decide anything. They are looked at once.
+    #[inline]
+    pub(super) fn must_wait(&mut self, scan: &mut Scan<'_>) -> bool {
+        if self.awaited == Awaited::Any {
             return false;
         }
-        let mut scan = Scan::new(bytes, end, fill);
-        let mut at = self.searched;
-        while let Some(control) = scan.next_control(at) {
-            match (bytes[control], bytes[..end].get(control + 1)) {
-                (b'\r', None) => return true,
-                (b'\r', Some(b'\n')) if bytes[..control].ends_with(b"\r\n") => return false,
-                (b'\r', Some(b'\n')) => at = control + 2,
-                _ => return false,
-            }
-        }
-        true
+        let end = scan.bytes().len();
+        let came = match self.awaited {
+            Awaited::Any => true,
+            Awaited::NoToken(_) => scan.next_no_token(self.searched).is_some(),
+            Awaited::NoTarget(_) => scan.bytes()[self.searched..].iter().any(|b| !is(*b, TARGET)),
+            Awaited::Control(_) => scan.next_control(self.searched).is_some(),
+        };
+        self.searched = end;
+        !came && !self.awaited.is_overdue(end)
     }
 
-    /// `bytes[..end]` holds no whole head. The last CR may belong to a CRLF that has not arrived.
-    pub(super) fn searched(&mut self, bytes: &[u8], end: usize) {
-        self.searched = if bytes[..end].ends_with(b"\r") { end - 1 } else { end };
+    /// The parser could say nothing about `bytes[..end]`.
+    pub(super) fn wait_for(&mut self, awaited: Awaited, end: usize) {
+        *self = HeadProgress { searched: end, awaited, attempts: self.attempts + 1 };
     }
 }

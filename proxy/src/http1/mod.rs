@@ -24,4 +24,6 @@ mod simd;
 pub mod target;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 pub mod write;

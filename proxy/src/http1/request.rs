@@ -9,7 +9,7 @@ use super::bits::Scan;
 use super::bytes::{TARGET, decimal, is, is_token, list, list_has_token};
 use super::connection::{self, Options};
 use super::entry_set::EntrySet;
-use super::fields::{Halt, Lines, Rules, end_of_line, offset, point, walk};
+use super::fields::{Awaited, Halt, Lines, Rules, end_of_line, offset, point, walk};
 use super::framing;
 use super::head::{Area, HeadLimits, HeadProgress, RequestBody, RequestFacts, TargetForm};
 use super::target;
@@ -44,22 +44,21 @@ pub(super) fn parse(
     // Bytes behind the limit are never looked at, so that the answer does not depend on how many of them arrived together.
     let end = area.filled.min(rules.limits.head_bytes);
     let full = area.filled >= rules.limits.head_bytes;
-    if !full && progress.must_wait(area.bytes, end, rules.fill) {
-        progress.searched(area.bytes, end);
+    let mut scan = Scan::new(area.bytes, end, rules.fill);
+    if !full && progress.must_wait(&mut scan) {
         return Ok(None);
     }
     let mut line_end = 0;
-    let mut scan = Scan::new(area.bytes, end, rules.fill);
     match parse_whole(&mut scan, rules, entries, root, &mut line_end) {
         Ok(facts) => Ok(Some(facts)),
         Err(Halt::Fault(fault)) => Err(fault),
-        Err(Halt::Incomplete) if !full => {
-            progress.searched(area.bytes, end);
+        Err(Halt::Incomplete(awaited)) if !full => {
+            progress.wait_for(awaited, end);
             Ok(None)
         }
         // RFC 9112 §3: "A server that receives a request-target longer than any URI it wishes to parse MUST respond with 414".
-        Err(Halt::Incomplete) if line_end == 0 => Err(ClientFault::TargetTooLong),
-        Err(Halt::Incomplete) => Err(ClientFault::HeadTooLarge),
+        Err(Halt::Incomplete(_)) if line_end == 0 => Err(ClientFault::TargetTooLong),
+        Err(Halt::Incomplete(_)) => Err(ClientFault::HeadTooLarge),
     }
 }
 
@@ -159,7 +158,7 @@ fn request_line(scan: &mut Scan<'_>, bytes: &[u8], limits: &HeadLimits) -> Resul
     }
 
     let Some(method_end) = scan.next_no_token(start) else {
-        return Err(if end - start > limits.method_bytes { Halt::Fault(F::MethodTooLong) } else { Halt::Incomplete });
+        return Err(unfinished(end, Awaited::NoToken(start + limits.method_bytes), F::MethodTooLong));
     };
     if method_end - start > limits.method_bytes {
         return Err(Halt::Fault(F::MethodTooLong));
@@ -174,14 +173,16 @@ fn request_line(scan: &mut Scan<'_>, bytes: &[u8], limits: &HeadLimits) -> Resul
         return Err(Halt::Fault(F::TargetTooLong));
     }
     if target_end == end {
-        return Err(Halt::Incomplete);
+        return Err(Halt::Incomplete(Awaited::NoTarget(target_start + limits.target_bytes)));
     }
     if bytes[target_end] != b' ' || target_end == target_start {
         return Err(Halt::Fault(bad_target(bytes[target_end], target_end == target_start)));
     }
 
     let version_start = target_end + 1;
-    let Some(line_end) = scan.next_control(version_start) else { return Err(Halt::Incomplete) };
+    let Some(line_end) = scan.next_control(version_start) else {
+        return Err(Halt::Incomplete(Awaited::Control(usize::MAX)));
+    };
     end_of_line(bytes, line_end)?;
     let version = match &bytes[version_start..line_end] {
         b"HTTP/1.1" => 11,
@@ -193,10 +194,15 @@ fn request_line(scan: &mut Scan<'_>, bytes: &[u8], limits: &HeadLimits) -> Resul
 }
 
 #[cold]
+fn unfinished(end: usize, awaited: Awaited, fault: ClientFault) -> Halt<ClientFault> {
+    if awaited.is_overdue(end) { Halt::Fault(fault) } else { Halt::Incomplete(awaited) }
+}
+
+#[cold]
 fn leading_empty_line(bytes: &[u8]) -> Result<usize, Halt<ClientFault>> {
     match bytes {
         [b'\n', ..] => Err(Halt::Fault(ClientFault::BareLineFeed)),
-        [b'\r'] => Err(Halt::Incomplete),
+        [b'\r'] => Err(Halt::Incomplete(Awaited::Any)),
         [b'\r', b'\n', b'\r' | b'\n', ..] => Err(Halt::Fault(ClientFault::LeadingEmptyLines)),
         [b'\r', b'\n', ..] => Ok(2),
         _ => Err(Halt::Fault(ClientFault::BareCarriageReturn)),

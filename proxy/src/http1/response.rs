@@ -8,7 +8,7 @@ use ringway_abi::view::{ORIGIN_UPSTREAM, RES_CHUNKED, RES_CLOSE_DELIMITED, RES_H
 use super::bits::Scan;
 use super::connection;
 use super::entry_set::EntrySet;
-use super::fields::{Halt, Lines, Rules, end_of_line, offset, point, walk};
+use super::fields::{Awaited, Halt, Lines, Rules, end_of_line, offset, point, walk};
 use super::framing;
 use super::head::{Area, HeadProgress, ResponseBody, ResponseFacts, ResponseTo};
 use crate::error::UpstreamFault;
@@ -41,17 +41,16 @@ pub(super) fn parse(
 ) -> Result<Option<ResponseFacts>, UpstreamFault> {
     let end = area.filled.min(rules.limits.head_bytes);
     let full = area.filled >= rules.limits.head_bytes;
-    if !full && progress.must_wait(area.bytes, end, rules.fill) {
-        progress.searched(area.bytes, end);
+    let mut scan = Scan::new(area.bytes, end, rules.fill);
+    if !full && progress.must_wait(&mut scan) {
         return Ok(None);
     }
-    let mut scan = Scan::new(area.bytes, end, rules.fill);
     match parse_whole(&mut scan, rules, entries, root, request) {
         Ok(facts) => Ok(Some(facts)),
         Err(Halt::Fault(fault)) => Err(fault),
-        Err(Halt::Incomplete) if full => Err(UpstreamFault::HeadTooLarge),
-        Err(Halt::Incomplete) => {
-            progress.searched(area.bytes, end);
+        Err(Halt::Incomplete(_)) if full => Err(UpstreamFault::HeadTooLarge),
+        Err(Halt::Incomplete(awaited)) => {
+            progress.wait_for(awaited, end);
             Ok(None)
         }
     }
@@ -129,7 +128,8 @@ fn status_line(scan: &mut Scan<'_>, bytes: &[u8]) -> Result<StatusLine, Halt<Ups
     let Some(line_end) = scan.next_control(0) else {
         // Whatever it is, it is not going to be a status line: no need to wait for the end of the line.
         let bad = bytes.iter().zip(b"HTTP/").any(|(is, must)| is != must);
-        return Err(if bad { Halt::Fault(UpstreamFault::BadStatusLine) } else { Halt::Incomplete });
+        let awaited = if bytes.len() < b"HTTP/".len() { Awaited::Any } else { Awaited::Control(usize::MAX) };
+        return Err(if bad { Halt::Fault(UpstreamFault::BadStatusLine) } else { Halt::Incomplete(awaited) });
     };
     if bytes.iter().zip(b"HTTP/").any(|(is, must)| is != must) {
         return Err(Halt::Fault(UpstreamFault::BadStatusLine));

@@ -372,7 +372,8 @@ mod tests {
             change(&mut policy);
             policy
         };
-        let cases: &[(&str, fn(&mut PathPolicy), Result<&str, ClientFault>)] = &[
+        type Case = (&'static str, fn(&mut PathPolicy), Result<&'static str, ClientFault>);
+        let cases: &[Case] = &[
             ("/a/../b", |p| p.dot_segments = Policy::Reject, Err(DotSegmentInPath)),
             ("/a/%2e/b", |p| p.dot_segments = Policy::Reject, Err(DotSegmentInPath)),
             ("/a/../b/%2e%2e", |p| p.dot_segments = Policy::Keep, Ok("/a/../b/%2E%2E")),

@@ -1,5 +1,7 @@
 //! What the tests of this module share: a slot laid out as the worker lays it out, and deliveries in every split.
 
+use core::cell::RefCell;
+
 use ringway_abi::raw::{RawHeader, RawRequest, RawResponse};
 use ringway_abi::view::{HeaderView, RequestView, ResponseView};
 use rkyv::rancor;
@@ -137,14 +139,25 @@ pub(super) fn text(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
 }
 
+/// P1: the view's spans are the received bytes themselves.
+fn assert_received<'a>(head: &[u8], spans: impl IntoIterator<Item = &'a [u8]>) {
+    for span in spans.into_iter().filter(|span| !span.is_empty()) {
+        let range = head.as_ptr_range();
+        assert!(range.contains(&span.as_ptr()) && span.as_ptr_range().end <= range.end, "{}", span.escape_ascii());
+    }
+}
+
 fn pairs(entries: &[HeaderView]) -> Vec<(String, String)> {
     entries.iter().map(|entry| (text(entry.name()), text(entry.value()))).collect()
 }
 
 impl SeenRequest {
-    pub(super) fn of(facts: RequestFacts, view: &RequestView) -> SeenRequest {
+    pub(super) fn of(facts: RequestFacts, view: &RequestView, bytes: &[u8]) -> SeenRequest {
         assert_eq!((view.edits(), view.route(), view.request_id(), view.listener()), (0, u32::MAX, REQUEST_ID, 11));
         assert!(view.body().is_empty());
+        let head = &bytes[..facts.head_bytes as usize];
+        assert_received(head, [view.method(), view.target(), view.path(), view.query(), view.authority()]);
+        assert_received(head, view.entries().iter().flat_map(|entry| [entry.name(), entry.value()]));
         SeenRequest {
             facts,
             method: text(view.method()),
@@ -166,8 +179,10 @@ impl SeenRequest {
 }
 
 impl SeenResponse {
-    pub(super) fn of(facts: ResponseFacts, view: &ResponseView) -> SeenResponse {
+    pub(super) fn of(facts: ResponseFacts, view: &ResponseView, bytes: &[u8]) -> SeenResponse {
         assert_eq!((view.edits(), view.origin(), view.request_id(), view.status()), (0, 0, REQUEST_ID, facts.status));
+        let head = &bytes[..facts.head_bytes as usize];
+        assert_received(head, view.entries().iter().flat_map(|entry| [entry.name(), entry.value(), view.reason()]));
         SeenResponse {
             facts,
             reason: text(view.reason()),
@@ -200,7 +215,36 @@ pub(super) fn request_with(input: &[u8], limits: &HeadLimits) -> Result<Option<S
                 break;
             }
         }
-        answer.map(|facts| facts.map(|facts| SeenRequest::of(facts, slot.view())))
+        answer.map(|facts| facts.map(|facts| SeenRequest::of(facts, slot.view(), &slot.bytes)))
+    })
+}
+
+type Slots = (NameTable, Box<Slot<RawRequest>>, Box<Slot<RawResponse>>);
+
+thread_local! {
+    // Laying out a slot costs more than parsing into it.
+    static SLOTS: RefCell<Slots> = RefCell::new((NameTable::new(), Slot::request(), Slot::response()));
+}
+
+/// Parses `input` whole, once.
+pub(super) fn request_parts(input: &[u8], limits: &HeadLimits) -> Result<Option<SeenRequest>, ClientFault> {
+    SLOTS.with_borrow_mut(|(names, slot, _)| {
+        receive(&mut slot.bytes, input, input.len());
+        let area = Area { bytes: &slot.bytes, filled: input.len() };
+        let rules = Rules { limits, names, fill: Fill::best() };
+        let answer = request::parse(area, rules, &mut slot.entries, &mut slot.root, &mut HeadProgress::default());
+        answer.map(|facts| facts.map(|facts| SeenRequest::of(facts, slot.view(), &slot.bytes)))
+    })
+}
+
+/// Parses `input` whole, once.
+pub(super) fn response_parts(input: &[u8], limits: &HeadLimits, to: ResponseTo) -> Result<Option<SeenResponse>, UpstreamFault> {
+    SLOTS.with_borrow_mut(|(names, _, slot)| {
+        receive(&mut slot.bytes, input, input.len());
+        let area = Area { bytes: &slot.bytes, filled: input.len() };
+        let rules = Rules { limits, names, fill: Fill::best() };
+        let answer = response::parse(area, rules, &mut slot.entries, &mut slot.root, to, &mut HeadProgress::default());
+        answer.map(|facts| facts.map(|facts| SeenResponse::of(facts, slot.view(), &slot.bytes)))
     })
 }
 
@@ -225,7 +269,7 @@ pub(super) fn response_with(input: &[u8], limits: &HeadLimits, to: ResponseTo) -
                 break;
             }
         }
-        answer.map(|facts| facts.map(|facts| SeenResponse::of(facts, slot.view())))
+        answer.map(|facts| facts.map(|facts| SeenResponse::of(facts, slot.view(), &slot.bytes)))
     })
 }
 
