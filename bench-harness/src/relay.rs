@@ -32,7 +32,9 @@ pub struct RelayArgs {
 pub fn run(args: &RelayArgs) -> Result<()> {
     crate::machine::raise_file_limit();
     let first = crate::net::listen(args.listen)?;
-    let address = first.local_addr().context("reading the listening address")?;
+    let address = first
+        .local_addr()
+        .context("reading the listening address")?;
     let mut listeners = vec![first];
     for _ in 1..args.workers.max(1) {
         listeners.push(crate::net::listen(address)?);
@@ -45,7 +47,9 @@ pub fn run(args: &RelayArgs) -> Result<()> {
         .map(|listener| std::thread::spawn(move || Relay::new(listener, to, buffer_bytes)?.run()))
         .collect();
     for worker in workers {
-        worker.join().map_err(|_| anyhow::anyhow!("a worker of the relay panicked"))??;
+        worker
+            .join()
+            .map_err(|_| anyhow::anyhow!("a worker of the relay panicked"))??;
     }
     Ok(())
 }
@@ -81,14 +85,26 @@ const EVENTS_MAX: usize = 512;
 
 impl Relay {
     fn new(listener: TcpListener, to: SocketAddr, buffer_bytes: usize) -> Result<Self> {
-        listener.set_nonblocking(true).context("making the listener non-blocking")?;
+        listener
+            .set_nonblocking(true)
+            .context("making the listener non-blocking")?;
         // SAFETY: epoll_create1(2) takes one number.
-        let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }).context("creating an epoll set")?;
+        let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })
+            .context("creating an epoll set")?;
         // SAFETY: `fd` was just returned as a new descriptor that nothing else owns.
         let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
-        let relay =
-            Self { listener, to, epoll, pairs: vec![], free: vec![], ended: vec![], buffer: vec![0; buffer_bytes] };
-        relay.watch(relay.listener.as_raw_fd(), libc::EPOLLIN as u32, LISTENER).context("watching the listener")?;
+        let relay = Self {
+            listener,
+            to,
+            epoll,
+            pairs: vec![],
+            free: vec![],
+            ended: vec![],
+            buffer: vec![0; buffer_bytes],
+        };
+        relay
+            .watch(relay.listener.as_raw_fd(), libc::EPOLLIN as u32, LISTENER)
+            .context("watching the listener")?;
         Ok(relay)
     }
 
@@ -96,8 +112,14 @@ impl Relay {
         let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX];
         loop {
             // SAFETY: `events` is valid for writes of EVENTS_MAX events.
-            let count =
-                unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), events.as_mut_ptr(), EVENTS_MAX as i32, -1) };
+            let count = unsafe {
+                libc::epoll_wait(
+                    self.epoll.as_raw_fd(),
+                    events.as_mut_ptr(),
+                    EVENTS_MAX as i32,
+                    -1,
+                )
+            };
             let count = match check(count) {
                 Ok(count) => count as usize,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -116,7 +138,10 @@ impl Relay {
     fn watch(&self, fd: i32, events: u32, token: u64) -> io::Result<()> {
         let mut event = libc::epoll_event { events, u64: token };
         // SAFETY: `event` is valid for reads; the kernel copies it.
-        check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) }).map(drop)
+        check(unsafe {
+            libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event)
+        })
+        .map(drop)
     }
 
     fn accept_all(&mut self) {
@@ -138,18 +163,25 @@ impl Relay {
         });
         let edges = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
         for (side, socket) in [&downstream, &upstream].into_iter().enumerate() {
-            if let Err(error) = self.watch(socket.as_raw_fd(), edges, (slot as u64) << 1 | side as u64) {
+            if let Err(error) =
+                self.watch(socket.as_raw_fd(), edges, (slot as u64) << 1 | side as u64)
+            {
                 self.free.push(slot);
                 return Err(error);
             }
         }
-        self.pairs[slot] = Some(Pair { sockets: [downstream, upstream], ways: Default::default() });
+        self.pairs[slot] = Some(Pair {
+            sockets: [downstream, upstream],
+            ways: Default::default(),
+        });
         Ok(())
     }
 
     fn handle_ready(&mut self, token: u64, events: u32) {
         let (slot, side) = ((token >> 1) as usize, (token & 1) as usize);
-        let Some(pair) = self.pairs[slot].as_mut() else { return };
+        let Some(pair) = self.pairs[slot].as_mut() else {
+            return;
+        };
         let has = |flags: i32| events & flags as u32 != 0;
         let mut outcome = Ok(());
         if has(libc::EPOLLOUT) && !pair.ways[1 - side].backlog.is_empty() {

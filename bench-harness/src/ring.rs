@@ -28,7 +28,9 @@ impl Ring {
             .build(entries);
         let inner = match deferred {
             Ok(ring) => ring,
-            Err(_) => IoUring::builder().setup_cqsize(completions).build(entries)?,
+            Err(_) => IoUring::builder()
+                .setup_cqsize(completions)
+                .build(entries)?,
         };
         Ok(Self { inner })
     }
@@ -55,7 +57,9 @@ impl Ring {
         let outcome = match timeout {
             None => self.inner.submit_and_wait(1),
             Some(limit) => {
-                let spec = types::Timespec::new().sec(limit.as_secs()).nsec(limit.subsec_nanos());
+                let spec = types::Timespec::new()
+                    .sec(limit.as_secs())
+                    .nsec(limit.subsec_nanos());
                 let args = types::SubmitArgs::new().timespec(&spec);
                 self.inner.submitter().submit_with_args(1, &args)
             }
@@ -71,6 +75,10 @@ impl Ring {
 
     /// Moves the completions that are ready into `into`.
     pub fn drain(&mut self, into: &mut Vec<Completion>) {
-        into.extend(self.inner.completion().map(|entry| (entry.user_data(), entry.result())));
+        into.extend(
+            self.inner
+                .completion()
+                .map(|entry| (entry.user_data(), entry.result())),
+        );
     }
 }

@@ -108,7 +108,9 @@ impl<'a> Engine<'a> {
         if let End::After(time) = self.plan.end {
             self.measure_until_ns = self.measure_from_ns + time.as_nanos() as u64;
         }
-        let drain_until_ns = self.measure_until_ns.saturating_add(self.plan.timeout.as_nanos() as u64);
+        let drain_until_ns = self
+            .measure_until_ns
+            .saturating_add(self.plan.timeout.as_nanos() as u64);
         let mut completions: Vec<Completion> = Vec::new();
         let mut next_tick_ns = 0;
         loop {
@@ -122,10 +124,13 @@ impl<'a> Engine<'a> {
             }
             self.issue_due(now_ns).context("submitting requests")?;
             let wake_ns = self.next_wake_ns(now_ns).min(next_tick_ns);
-            self.ring.wait(Some(Duration::from_nanos(wake_ns.saturating_sub(now_ns)))).context("waiting for answers")?;
+            self.ring
+                .wait(Some(Duration::from_nanos(wake_ns.saturating_sub(now_ns))))
+                .context("waiting for answers")?;
             self.ring.drain(&mut completions);
             for (what, result) in completions.drain(..) {
-                self.handle_completion(what, result).context("submitting a request")?;
+                self.handle_completion(what, result)
+                    .context("submitting a request")?;
             }
         }
         let end_ns = self.now_ns().min(self.measure_until_ns);
@@ -175,7 +180,9 @@ impl<'a> Engine<'a> {
                 Some(remaining) if measured => *remaining -= 1,
                 _ => {}
             }
-            let Some(slot) = self.idle.pop_front() else { return Ok(()) };
+            let Some(slot) = self.idle.pop_front() else {
+                return Ok(());
+            };
             if self.schedule.is_some() && measured {
                 self.tally.send_delay.saturating_record(now_ns - from_ns);
             }
@@ -186,7 +193,9 @@ impl<'a> Engine<'a> {
 
     fn issue(&mut self, slot: usize, from_ns: u64, measured: bool) -> io::Result<()> {
         let connection = &mut self.connections[slot];
-        let Some(stream) = &connection.stream else { return Ok(()) };
+        let Some(stream) = &connection.stream else {
+            return Ok(());
+        };
         connection.from_ns = from_ns;
         connection.measured = measured;
         connection.busy = true;
@@ -194,11 +203,15 @@ impl<'a> Engine<'a> {
         connection.reader = AnswerReader::new();
         self.outstanding += 1;
         let request = &self.plan.request;
-        let send = opcode::Send::new(types::Fd(stream.as_raw_fd()), request.as_ptr(), request.len() as u32)
-            .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
-            .build()
-            .flags(squeue::Flags::SKIP_SUCCESS)
-            .user_data(token(slot, connection.generation, true));
+        let send = opcode::Send::new(
+            types::Fd(stream.as_raw_fd()),
+            request.as_ptr(),
+            request.len() as u32,
+        )
+        .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
+        .build()
+        .flags(squeue::Flags::SKIP_SUCCESS)
+        .user_data(token(slot, connection.generation, true));
         // SAFETY: the plan owns the request bytes and is borrowed for longer than this engine and its ring live.
         unsafe { self.ring.push(&send)? };
         self.receive(slot)
@@ -206,7 +219,9 @@ impl<'a> Engine<'a> {
 
     fn receive(&mut self, slot: usize) -> io::Result<()> {
         let connection = &mut self.connections[slot];
-        let Some(stream) = &connection.stream else { return Ok(()) };
+        let Some(stream) = &connection.stream else {
+            return Ok(());
+        };
         let skippable = connection.reader.skippable_bytes();
         connection.discarding = skippable > 0 && connection.filled == 0;
         connection.receiving = true;
@@ -214,13 +229,18 @@ impl<'a> Engine<'a> {
         let entry = if connection.discarding {
             // tcp(7): MSG_TRUNC throws the bytes away in the kernel and returns their count.
             let bytes = skippable.min(DISCARD_BYTES as u64) as u32;
-            opcode::Recv::new(fd, self.discard.as_mut_ptr(), bytes).flags(libc::MSG_TRUNC).build()
+            opcode::Recv::new(fd, self.discard.as_mut_ptr(), bytes)
+                .flags(libc::MSG_TRUNC)
+                .build()
         } else {
             let room = &mut connection.buffer[connection.filled..];
             opcode::Recv::new(fd, room.as_mut_ptr(), room.len() as u32).build()
         };
         // SAFETY: the boxed buffer is neither read nor dropped while `receiving` is set; `discard` is never read at all.
-        unsafe { self.ring.push(&entry.user_data(token(slot, connection.generation, false))) }
+        unsafe {
+            self.ring
+                .push(&entry.user_data(token(slot, connection.generation, false)))
+        }
     }
 
     fn handle_completion(&mut self, what: u64, result: i32) -> io::Result<()> {
@@ -247,8 +267,13 @@ impl<'a> Engine<'a> {
         }
         connection.filled += received;
         let filled = connection.filled;
-        match connection.reader.take(&connection.buffer[..filled], self.plan.is_head) {
-            Ok(Progress::Finished(finished, used)) if used == filled => self.handle_answer(slot, finished),
+        match connection
+            .reader
+            .take(&connection.buffer[..filled], self.plan.is_head)
+        {
+            Ok(Progress::Finished(finished, used)) if used == filled => {
+                self.handle_answer(slot, finished)
+            }
             Ok(Progress::Unfinished(used)) if filled - used < BUFFER_BYTES => {
                 connection.buffer.copy_within(used..filled, 0);
                 connection.filled = filled - used;
@@ -262,7 +287,11 @@ impl<'a> Engine<'a> {
         if finished.status != self.plan.expect_status {
             return self.handle_fault(slot, LoadFault::WrongStatus);
         }
-        if self.plan.expect_bytes.is_some_and(|bytes| bytes != finished.body_bytes) {
+        if self
+            .plan
+            .expect_bytes
+            .is_some_and(|bytes| bytes != finished.body_bytes)
+        {
             return self.handle_fault(slot, LoadFault::WrongLength);
         }
         let now_ns = self.now_ns();
@@ -274,7 +303,9 @@ impl<'a> Engine<'a> {
             connection.measured
         };
         if counts {
-            self.tally.latency.saturating_record(now_ns.saturating_sub(connection.from_ns).max(1));
+            self.tally
+                .latency
+                .saturating_record(now_ns.saturating_sub(connection.from_ns).max(1));
             self.tally.answers += 1;
             self.tally.body_bytes += finished.body_bytes;
         }
@@ -322,7 +353,9 @@ impl<'a> Engine<'a> {
         for slot in 0..self.connections.len() {
             let connection = &mut self.connections[slot];
             match &connection.stream {
-                Some(stream) if connection.busy && now_ns.saturating_sub(connection.from_ns) > limit_ns => {
+                Some(stream)
+                    if connection.busy && now_ns.saturating_sub(connection.from_ns) > limit_ns =>
+                {
                     // In an open loop a late start uses up the limit too: the client of that request would be gone.
                     connection.timed_out = true;
                     crate::net::shut_down(stream);
@@ -335,29 +368,55 @@ impl<'a> Engine<'a> {
 
     /// Open loop: what was due and has no answer waited at least until now, and must not vanish from the latencies.
     fn charge_unanswered(&mut self) {
-        let Some(mut schedule) = self.schedule else { return };
+        let Some(mut schedule) = self.schedule else {
+            return;
+        };
         let now_ns = self.now_ns();
-        let busy = self.connections.iter().filter(|connection| connection.busy && connection.measured);
+        let busy = self
+            .connections
+            .iter()
+            .filter(|connection| connection.busy && connection.measured);
         let waiting: Vec<u64> = busy.map(|connection| connection.from_ns).collect();
         let limit_ns = now_ns.min(self.measure_until_ns.saturating_sub(1));
         let never_sent = std::iter::from_fn(|| {
-            if self.to_issue == Some(0) { None } else { schedule.try_take(limit_ns) }
+            if self.to_issue == Some(0) {
+                None
+            } else {
+                schedule.try_take(limit_ns)
+            }
         });
-        for due_ns in waiting.into_iter().chain(never_sent).filter(|due_ns| *due_ns >= self.measure_from_ns) {
-            self.tally.latency.saturating_record(now_ns.saturating_sub(due_ns).max(1));
+        for due_ns in waiting
+            .into_iter()
+            .chain(never_sent)
+            .filter(|due_ns| *due_ns >= self.measure_from_ns)
+        {
+            self.tally
+                .latency
+                .saturating_record(now_ns.saturating_sub(due_ns).max(1));
             self.tally.unanswered += 1;
         }
     }
 
     /// Waits until the kernel let go of every buffer.
     fn tear_down(&mut self) -> Result<()> {
-        for stream in self.connections.iter().filter_map(|connection| connection.stream.as_ref()) {
+        for stream in self
+            .connections
+            .iter()
+            .filter_map(|connection| connection.stream.as_ref())
+        {
             crate::net::shut_down(stream);
         }
         let give_up = Instant::now() + Duration::from_secs(2);
         let mut completions: Vec<Completion> = Vec::new();
-        while self.connections.iter().any(|connection| connection.receiving) && Instant::now() < give_up {
-            self.ring.wait(Some(Duration::from_millis(20))).context("ending the run")?;
+        while self
+            .connections
+            .iter()
+            .any(|connection| connection.receiving)
+            && Instant::now() < give_up
+        {
+            self.ring
+                .wait(Some(Duration::from_millis(20)))
+                .context("ending the run")?;
             self.ring.drain(&mut completions);
             for (what, _) in completions.drain(..) {
                 let (slot, generation, is_send) = untoken(what);
@@ -372,7 +431,11 @@ impl<'a> Engine<'a> {
 impl Drop for Engine<'_> {
     fn drop(&mut self) {
         // After an error receives may still be in flight: their buffers then belong to the kernel and are leaked.
-        if self.connections.iter().any(|connection| connection.receiving) {
+        if self
+            .connections
+            .iter()
+            .any(|connection| connection.receiving)
+        {
             mem::forget(mem::take(&mut self.connections));
             mem::forget(mem::take(&mut self.discard));
         }
@@ -405,5 +468,9 @@ fn token(slot: usize, generation: u32, is_send: bool) -> u64 {
 }
 
 fn untoken(token: u64) -> (usize, u32, bool) {
-    ((token >> 32) as usize, (token >> 8) as u32 & GENERATION_MASK, token & 1 == 1)
+    (
+        (token >> 32) as usize,
+        (token >> 8) as u32 & GENERATION_MASK,
+        token & 1 == 1,
+    )
 }
