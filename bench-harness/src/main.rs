@@ -28,6 +28,7 @@ enum Command {
     /// Serve bodies by path, delays and faults over HTTP/1.1
     Origin(origin::OriginArgs),
     /// Send requests, closed loop or at a fixed rate, and measure latencies
+    #[command(args_override_self = true)]
     Load(load::LoadArgs),
     /// Compare proxies: the same load on each in turn, CPU time per request, latencies
     Compare(compare::CompareArgs),

@@ -6,8 +6,8 @@
 use crate::net::check;
 use anyhow::{Context, Result};
 use clap::Args;
-use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
+use std::mem;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
@@ -57,10 +57,19 @@ pub fn run(args: &RelayArgs) -> Result<()> {
 /// One way through a pair: what was read from one side and could not be written to the other yet.
 #[derive(Default)]
 struct Direction {
-    backlog: VecDeque<u8>,
+    /// `backlog[from..to]` waits to be written; the whole buffer was taken from the thread, so nothing is copied.
+    backlog: Vec<u8>,
+    from: usize,
+    to: usize,
     /// The source will send no more: read on until its end, because no further edge will come.
     last_edge: bool,
     ended: bool,
+}
+
+impl Direction {
+    fn waits(&self) -> bool {
+        self.from < self.to
+    }
 }
 
 /// Two connected sockets; index 0 is downstream, 1 is upstream. `ways[0]` goes from downstream to upstream.
@@ -77,7 +86,13 @@ struct Relay {
     free: Vec<usize>,
     /// Slots of pairs that ended in this turn: reusable only when no event of the turn can name them any more.
     ended: Vec<usize>,
-    buffer: Vec<u8>,
+    buffers: Buffers,
+}
+
+/// The buffer that everything is copied through, and spare ones for when a direction keeps it.
+struct Buffers {
+    current: Vec<u8>,
+    spare: Vec<Vec<u8>>,
 }
 
 const LISTENER: u64 = u64::MAX;
@@ -100,7 +115,7 @@ impl Relay {
             pairs: vec![],
             free: vec![],
             ended: vec![],
-            buffer: vec![0; buffer_bytes],
+            buffers: Buffers::new(buffer_bytes),
         };
         relay
             .watch(relay.listener.as_raw_fd(), libc::EPOLLIN as u32, LISTENER)
@@ -184,13 +199,13 @@ impl Relay {
         };
         let has = |flags: i32| events & flags as u32 != 0;
         let mut outcome = Ok(());
-        if has(libc::EPOLLOUT) && !pair.ways[1 - side].backlog.is_empty() {
-            outcome = pair.copy(1 - side, &mut self.buffer);
+        if has(libc::EPOLLOUT) && pair.ways[1 - side].waits() {
+            outcome = pair.copy(1 - side, &mut self.buffers);
         }
         let last_edge = has(libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR);
         pair.ways[side].last_edge |= last_edge;
         if outcome.is_ok() && (last_edge || has(libc::EPOLLIN)) {
-            outcome = pair.copy(side, &mut self.buffer);
+            outcome = pair.copy(side, &mut self.buffers);
         }
         if outcome.is_err() || (pair.ways[0].ended && pair.ways[1].ended) {
             self.pairs[slot] = None;
@@ -200,22 +215,22 @@ impl Relay {
 }
 
 impl Pair {
-    /// Copies from side `from` to the other until the source is empty or the target is full.
-    fn copy(&mut self, from: usize, buffer: &mut [u8]) -> io::Result<()> {
-        let way = &mut self.ways[from];
-        let (mut source, mut target) = (&self.sockets[from], &self.sockets[1 - from]);
-        if way.ended {
-            return Ok(());
-        }
-        loop {
-            while !way.backlog.is_empty() {
-                match target.write(way.backlog.as_slices().0) {
-                    Ok(written) => drop(way.backlog.drain(..written)),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                    Err(error) => return Err(error),
-                }
+    /// Copies from side `side` to the other until the source is empty or the target is full.
+    fn copy(&mut self, side: usize, buffers: &mut Buffers) -> io::Result<()> {
+        let way = &mut self.ways[side];
+        let (mut source, mut target) = (&self.sockets[side], &self.sockets[1 - side]);
+        while way.waits() {
+            match target.write(&way.backlog[way.from..way.to]) {
+                Ok(written) => way.from += written,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
             }
-            let read = match source.read(buffer) {
+        }
+        if !way.backlog.is_empty() {
+            buffers.spare.push(mem::take(&mut way.backlog));
+        }
+        while !way.ended {
+            let read = match source.read(&mut buffers.current) {
                 Ok(0) => {
                     way.ended = true;
                     return target.shutdown(std::net::Shutdown::Write);
@@ -226,19 +241,39 @@ impl Pair {
             };
             let mut written = 0;
             while written < read {
-                match target.write(&buffer[written..read]) {
+                match target.write(&buffers.current[written..read]) {
                     Ok(count) => written += count,
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        way.backlog.extend(&buffer[written..read]);
+                        way.backlog = buffers.give_away();
+                        (way.from, way.to) = (written, read);
                         return Ok(());
                     }
                     Err(error) => return Err(error),
                 }
             }
             // A short read on a stream means that the socket is empty; the next byte raises a new edge (epoll(7), Q9).
-            if read < buffer.len() && !way.last_edge {
+            if read < buffers.current.len() && !way.last_edge {
                 return Ok(());
             }
         }
+        Ok(())
+    }
+}
+
+impl Buffers {
+    fn new(bytes: usize) -> Self {
+        Self {
+            current: vec![0; bytes],
+            spare: Vec::new(),
+        }
+    }
+
+    /// Gives the current buffer to a direction and takes a spare or new one of the same size.
+    fn give_away(&mut self) -> Vec<u8> {
+        let next = self
+            .spare
+            .pop()
+            .unwrap_or_else(|| vec![0; self.current.len()]);
+        mem::replace(&mut self.current, next)
     }
 }
