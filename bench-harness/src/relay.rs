@@ -26,6 +26,9 @@ pub struct RelayArgs {
     /// Workers, each with its own listening socket.
     #[arg(long, default_value_t = 1)]
     workers: usize,
+    /// Pin the workers to these cores, in order, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    cores: Vec<usize>,
 }
 
 /// Relays until killed. The first line on standard output says where it listens.
@@ -42,9 +45,20 @@ pub fn run(args: &RelayArgs) -> Result<()> {
     println!("relay listening on {address}");
     io::stdout().flush().context("writing to standard output")?;
     let (to, buffer_bytes) = (args.to, args.buffer_kib.clamp(1, 4096) << 10);
+    let cores = args
+        .cores
+        .iter()
+        .map(|core| Some(*core))
+        .chain(std::iter::repeat(None));
     let workers: Vec<_> = listeners
         .into_iter()
-        .map(|listener| std::thread::spawn(move || Relay::new(listener, to, buffer_bytes)?.run()))
+        .zip(cores)
+        .map(|(listener, core)| {
+            std::thread::spawn(move || {
+                core.map_or(Ok(()), crate::machine::pin_thread)?;
+                Relay::new(listener, to, buffer_bytes)?.run()
+            })
+        })
         .collect();
     for worker in workers {
         worker

@@ -13,7 +13,7 @@ pub mod stats;
 pub mod summary;
 mod template;
 
-use crate::load::{End, Plan, latencies, request_bytes};
+use crate::load::{End, OPEN_LOOP_SLICE, Plan, latencies, request_bytes};
 use crate::machine::{Machine, Placement};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -275,6 +275,7 @@ impl Comparison {
             plan: self.plan(scenario)?,
             length: self.slice,
             origin_pids: self.origin.pids(),
+            direct_load_core: self.direct_load_core(),
         };
         if scenario.pace == Pace::HalfOfNginx {
             let Some((nginx, _)) = peers
@@ -296,6 +297,19 @@ impl Comparison {
             let rate = stats::median(&reached?).unwrap_or(0.0) / 2.0;
             eprintln!("  rate {rate:.0}/s, half of nginx's saturation");
             settings.plan.rate = Some(rate.max(1.0));
+        }
+        let origin_slice = if settings.plan.rate.is_some() {
+            OPEN_LOOP_SLICE
+        } else {
+            Duration::ZERO
+        };
+        for thread in self
+            .origin
+            .pids()
+            .into_iter()
+            .flat_map(crate::process::threads)
+        {
+            crate::machine::request_time_slice(thread, origin_slice);
         }
         for round in 0..self.rounds {
             let began = Instant::now();
@@ -397,6 +411,15 @@ impl Comparison {
             threads: 1,
             core: Some(self.placement.load),
         })
+    }
+
+    /// The load's own core when it is not the origin's; else the proxy's, which is idle while nobody is measured.
+    fn direct_load_core(&self) -> usize {
+        if self.placement.load != self.placement.origin {
+            self.placement.load
+        } else {
+            self.placement.peer[0]
+        }
     }
 
     fn skip(&mut self, scenario: &Scenario, contestant: Contestant, reason: String) {

@@ -159,6 +159,7 @@ impl Peer {
             dir,
             plugins_dir: &programs.plugins_dir,
             short_bytes: scenario.short_circuit.then_some(scenario.body_bytes),
+            cores,
             contestant,
         };
         let command = command(&values, scenario, programs)?;
@@ -273,6 +274,8 @@ fn command(values: &Values, scenario: &Scenario, programs: &Programs) -> Result<
                 "--workers",
                 &workers,
             ]);
+            let cores: Vec<String> = values.cores.iter().map(usize::to_string).collect();
+            command.args(["--cores", &cores.join(",")]);
             command
         }
         "pingora" => {

@@ -20,6 +20,9 @@ pub struct SliceSettings {
     pub length: Duration,
     /// The origin's processes.
     pub origin_pids: Vec<u32>,
+    /// Where the load runs when no proxy is between it and the origin: a core that is not the origin's, because a
+    /// request through a proxy crosses between cores as well.
+    pub direct_load_core: usize,
 }
 
 /// The load runs on for this long after the window closed, so that a late observer still sees it running.
@@ -56,6 +59,9 @@ pub fn measure(
     let mut plan = settings.plan.clone();
     plan.address = peer.address;
     plan.end = End::After(settings.length + OVERHANG);
+    if peer.contestant.peer == "direct" {
+        plan.core = Some(settings.direct_load_core);
+    }
     let answered = AtomicU64::new(0);
     let (outcome, before, after) = std::thread::scope(|scope| {
         let load = scope.spawn(|| load::run(&plan, &answered));

@@ -19,6 +19,8 @@ pub struct Values<'a> {
     pub plugins_dir: &'a Path,
     /// Whether the proxy answers `/short` itself, and with how many bytes.
     pub short_bytes: Option<u64>,
+    /// The cores that it is pinned to, one for each worker.
+    pub cores: &'a [usize],
     /// Who it is for.
     pub contestant: Contestant,
 }
@@ -79,6 +81,19 @@ fn value_of(name: &str, values: &Values) -> Option<String> {
         "origin_host" => values.origin.ip().to_string(),
         "origin_port" => values.origin.port().to_string(),
         "workers" => values.contestant.workers.to_string(),
+        // A bit mask for each worker, its core's bit set: "1 10" for cores 0 and 1.
+        "core_masks" => {
+            let masks: Vec<String> = values
+                .cores
+                .iter()
+                .map(|core| format!("1{}", "0".repeat(*core)))
+                .collect();
+            masks.join(" ")
+        }
+        "cores" => {
+            let cores: Vec<String> = values.cores.iter().map(usize::to_string).collect();
+            cores.join(" ")
+        }
         "dir" => values.dir.display().to_string(),
         // nginx drops root's rights unless told otherwise, and then can't write below a directory of root's.
         "user" if is_root() => "user root;".to_owned(),

@@ -25,6 +25,9 @@ const DISCARD_BYTES: usize = 1 << 20;
 /// How often time limits are looked at and lost connections are made again.
 const TICK: Duration = Duration::from_millis(50);
 
+/// Time slice of a thread that must send on time, though it may share its core.
+pub const OPEN_LOOP_SLICE: Duration = Duration::from_micros(100);
+
 /// One thread's part of a plan.
 pub struct Share {
     /// Connections of this thread.
@@ -76,6 +79,9 @@ impl<'a> Engine<'a> {
             crate::machine::pin_thread(core)?;
         }
         crate::machine::sharpen_timers();
+        if share.schedule.is_some() {
+            crate::machine::request_time_slice(0, OPEN_LOOP_SLICE);
+        }
         let entries = (share.connections * 2).next_power_of_two().clamp(64, 8192) as u32;
         let ring = Ring::new(entries).context("setting up io_uring for the load generator")?;
         let mut connections = Vec::with_capacity(share.connections);

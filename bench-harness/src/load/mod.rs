@@ -14,6 +14,7 @@ pub use tally::{Tally, latencies, quantile_us};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+pub use engine::OPEN_LOOP_SLICE;
 use engine::{Engine, Share};
 use schedule::Schedule;
 use std::sync::atomic::AtomicU64;
