@@ -13,7 +13,7 @@ pub mod stats;
 pub mod summary;
 mod template;
 
-use crate::load::{End, OPEN_LOOP_SLICE, Plan, latencies, request_bytes};
+use crate::load::{End, OPEN_LOOP_SLICE, Plan, request_bytes};
 use crate::machine::{Machine, Placement};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -74,7 +74,7 @@ pub struct CompareArgs {
 }
 
 /// How long `--quick` may measure; starting and ending peers comes on top.
-const QUICK_LIMIT: Duration = Duration::from_secs(95);
+const QUICK_LIMIT: Duration = Duration::from_secs(90);
 
 /// The request of every scenario: eight header fields, as a client of an API sends them.
 const FIELDS: [&str; 7] = [
@@ -98,7 +98,6 @@ pub fn run_command(args: &CompareArgs) -> Result<()> {
     }
     let run = Comparison::new(args)?.run(&scenarios)?;
     if let Some(file) = &args.json {
-        run.store(file)?;
         eprintln!("stored {} rows in {}", run.details.len(), file.display());
     }
     println!("{}", crate::report::markdown(&run.rows(), Some(&run)));
@@ -167,6 +166,8 @@ struct Comparison {
     warm_up: Duration,
     /// When `--quick` must have ended measuring.
     deadline: Option<Instant>,
+    /// Where the result is stored after every scenario, so that an interrupted run keeps what it has.
+    json: Option<PathBuf>,
     run: Run,
 }
 
@@ -186,7 +187,7 @@ impl Comparison {
         // The observer of this thread must never take time from the core of the peer.
         crate::machine::pin_thread(placement.load)?;
         let (slice_ms, warm_up_ms) = if args.quick {
-            (args.slice_ms.min(250), 60)
+            (args.slice_ms.min(150), 50)
         } else {
             (args.slice_ms, args.warm_up_ms)
         };
@@ -220,6 +221,7 @@ impl Comparison {
             slice: Duration::from_millis(slice_ms.max(10)),
             warm_up: Duration::from_millis(warm_up_ms),
             deadline: args.quick.then(|| Instant::now() + QUICK_LIMIT),
+            json: args.json.clone(),
             run,
         })
     }
@@ -239,7 +241,16 @@ impl Comparison {
                 .deadline
                 .map(|deadline| now + deadline.saturating_duration_since(now) / left as u32);
             self.run_scenario(scenario, until)?;
+            self.note_versions();
+            if let Some(file) = &self.json {
+                self.run.store(file)?;
+            }
         }
+        Ok(self.run.clone())
+    }
+
+    /// Asks each peer that has a row for its version.
+    fn note_versions(&mut self) {
         let mut names: Vec<String> = self
             .run
             .details
@@ -254,7 +265,6 @@ impl Comparison {
             .filter(|name| name != "direct")
             .filter_map(version)
             .collect();
-        Ok(self.run.clone())
     }
 
     fn run_scenario(&mut self, scenario: &Scenario, until: Option<Instant>) -> Result<()> {
@@ -311,40 +321,40 @@ impl Comparison {
         {
             crate::machine::request_time_slice(thread, origin_slice);
         }
+        let mut fallen: Vec<Collected> = Vec::new();
         for round in 0..self.rounds {
             let began = Instant::now();
             let mut line = String::new();
-            for (peer, collected) in &mut peers {
-                peer.refresh()
-                    .with_context(|| format!("{} in {}", peer.contestant.peer, scenario.name))?;
-                let (slice, latency) =
-                    slice::measure(peer, round, &settings).with_context(|| {
-                        format!("measuring {} in {}", peer.contestant.peer, scenario.name)
-                    })?;
-                line.push_str(&progress(peer.contestant, &slice));
-                if slice.faults == 0 {
-                    // Both histograms come from `latencies`, so one always fits into the other.
-                    let _ = collected.latency.add(&latency);
+            peers.retain_mut(|(peer, collected)| {
+                let measured = peer
+                    .refresh()
+                    .and_then(|()| slice::measure(peer, round, &settings));
+                match measured {
+                    Ok((slice, latency)) => {
+                        line.push_str(&progress(peer.contestant, &slice));
+                        collected.add(slice, &latency);
+                        true
+                    }
+                    // The others go on: a peer that fell over must not take a long run with it.
+                    Err(error) => {
+                        let reason = format!("it failed in round {}: {error:#}", round + 1);
+                        self.skip(scenario, peer.contestant, reason);
+                        fallen.push(collected.take());
+                        false
+                    }
                 }
-                collected.slices.push(slice);
-            }
+            });
             eprintln!("  round {:2}/{}  µs/request:{line}", round + 1, self.rounds);
             if until.is_some_and(|until| Instant::now() + began.elapsed() > until) {
                 break;
             }
         }
         let collected: Vec<Collected> = peers.into_iter().map(|(_, collected)| collected).collect();
-        for one in collected.iter().filter(|one| {
-            one.slices
-                .iter()
-                .all(|slice| slice.faults > 0 || slice.answers == 0)
-        }) {
-            self.skip(
-                scenario,
-                one.contestant,
-                "no slice was free of wrong or missing answers".into(),
-            );
+        for one in collected.iter().filter(|one| !one.has_good_slice()) {
+            let reason = "no slice was free of wrong or missing answers".into();
+            self.skip(scenario, one.contestant, reason);
         }
+        let collected: Vec<Collected> = collected.into_iter().chain(fallen).collect();
         self.run
             .details
             .extend(summary::details(scenario, settings.plan.rate, &collected));
@@ -385,15 +395,7 @@ impl Comparison {
             )
         };
         peer.refresh()?;
-        Ok((
-            peer,
-            Collected {
-                contestant,
-                slices: Vec::new(),
-                latency: latencies(),
-                forwarded_head,
-            },
-        ))
+        Ok((peer, Collected::new(contestant, forwarded_head)))
     }
 
     fn plan(&self, scenario: &Scenario) -> Result<Plan> {
@@ -466,7 +468,7 @@ fn progress(contestant: Contestant, slice: &rows::Slice) -> String {
         name.push_str(&format!("+{plugins}"));
     }
     if contestant.workers > 1 {
-        name.push_str(&format!("x{}", contestant.workers));
+        name.push_str(&format!(" ({} workers)", contestant.workers));
     }
     match slice.cpu_us {
         _ if slice.faults > 0 => format!("  {name} {} FAULTS", slice.faults),

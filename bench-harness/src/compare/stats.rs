@@ -83,6 +83,9 @@ pub const ROUNDS_FOR_VERDICT: usize = 6;
 /// Differences smaller than this are never named: two runs of the same binary differ by as much through code layout.
 pub const SMALLEST_DIFFERENCE: f64 = 0.02;
 
+/// Tables show three digits: an interval that ends at "1.000" does not exclude 1.
+const INTERVAL_ROUNDING: f64 = 0.0005;
+
 /// What may be said of a cost relative to nginx.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -100,9 +103,9 @@ impl Verdict {
     pub fn of(ratios: &Spread, rounds: usize) -> Verdict {
         if rounds < ROUNDS_FOR_VERDICT || (ratios.median - 1.0).abs() < SMALLEST_DIFFERENCE {
             Verdict::WithinNoise
-        } else if ratios.high < 1.0 {
+        } else if ratios.high < 1.0 - INTERVAL_ROUNDING {
             Verdict::Less
-        } else if ratios.low > 1.0 {
+        } else if ratios.low > 1.0 + INTERVAL_ROUNDING {
             Verdict::More
         } else {
             Verdict::WithinNoise

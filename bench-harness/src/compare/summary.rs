@@ -4,6 +4,7 @@
 use super::rows::{Detail, Row, Slice};
 use super::scenario::{Contestant, Scenario};
 use super::stats::{Spread, Verdict, median};
+use crate::load::latencies;
 use hdrhistogram::Histogram;
 
 /// What was collected about one contestant.
@@ -16,6 +17,37 @@ pub struct Collected {
     pub latency: Histogram<u64>,
     /// The request head that reached the origin.
     pub forwarded_head: Option<String>,
+}
+
+impl Collected {
+    /// Nothing collected yet.
+    pub fn new(contestant: Contestant, forwarded_head: Option<String>) -> Collected {
+        Collected {
+            contestant,
+            slices: Vec::new(),
+            latency: latencies(),
+            forwarded_head,
+        }
+    }
+
+    /// Adds a slice; its latencies count only when it is free of faults.
+    pub fn add(&mut self, slice: Slice, latency: &Histogram<u64>) {
+        if slice.faults == 0 {
+            // Both histograms come from `latencies`, so one always fits into the other.
+            let _ = self.latency.add(latency);
+        }
+        self.slices.push(slice);
+    }
+
+    /// Hands over what was collected and starts anew.
+    pub fn take(&mut self) -> Collected {
+        std::mem::replace(self, Collected::new(self.contestant, None))
+    }
+
+    /// Whether there is anything to make a row of.
+    pub fn has_good_slice(&self) -> bool {
+        good_slices(self).next().is_some()
+    }
 }
 
 /// Quantiles that are stored of a latency distribution.

@@ -216,6 +216,7 @@ mod tests {
             dir: Path::new("/dir"),
             plugins_dir: Path::new("/plugins"),
             short_bytes: None,
+            cores: &[0, 1],
             contestant: Contestant {
                 peer,
                 chain,

@@ -86,7 +86,7 @@ fn latency(run: &Run, scenario: &str) -> String {
         logarithmic: true,
         // Rounded down by a hair, so that the last tick does not fall off the axis.
         ticks: named
-            .map(|(quantile, text)| (tail(quantile) * (1.0 - 1e-9), text.to_owned()))
+            .map(|(quantile, text)| ((tail(quantile) * (1.0 - 1e-9)).max(1.0), text.to_owned()))
             .to_vec(),
     };
     lines(
