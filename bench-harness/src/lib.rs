@@ -1,1 +1,0 @@
-//! Benchmarks of HTTP proxies: origin, load generator, comparison, report.
