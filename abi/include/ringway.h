@@ -48,12 +48,12 @@ extern "C" {
 #define RW_ABI_MINOR 0
 
 /* FNV-1a 64 of layout-1.0.txt. A plugin compiled against another layout is refused before it runs. */
-#define RW_LAYOUT_FINGERPRINT UINT64_C(0x0000000000000000)
+#define RW_LAYOUT_FINGERPRINT UINT64_C(0x8fbd8201e697b9fc)
 
 #define RW_SYMBOL "ringway_plugin_v1"
 
 #if defined(__GNUC__) || defined(__clang__)
-#define RW_EXPORT __attribute__((visibility("default"), used))
+#define RW_EXPORT __attribute__((visibility("default")))
 #else
 #define RW_EXPORT
 #endif
@@ -496,6 +496,9 @@ typedef struct rw_metric_def {
 #define RW_METRIC_COUNTER 1
 #define RW_METRIC_GAUGE 2
 
+/* The most that `scratch_bytes` may ask for. */
+#define RW_SCRATCH_BYTES_MAX 4096
+
 /* A map (not offered by 1.0; map_count must be 0). */
 typedef struct rw_map_def {
   const char *name;
@@ -513,7 +516,7 @@ typedef struct rw_plugin {
   uint16_t abi_minor;     /* of the header it was compiled with */
   uint16_t abi_min_minor; /* the oldest minor of the gateway that it can run with */
   uint16_t language;      /* RW_LANG_* */
-  uint32_t scratch_bytes; /* per exchange, at most 4096 */
+  uint32_t scratch_bytes; /* per exchange, at most RW_SCRATCH_BYTES_MAX */
   uint64_t layout_fingerprint; /* RW_LAYOUT_FINGERPRINT */
   uint64_t wants;              /* RW_WANT_* */
   uint32_t hooks;              /* RW_HOOK_* */
@@ -549,6 +552,10 @@ typedef struct rw_plugin {
   /* Plugin-side extensions by id ("ringway.llm/1"), NUL-terminated; NULL allowed, and NULL for "none". [main] */
   const void *(*get_ext)(const char *id);
 } rw_plugin;
+
+/* What a plugin defines: `const rw_plugin ringway_plugin_v1 = {...}`. This declaration gives the definition its
+ * visibility, and its linkage in C++, whatever the flags of the compiler. */
+extern RW_EXPORT const rw_plugin ringway_plugin_v1;
 
 /* ---------------------------------------------------------------------------------------------------------------
  * 6. The ELF note: the same facts, readable without running anything

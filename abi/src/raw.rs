@@ -6,15 +6,16 @@
 #![allow(missing_docs, reason = "the fields mirror ringway.h, which describes each of them")]
 
 use core::ffi::{c_char, c_void};
+use core::mem::offset_of;
 
-use crate::view::{HeaderView, RequestView, ResponseView};
+use crate::view::{HeaderView, NameSpan, RequestView, ResponseView, Span};
 
 /// `RW_ABI_MAJOR`
 pub const ABI_MAJOR: u16 = 1;
 /// `RW_ABI_MINOR`
 pub const ABI_MINOR: u16 = 0;
 /// `RW_LAYOUT_FINGERPRINT`: FNV-1a 64 of `layout-1.0.txt`; a test keeps the three equal.
-pub const LAYOUT_FINGERPRINT: u64 = 0x0000_0000_0000_0000;
+pub const LAYOUT_FINGERPRINT: u64 = 0x8fbd_8201_e697_b9fc;
 /// `RW_SYMBOL` with its NUL.
 pub const SYMBOL: &[u8] = b"ringway_plugin_v1\0";
 
@@ -143,10 +144,20 @@ pub const METRIC_GAUGE: u32 = 2;
 
 /// The names of `RW_LANG_*`, by number.
 pub const LANGUAGES: [&str; 6] = ["other", "c", "rust", "zig", "c++", "go"];
+/// `RW_LANG_OTHER`
+pub const LANG_OTHER: u16 = 0;
+/// `RW_LANG_C`
+pub const LANG_C: u16 = 1;
 /// `RW_LANG_RUST`
 pub const LANG_RUST: u16 = 2;
+/// `RW_LANG_ZIG`
+pub const LANG_ZIG: u16 = 3;
+/// `RW_LANG_CPP`
+pub const LANG_CPP: u16 = 4;
+/// `RW_LANG_GO`
+pub const LANG_GO: u16 = 5;
 
-/// The largest `scratch_bytes` a plugin may ask for.
+/// `RW_SCRATCH_BYTES_MAX`: the largest `scratch_bytes` a plugin may ask for.
 pub const SCRATCH_BYTES_MAX: u32 = 4096;
 
 /// `rw_span` as plain words. `off` counts from the address of the span itself.
@@ -461,10 +472,22 @@ const fn padded<const N: usize>(text: &str) -> [u8; N] {
     field
 }
 
+macro_rules! assert_same_layout {
+    ($raw:ident, $view:ident: $($field:ident)*) => {
+        assert!(size_of::<$raw>() == size_of::<$view>() && align_of::<$raw>() == align_of::<$view>());
+        $(assert!(offset_of!($raw, $field) == offset_of!($view, $field));)*
+    };
+}
+
+// The plain-word twins stand where the archived views stand; `layout-1.0.txt` is compared with the former.
 const _: () = {
-    assert!(size_of::<RawHeader>() == size_of::<HeaderView>());
-    assert!(size_of::<RawRequest>() == size_of::<RequestView>() && align_of::<RawRequest>() == align_of::<RequestView>());
-    assert!(size_of::<RawResponse>() == size_of::<ResponseView>() && align_of::<RawResponse>() == align_of::<ResponseView>());
+    assert_same_layout!(RawSpan, Span: off len);
+    assert_same_layout!(RawNameSpan, NameSpan: off len id);
+    assert_same_layout!(RawHeader, HeaderView: name value);
+    assert_same_layout!(RawRequest, RequestView: magic root_size entry_size method_id http_version flags edits method target path query
+        authority body content_length request_id received_unix_ns peer_addr peer_port listener route known_mask known headers);
+    assert_same_layout!(RawResponse, ResponseView: magic root_size entry_size status http_version origin flags reserved reason body
+        content_length request_id upstream_ns origin_plugin edits known_mask known headers);
     assert!(size_of::<RawCx>() == 64);
     assert!(size_of::<Note>() == 20 + 8 + 24 + 96 && align_of::<Note>() == 4);
 };

@@ -1,0 +1,129 @@
+//! The rules that the gateway applies to what a plugin gives it, and header edits on owned messages.
+
+use ringway_abi::Header;
+use ringway_abi::ids::{HEADER_ID_REMOVED, HeaderId};
+use ringway_abi::owned::{HeaderName, Headers, Octets};
+
+use crate::HostError;
+
+/// Framing and connection headers belong to the gateway (RFC 9110 §7.6.1, RFC 9112 §6).
+const FORBIDDEN: [HeaderId; 8] = [
+    HeaderId::CONTENT_LENGTH,
+    HeaderId::TRANSFER_ENCODING,
+    HeaderId::CONNECTION,
+    HeaderId::KEEP_ALIVE,
+    HeaderId::PROXY_CONNECTION,
+    HeaderId::TE,
+    HeaderId::TRAILER,
+    HeaderId::UPGRADE,
+];
+
+/// A name that may be edited.
+pub(super) fn check_name(name: &[u8]) -> Result<(), HostError> {
+    // RFC 9110 §5.6.2: token.
+    let is_token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
+    if name.is_empty() || !name.iter().all(is_token) {
+        return Err(HostError::BadBytes);
+    }
+    if FORBIDDEN.contains(&HeaderId::of(name)) {
+        return Err(HostError::Forbidden);
+    }
+    Ok(())
+}
+
+/// A value without CR, LF and NUL.
+pub(super) fn check_value(value: &[u8]) -> Result<(), HostError> {
+    if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) { Err(HostError::BadBytes) } else { Ok(()) }
+}
+
+/// A target in origin-form.
+pub(super) fn check_target(target: &[u8]) -> Result<(), HostError> {
+    let is_good = target.first() == Some(&b'/') && target.iter().all(|b| matches!(b, 0x21..=0x7e) && *b != b'#');
+    if is_good { Ok(()) } else { Err(HostError::BadBytes) }
+}
+
+fn is_named(header: &Header, name: &[u8]) -> bool {
+    header.name.id != HEADER_ID_REMOVED && header.name.name.eq_ignore_ascii_case(name)
+}
+
+/// `header_set`: keeps the place of the first.
+pub(super) fn set(headers: &mut Headers, name: &[u8], value: &[u8]) {
+    match headers.0.iter().position(|h| is_named(h, name)) {
+        Some(first) => {
+            headers.0[first].value = Octets(value.to_vec());
+            for header in headers.0.iter_mut().skip(first + 1).filter(|h| is_named(h, name)) {
+                remove_one(header);
+            }
+        }
+        None => headers.0.push(Header::new(name, value)),
+    }
+}
+
+/// `header_del`: leaves tombstones.
+pub(super) fn remove(headers: &mut Headers, name: &[u8]) -> u32 {
+    let mut count = 0;
+    for header in headers.0.iter_mut().filter(|h| is_named(h, name)) {
+        remove_one(header);
+        count += 1;
+    }
+    count
+}
+
+fn remove_one(header: &mut Header) {
+    *header = Header { name: HeaderName { name: Vec::new(), id: HEADER_ID_REMOVED }, value: Octets(Vec::new()) };
+}
+
+/// Gives each header its id, interned ones included, and fills `known`.
+pub(super) fn index(headers: &mut Headers, interned: &[Vec<u8>]) -> (u64, [u8; 64]) {
+    let (mut mask, mut known) = (0u64, [0u8; 64]);
+    for (at, header) in headers.0.iter_mut().enumerate() {
+        if header.name.id == HEADER_ID_REMOVED {
+            continue;
+        }
+        header.name.id = id_of(&header.name.name, interned);
+        let id = usize::from(header.name.id);
+        if id != 0 && known[id] == 0 && at < 255 {
+            known[id] = at as u8 + 1;
+            mask |= 1 << id;
+        }
+    }
+    (mask, known)
+}
+
+/// The fixed or interned id of a name, 0 for none.
+pub(super) fn id_of(name: &[u8], interned: &[Vec<u8>]) -> u16 {
+    match HeaderId::of(name) {
+        HeaderId::OTHER => {
+            let found = interned.iter().position(|known| known.eq_ignore_ascii_case(name));
+            found.map_or(0, |at| ringway_abi::ids::HEADER_ID_FIXED_COUNT + at as u16)
+        }
+        id => id.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn set_keeps_the_place_of_the_first_and_removes_the_rest() {
+        let mut headers = Headers([("a", "1"), ("B", "2"), ("A", "3")].map(|(n, v)| Header::new(n.as_bytes(), v.as_bytes())).to_vec());
+        set(&mut headers, b"a", b"9");
+        assert_eq!(headers.0[0].value.0, b"9");
+        assert_eq!(headers.0[2].name.id, HEADER_ID_REMOVED);
+        assert_eq!(remove(&mut headers, b"a"), 1);
+        assert_eq!(remove(&mut headers, b"a"), 0);
+    }
+
+    #[test]
+    fn what_http_forbids_is_refused() {
+        assert_eq!(check_name(b"bad name"), Err(HostError::BadBytes));
+        assert_eq!(check_name(b""), Err(HostError::BadBytes));
+        assert_eq!(check_name(b"Transfer-Encoding"), Err(HostError::Forbidden));
+        assert_eq!(check_name(b"host"), Ok(()));
+        assert_eq!(check_value(b"a\r\nb: c"), Err(HostError::BadBytes));
+        assert_eq!(check_target(b"/a b"), Err(HostError::BadBytes));
+        assert_eq!(check_target(b"http://a/"), Err(HostError::BadBytes));
+        assert_eq!(check_target(b"/a?b=/c"), Ok(()));
+    }
+}

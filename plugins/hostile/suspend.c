@@ -1,0 +1,12 @@
+/*
+ * Suspends, which it did not declare and ABI 1.0 does not offer. Expected: counts as RW_ABORTED.
+ */
+#include "hostile.h"
+static rw_verdict on_request(rw_cx *cx, const rw_request *request) {
+  (void)cx;
+  (void)request;
+  return RW_SUSPEND;
+}
+#define NAME "hostile-suspend"
+#define ON_REQUEST on_request
+#include "descriptor.h"
