@@ -11,12 +11,15 @@ mod address;
 mod file;
 mod model;
 mod problem;
+#[cfg(test)]
+mod reference;
 mod resolve;
 mod routes;
 mod shape;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod upstreams;
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;

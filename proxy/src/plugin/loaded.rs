@@ -119,7 +119,7 @@ impl PluginVersion {
     /// # Errors
     /// [`LoadFault`]; the library is closed again then.
     pub fn load(name: &str, facts: PluginFacts, bytes: &[u8], config: &[u8], store: &Path, names: &mut NameTable) -> Result<PluginVersion, LoadFault> {
-        let path = private_copy(store, &facts.hash, bytes).map_err(|e| LoadFault::Copy(store.to_path_buf(), e))?;
+        let path = private_copy(store, &facts.file_hash, bytes).map_err(|e| LoadFault::Copy(store.to_path_buf(), e))?;
         // SAFETY: running the constructors of a shared object is what loading a trusted plugin means (DESIGN §8); it has
         // passed every check that can be made without running it.
         let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) }.map_err(|e| LoadFault::Open(e.to_string()))?;

@@ -1,9 +1,11 @@
 //! Plugins: what is read from a file before any of its code runs, loading, chains, hooks, the host table.
 //!
-//! [`inspect`] decides from the file alone, [`loaded`] opens it, [`chain`] orders the links of a route and plans their cost,
-//! [`frame`] runs the hooks of an exchange, [`host`] is what plugins call. Must not: do input or output on connections.
+//! [`elf`] and [`inspect`] decide from the file alone, [`loaded`] opens it, [`chain`] orders the links of a route and plans
+//! their cost, [`frame`] runs the hooks of an exchange, [`host`] is what plugins call. Must not: do input or output on
+//! connections.
 
 pub mod chain;
+pub mod elf;
 pub mod frame;
 pub mod host;
 pub mod inspect;
