@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod clock;
+pub mod cli;
 pub mod config;
 pub mod error;
 pub mod exchange;
