@@ -136,10 +136,8 @@ pub fn execute(cli: Cli, offer: &Offer, out: &mut dyn Write, err: &mut dyn Write
 
 fn start(config: Result<Config, ConfigErrors>, err: &mut dyn Write, run: impl FnOnce(Config) -> i32) -> io::Result<i32> {
     match config {
-        Ok(config) => {
-            report(err, "warning", &config.warnings)?;
-            Ok(run(config))
-        }
+        // `run` logs the warnings, in the form of every other log line.
+        Ok(config) => Ok(run(config)),
         Err(errors) => {
             report(err, "error", &errors.problems)?;
             Ok(WRONG)
