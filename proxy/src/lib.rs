@@ -4,6 +4,7 @@ pub mod address;
 pub mod clock;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod error;
 pub mod exchange;
 pub mod http1;

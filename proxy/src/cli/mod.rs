@@ -66,6 +66,9 @@ pub enum Command {
     /// Forward from one address to another, without a configuration file
     #[command(after_help = "Example:\n  ringway proxy --from 127.0.0.1:8080 --to 127.0.0.1:9000 --plugin target/plugins/request-id.so")]
     Proxy(Proxy),
+    /// Show the gateway at work: an origin of its own, and plugins in C, Zig and Rust in one chain
+    #[command(after_help = "The plugins must have been built: plugins/build\n\nExample:\n  ringway demo")]
+    Demo(Demo),
     /// Look at plugin files
     #[command(subcommand)]
     Plugin(PluginCommand),
@@ -94,6 +97,17 @@ pub struct Proxy {
     /// A plugin for every request; several run in this order
     #[arg(long = "plugin", value_name = "FILE")]
     pub plugins: Vec<PathBuf>,
+}
+
+/// The gateway at work.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub from: String,
+    /// Where the built plugins are
+    #[arg(long, value_name = "DIRECTORY", default_value = "target/plugins")]
+    pub plugins: PathBuf,
 }
 
 /// Look at plugin files.
@@ -126,6 +140,14 @@ pub fn execute(cli: Cli, offer: &Offer, out: &mut dyn Write, err: &mut dyn Write
     let code = match cli.command {
         Command::Run(file) => start(Config::load(&file.config), err, run),
         Command::Proxy(proxy) => start(Config::for_proxy(&proxy.from, &proxy.to, &proxy.plugins), err, run),
+        Command::Demo(demo) => {
+            let config = crate::demo::config(&demo.from, &demo.plugins);
+            if config.is_ok() {
+                // The hints are for people; whoever closed the pipe does without.
+                let _ = writeln!(out, "{}", crate::demo::hints(&demo.from));
+            }
+            start(config, err, run)
+        }
         Command::Check(file) => check::check(&file.config, offer, out, err),
         Command::Plugin(PluginCommand::Inspect { files, json }) => inspect::inspect_files(&files, json, offer, out, err),
         Command::Config(ConfigCommand::Schema) => schema(out),
