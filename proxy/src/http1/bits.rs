@@ -7,7 +7,7 @@
 //! Invariant: bit `i` of word `w` speaks of byte `start + 64 * w + i`; `start` is a multiple of 64.
 #![forbid(unsafe_code)]
 
-use super::bytes::{CLASS, CONTROL, TOKEN};
+use super::bytes::{CLASS, CONTROL, TARGET, TOKEN};
 use super::simd;
 
 /// Blocks of 64 bytes in one window: ordinary heads need one window, and filling it costs a few stores.
@@ -52,6 +52,32 @@ impl<'a> Scan<'a> {
         self.next::<true>(at)
     }
 
+    /// Where the target that begins at `from` ends, and where its first `?` is: both `end` when there is none.
+    #[inline]
+    pub(super) fn target(&self, from: usize) -> (usize, usize) {
+        let mut question = None;
+        let mut at = from;
+        while at < self.end {
+            let (outside, questions) = match self.bytes[at..].first_chunk::<BLOCK>() {
+                Some(block) => self.fill.target(block),
+                None => {
+                    let mut block = [b' '; BLOCK];
+                    block[..self.bytes.len() - at].copy_from_slice(&self.bytes[at..]);
+                    self.fill.target(&block)
+                }
+            };
+            let (end, mark) = (outside.trailing_zeros() as usize, questions.trailing_zeros() as usize);
+            if question.is_none() && mark < end {
+                question = Some(at + mark);
+            }
+            if end < BLOCK {
+                return ((at + end).min(self.end), question.unwrap_or(self.end).min(self.end));
+            }
+            at += BLOCK;
+        }
+        (self.end, question.unwrap_or(self.end).min(self.end))
+    }
+
     #[inline(always)]
     fn next<const WANT_CONTROL: bool>(&mut self, from: usize) -> Option<usize> {
         let mut at = from;
@@ -87,6 +113,16 @@ impl<'a> Scan<'a> {
             self.fill.blocks(&[block], &mut self.no_token[blocks.len()..], &mut self.control[blocks.len()..]);
         }
     }
+}
+
+/// The bytes of a block that no target holds, and the question marks.
+pub(super) fn target_plain(block: &[u8; BLOCK]) -> (u64, u64) {
+    let (mut outside, mut questions) = (0, 0);
+    for (at, byte) in block.iter().enumerate() {
+        outside |= u64::from(CLASS[usize::from(*byte)] & TARGET == 0) << at;
+        questions |= u64::from(*byte == b'?') << at;
+    }
+    (outside, questions)
 }
 
 /// The plain filler.
