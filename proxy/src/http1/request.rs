@@ -359,11 +359,15 @@ const RARE: u64 = 1 << HeaderId::EXPECT.0 | 1 << HeaderId::UPGRADE.0 | 1 << Head
 #[inline(never)]
 fn rare(lines: &Lines<'_>, method: u8, options: Options, facts: &mut RequestFacts) -> Result<(), ClientFault> {
     // RFC 9110 §10.1.1: "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore that expectation".
-    if lines.has(HeaderId::EXPECT) && !facts.http10 {
-        if !lines.values(HeaderId::EXPECT).flat_map(list).all(|e| e.eq_ignore_ascii_case(b"100-continue")) {
+    if lines.has(HeaderId::EXPECT) {
+        if !facts.http10 && !lines.values(HeaderId::EXPECT).flat_map(list).all(|e| e.eq_ignore_ascii_case(b"100-continue")) {
             return Err(ClientFault::ExpectationFailed);
         }
-        facts.expect_continue = facts.body != RequestBody::None;
+        facts.expect_continue = !facts.http10 && facts.body != RequestBody::None;
+        // What is ignored must not reach the upstream in a message of ours, which is HTTP/1.1 and would be an expectation of ours.
+        if !facts.expect_continue {
+            lines.indexes(HeaderId::EXPECT).for_each(|index| facts.dropped.insert(index));
+        }
     }
     // RFC 9110 §7.8: "A server MUST ignore an Upgrade header field that is received in an HTTP/1.0 request", and Upgrade needs the
     // connection option. Several protocols are a choice that the gateway does not make: ignored too, as it may always be.
