@@ -11,7 +11,7 @@ use super::bytes::{CLASS, CONTROL, TARGET, TOKEN};
 use super::simd;
 
 /// Blocks of 64 bytes in one window: ordinary heads need one window, and filling it costs a few stores.
-pub(super) const WINDOW_BLOCKS: usize = 20;
+pub(super) const WINDOW_BLOCKS: usize = 16;
 /// Bytes of one block.
 pub(super) const BLOCK: usize = 64;
 
@@ -79,7 +79,22 @@ impl<'a> Scan<'a> {
     }
 
     #[inline(always)]
-    fn next<const WANT_CONTROL: bool>(&mut self, from: usize) -> Option<usize> {
+    fn next<const WANT_CONTROL: bool>(&mut self, at: usize) -> Option<usize> {
+        let words = if WANT_CONTROL { &self.control } else { &self.no_token };
+        let block = at.wrapping_sub(self.start) / BLOCK;
+        if block < self.blocks {
+            let word = words[block % WINDOW_BLOCKS] >> (at % BLOCK);
+            if word != 0 {
+                let found = at + word.trailing_zeros() as usize;
+                return (found < self.end).then_some(found);
+            }
+        }
+        self.next_far::<WANT_CONTROL>(at)
+    }
+
+    /// As `next`, when the byte is not in the block of `at`.
+    #[inline(never)]
+    fn next_far<const WANT_CONTROL: bool>(&mut self, from: usize) -> Option<usize> {
         let mut at = from;
         while at < self.end {
             let block = at.wrapping_sub(self.start) / BLOCK;
@@ -88,7 +103,7 @@ impl<'a> Scan<'a> {
                 continue;
             }
             let words = if WANT_CONTROL { &self.control } else { &self.no_token };
-            let word = words[block] >> (at % BLOCK);
+            let word = words[block % WINDOW_BLOCKS] >> (at % BLOCK);
             if word != 0 {
                 let found = at + word.trailing_zeros() as usize;
                 return (found < self.end).then_some(found);

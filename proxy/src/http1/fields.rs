@@ -133,6 +133,7 @@ pub(super) fn walk(
     let base = bytes.as_ptr().addr();
     let line_max = limits.line_bytes.min(LINE_BYTES_MAX);
     let count_max = limits.fields.min(FIELDS_MAX).min(entries.len());
+    let entries = &mut entries[..count_max];
     let (mut known_mask, mut repeated_mask) = (0u64, 0u64);
     let mut underscores = EntrySet::EMPTY;
     let mut line = start;
@@ -142,46 +143,50 @@ pub(super) fn walk(
         let Some(name_end) = scan.next_no_token(line) else {
             return Err(unfinished(bytes.len(), Awaited::NoToken(line + line_max)));
         };
-        if name_end - line > line_max {
-            return Err(Halt::Fault(Malformed::FieldTooLong));
-        }
         if name_end == line || bytes[name_end] != b':' {
             break name_end;
         }
-        let Some(entry) = entries[..count_max].get_mut(count) else { return Err(Halt::Fault(Malformed::TooManyFields)) };
+        let Some(entry) = entries.get_mut(count) else { return Err(too_many(name_end - line, line_max)) };
         let Some(line_end) = scan.next_control(line) else {
             return Err(unfinished(bytes.len(), Awaited::Control(line + line_max)));
         };
         if line_end - line > line_max {
             return Err(Halt::Fault(Malformed::FieldTooLong));
         }
-        end_of_line(bytes, line_end)?;
+        if bytes.get(line_end..line_end + 2) != Some(b"\r\n") {
+            end_of_line(bytes, line_end)?;
+        }
+
+        // `bytes[line_end]` is CR: this ends there at the latest.
+        let mut value = name_end + 1;
+        while is_blank(bytes[value]) {
+            value += 1;
+        }
+        let mut value_end = line_end;
+        while value_end > value && is_blank(bytes[value_end - 1]) {
+            value_end -= 1;
+        }
 
         let name = &bytes[line..name_end];
-        let value = &bytes[name_end + 1..line_end];
-        let leading = value.iter().take_while(|b| is_blank(**b)).count();
-        let value = &value[leading..];
-        let trailing = value.iter().rev().take_while(|b| is_blank(**b)).count();
-
         let id = names.id(name);
         let bit = 1 << id;
         repeated_mask |= known_mask & bit;
         known_mask |= bit;
-        count += 1;
         let first = &mut known[usize::from(id) & 63];
         if *first == 0 {
-            *first = count as u8;
+            *first = (count + 1) as u8;
         }
         if id == 0 && has_underscore(name) {
-            underscores.insert(count - 1);
+            underscores.insert(count);
         }
 
         entry.name = RawNameSpan { off: offset(base + line, &entry.name), len: name.len() as u16, id };
-        entry.value = RawSpan { off: offset(base + name_end + 1 + leading, &entry.value), len: (value.len() - trailing) as u32 };
+        entry.value = RawSpan { off: offset(base + value, &entry.value), len: (value_end - value) as u32 };
+        count += 1;
         line = line_end + 2;
     };
     if name_end > line || bytes[line] != b'\r' {
-        return Err(Halt::Fault(bad_line(bytes, line, name_end, count)));
+        return Err(Halt::Fault(bad_line(bytes, line, name_end, count, line_max)));
     }
     end_of_line(bytes, line)?;
     // Place 0 stands for all names without an id; the view has no such place.
@@ -195,7 +200,6 @@ fn has_underscore(name: &[u8]) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let (words, rest) = name.as_chunks::<8>();
     let in_words = words.iter().any(|word| {
-        // A byte that becomes zero is the only one that borrows from its top bit when none below it does.
         let zero = u64::from_le_bytes(*word) ^ (ONES * b'_' as u64);
         zero.wrapping_sub(ONES) & !zero & (ONES << 7) != 0
     });
@@ -205,7 +209,10 @@ fn has_underscore(name: &[u8]) -> bool {
 /// What is wrong with the line at `line`, which is not empty and does not begin with `name:`.
 #[cold]
 #[inline(never)]
-fn bad_line(bytes: &[u8], line: usize, name_end: usize, count: usize) -> Malformed {
+fn bad_line(bytes: &[u8], line: usize, name_end: usize, count: usize, line_max: usize) -> Malformed {
+    if name_end - line > line_max {
+        return Malformed::FieldTooLong;
+    }
     let at_start = name_end == line;
     match bytes[name_end] {
         b'\n' => Malformed::BareLineFeed,
@@ -236,6 +243,11 @@ pub(super) fn end_of_line(bytes: &[u8], at: usize) -> Result<(), Halt<Malformed>
         // RFC 9110 §5.5: "Field values containing CR, LF, or NUL characters are invalid and dangerous".
         _ => Err(Halt::Fault(Malformed::ControlByte)),
     }
+}
+
+#[cold]
+fn too_many(name_bytes: usize, line_max: usize) -> Halt<Malformed> {
+    Halt::Fault(if name_bytes > line_max { Malformed::FieldTooLong } else { Malformed::TooManyFields })
 }
 
 #[cold]
