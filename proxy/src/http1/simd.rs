@@ -1,6 +1,6 @@
 //! The AVX2 filler of the bitmaps, and the choice between it and the plain one.
 //!
-//! The only module of `http1` with unsafe code. It earns it: see `benches/README.md`, head to view.
+//! The only module of `http1` with unsafe code. It earns it: filling the bitmaps is the first of the two passes that beat a table-driven parser (`benches/`, head to view).
 //!
 //! Invariant: [`Fill`] holds `avx2` only if the processor has AVX2; there is no other way to make one.
 
