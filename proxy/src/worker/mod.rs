@@ -284,6 +284,7 @@ impl Local {
         let draining = self.draining.get();
         for entry in self.connections.borrow().entries.iter().flatten() {
             let watch = &entry.watch;
+            watch.ring(now);
             for lane in watch.sweep(now) {
                 match lane {
                     Lane::DownRead => shut_down(watch.down.get(), libc::SHUT_RD),
