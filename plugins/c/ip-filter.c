@@ -160,6 +160,7 @@ const rw_plugin ringway_plugin_v1 = {
     .version = "1.0.0",
     .metrics = metrics,
     .metric_count = sizeof metrics / sizeof metrics[0],
+    .metric_bytes = sizeof(rw_metric_def),
     .load = load,
     .unload = unload,
     .on_accept = on_accept,

@@ -30,6 +30,8 @@ pub struct FakeLoader {
     pub log: Vec<String>,
     pub prebuilt: Vec<Prebuilt>,
     interned: Vec<Vec<u8>>,
+    /// `core_init` runs, or has run.
+    in_core_init: bool,
 }
 
 #[derive(Debug)]
@@ -131,8 +133,15 @@ impl Instance {
         }
         instance.core = instance.state;
         if let Some(core_init) = instance.plugin.core_init {
-            // SAFETY: S-43: `state` is what `load` stored.
-            assert_eq!(unsafe { core_init(instance.state, 0, &raw mut instance.core) }, raw::OK);
+            instance.core = null_mut();
+            instance.loader.in_core_init = true;
+            let loader = (&raw mut *instance.loader).cast::<RawLoader>();
+            // SAFETY: S-43: `state` is what `load` stored; the other pointers live as long as the call.
+            let status = unsafe { core_init(&HOST, loader, instance.state, 0, &raw mut instance.core) };
+            if status != raw::OK {
+                instance.core = null_mut();
+                return Err(std::mem::take(&mut instance.loader.error));
+            }
         }
         Ok(instance)
     }
@@ -458,6 +467,9 @@ unsafe extern "C" fn now_unix_ns(cx: *mut RawCx) -> u64 {
 unsafe extern "C" fn intern_header(loader: *mut RawLoader, name: *const u8, name_len: u32) -> i32 {
     // SAFETY: the plugin's promises (S-51).
     let (loader, name) = unsafe { (loading(loader), bytes_of(name, name_len).to_ascii_lowercase()) };
+    if loader.in_core_init {
+        return raw::ERR_WRONG_HOOK;
+    }
     let fixed = ids::HeaderId::of(&name);
     if fixed != ids::HeaderId::OTHER {
         return fixed.0.into();
@@ -473,6 +485,9 @@ unsafe extern "C" fn intern_header(loader: *mut RawLoader, name: *const u8, name
 unsafe extern "C" fn prebuilt_add(loader: *mut RawLoader, status: u32, headers: *const u8, headers_len: u32, body: *const u8, body_len: u32) -> i32 {
     // SAFETY: the plugin's promises (S-51).
     let (loader, headers, body) = unsafe { (loading(loader), bytes_of(headers, headers_len), bytes_of(body, body_len)) };
+    if loader.in_core_init {
+        return raw::ERR_WRONG_HOOK;
+    }
     assert!(headers.is_empty() || headers.ends_with(b"\r\n"), "header lines end with CRLF: {:?}", text(headers));
     loader.prebuilt.push(Prebuilt { status, headers: text(headers), body: body.to_vec() });
     loader.prebuilt.len() as i32 - 1

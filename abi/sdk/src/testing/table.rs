@@ -27,9 +27,11 @@ pub(super) struct Call {
     pub(super) memory: Vec<Box<[u128]>>,
 }
 
-/// A running `load`.
+/// A running `load` or `core_init`.
 pub(super) struct LoadCall {
     pub(super) state: NonNull<State>,
+    /// `core_init` runs: names and prebuilt responses are settled.
+    pub(super) in_core_init: bool,
     pub(super) error: String,
 }
 
@@ -369,9 +371,21 @@ unsafe fn loading<'a>(loader: *mut RawLoader) -> &'a mut State {
     unsafe { (*loader.cast::<LoadCall>()).state.as_mut() }
 }
 
+/// Whether it is `core_init` that runs.
+///
+/// # Safety
+/// As for [`loading`].
+unsafe fn in_core_init(loader: *mut RawLoader) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { (*loader.cast::<LoadCall>()).in_core_init }
+}
+
 unsafe extern "C" fn intern_header(loader: *mut RawLoader, name: *const u8, name_len: u32) -> i32 {
     // SAFETY: the contract of the host table.
-    let (name, state) = unsafe { (argument(name, name_len), loading(loader)) };
+    let (name, state, is_late) = unsafe { (argument(name, name_len), loading(loader), in_core_init(loader)) };
+    if is_late {
+        return raw::ERR_WRONG_HOOK;
+    }
     let known = rules::id_of(name, &state.interned);
     if known != 0 {
         return i32::from(known);
@@ -388,7 +402,10 @@ unsafe extern "C" fn intern_header(loader: *mut RawLoader, name: *const u8, name
 
 unsafe extern "C" fn prebuilt_add(loader: *mut RawLoader, status: u32, headers: *const u8, headers_len: u32, body: *const u8, body_len: u32) -> i32 {
     // SAFETY: the contract of the host table.
-    let (headers, body, state) = unsafe { (argument(headers, headers_len), argument(body, body_len), loading(loader)) };
+    let (headers, body, state, is_late) = unsafe { (argument(headers, headers_len), argument(body, body_len), loading(loader), in_core_init(loader)) };
+    if is_late {
+        return raw::ERR_WRONG_HOOK;
+    }
     let Ok(status) = check_status(status) else { return raw::ERR_BAD_ARGUMENT };
     let mut answer = Answer::of_plugin(status);
     answer.body = body.to_vec();
