@@ -314,17 +314,18 @@ fn is_token(name: &[u8]) -> bool {
 }
 
 fn is_value(value: &[u8]) -> bool {
-    !value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0))
+    let is_blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
+    !value.iter().any(|b| matches!(b, 0..=8 | 10..=31 | 127)) && !is_blank(value.first()) && !is_blank(value.last())
 }
 
 fn is_framing(name: &[u8]) -> bool {
-    const FRAMING: [&str; 8] =
-        ["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
+    const FRAMING: [&str; 9] =
+        ["connection", "content-length", "http2-settings", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
     FRAMING.iter().any(|framing| name.eq_ignore_ascii_case(framing.as_bytes()))
 }
 
 fn edit(exchange: &mut Exchange, side: u32, call: &'static str, name: &[u8], value: &[u8]) -> i32 {
-    let writes_answer = side == raw::SIDE_RESPONSE && call == "add" && exchange.did.answer.is_some();
+    let writes_answer = side == raw::SIDE_RESPONSE && exchange.did.answer.is_some();
     let bit = if side == raw::SIDE_REQUEST { raw::WANT_EDIT_REQUEST } else { raw::WANT_EDIT_RESPONSE };
     if !writes_answer && !exchange.wants(bit) {
         return raw::ERR_NOT_DECLARED;
@@ -339,7 +340,14 @@ fn edit(exchange: &mut Exchange, side: u32, call: &'static str, name: &[u8], val
         return raw::ERR_NO_SPACE;
     }
     match &mut exchange.did.answer {
-        Some(answer) if writes_answer => answer.headers.push((text(name), value.to_vec())),
+        Some(answer) if writes_answer => {
+            if call != "add" {
+                answer.headers.retain(|(known, _)| !known.as_bytes().eq_ignore_ascii_case(name));
+            }
+            if call != "del" {
+                answer.headers.push((text(name), value.to_vec()));
+            }
+        }
         _ => exchange.did.edits.push(Edit { side, call, name: text(name), value: value.to_vec() }),
     }
     raw::OK

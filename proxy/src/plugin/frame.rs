@@ -9,6 +9,9 @@
 //! Invariant during a call: nothing of the frame is borrowed. The host functions (see [`super::host`]) reach the frame
 //! through the `rw_cx` that is its first field, so a call goes through a raw pointer to the whole frame.
 
+#[cfg(test)]
+mod tests;
+
 use std::rc::Rc;
 
 use ringway_abi::raw::{self, Hook, RawChunk, RawCx};

@@ -55,7 +55,7 @@ pub enum Returned {
 pub struct Answer {
     /// The status.
     pub status: u16,
-    /// Names and values; Content-Length and Date are not in it when a plugin answered.
+    /// Names and values; Content-Length is not in it when a plugin answered, and Date only when the plugin set it.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,

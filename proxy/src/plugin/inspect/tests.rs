@@ -253,7 +253,7 @@ fn each_reason_has_its_own_text() {
         ("-DNOTE_WANTS=0", "the note and the descriptor differ in `wants`: 0x0 and 0x21"),
         ("-DNOTE_NAME=\"other\"", "the note and the descriptor differ in `name`: `other` and `probe`"),
         ("-DNOTE_VERSION=\"1\"", "the note and the descriptor differ in `version`: `1` and `1.2.3`"),
-        ("-DSIZE=184", "the descriptor `ringway_plugin_v1` makes no sense: its size is 184 bytes; that of ABI 1.0 is 192"),
+        ("-DSIZE=184", "the descriptor `ringway_plugin_v1` makes no sense: its size is 184 bytes; that of ABI 1.0 is 200"),
         ("-DMAP_COUNT=1", "the descriptor `ringway_plugin_v1` makes no sense: it defines 1 maps, which ABI 1.0 does not offer"),
         ("-DMETRIC_POINTER=0", "the descriptor `ringway_plugin_v1` makes no sense: it defines 2 metrics, but the pointer to them is null"),
         ("-DMETRIC_COUNT=300", "the descriptor `ringway_plugin_v1` makes no sense: it defines 300 metrics; at most 256 are possible"),
