@@ -268,6 +268,11 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 self.discard(lease, None);
                 Attempt::Over(if answered { Next::End(End::Abort) } else { self.fail(exchange, fault).await })
             }
+            // SPEC S-35: no response of the upstream was shown, so the post hooks have not run.
+            Both::Pump(PumpFault::Plugin(Flow::Respond)) if !answered => {
+                self.core.upstreams.discard(lease, None);
+                Attempt::Over(self.answer(exchange).await)
+            }
             Both::Reply(Err(ReplyFault::Hook(flow))) | Both::Pump(PumpFault::Plugin(flow)) => {
                 self.discard(lease, None);
                 if let Outgoing::InSlot(length) = outgoing {

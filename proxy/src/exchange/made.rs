@@ -116,6 +116,12 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         if !frame.chain().plan().has_hook(raw::HOOK_RESPONSE_CHUNK) {
             return Some(body);
         }
+        // SPEC S-81: a message without a body gets no chunk hook.
+        let is_head = frame.request().request().method_id() == METHOD_HEAD;
+        let view = frame.response()?.response();
+        if is_head || matches!(view.status(), 204 | 304) || view.content_length() == 0 {
+            return Some(body);
+        }
         let slot: Option<Slot> = frame.response().map(|r| r.slot().clone());
         let shown = match (&body, &slot) {
             (MadeBody::InSlot { at, bytes }, Some(slot)) => slot.bytes(*at..at + bytes),

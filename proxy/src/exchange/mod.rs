@@ -208,7 +208,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             size: size_of::<raw::Done>() as u32,
             status: reply.status,
             origin: reply.origin,
-            flags: if aborted { raw::DONE_ABORTED } else { 0 },
+            flags: if aborted { raw::END_ABORTED } else { 0 },
             request_body_bytes: exchange.body.received,
             response_body_bytes: reply.sent,
             duration_ns: duration_ms * 1_000_000,

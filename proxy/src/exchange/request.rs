@@ -183,6 +183,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         }
         let here = exchange.body.reader.remaining().filter(|left| *left > 0 && *left <= self.input.unread().len() as u64);
         let flow = match (&exchange.buffered, here) {
+            // SPEC S-81: a message without a body gets no chunk hook; a chunked one has a body, though it may be empty.
+            (Some(body), _) if body.is_empty() && exchange.facts.body != RequestBody::Chunked => return None,
             (Some(body), _) => frame.run_request_chunk(body, 0, true),
             (None, Some(length)) => frame.run_request_chunk(&self.input.unread()[..length as usize], 0, true),
             (None, None) => return None,

@@ -395,7 +395,9 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
         local.core.upstreams.decay();
         local.core.stats.slots.store(local.core.slab.used() as u64, Ordering::Relaxed);
         for plugin in local.plugins.borrow().iter() {
-            run_tick(&local.core.program().host, plugin, local.core.worker);
+            if let Some(fault) = run_tick(&local.core.program().host, plugin, local.core.worker) {
+                local.core.stats.faults.count(Fault::Plugin(fault));
+            }
         }
     }
 }

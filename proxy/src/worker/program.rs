@@ -100,6 +100,7 @@ pub fn build(blueprint: &Blueprint, counts: &PluginCounts, worker: u32, slab: &S
         no_chain: Rc::default(),
         upstreams: config.upstreams.iter().map(|u| u.name.clone()).collect(),
         plugin_response_bytes: config.limits.plugin_response_bytes,
+        plugin_alloc_bytes: config.limits.plugin_alloc_bytes,
         replacement_bytes: config.limits.body_buffer_bytes,
     });
     let hash_keys = config.upstreams.iter().map(|u| match &u.balance {
