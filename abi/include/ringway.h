@@ -529,7 +529,7 @@ typedef struct rw_plugin {
   uint32_t map_count;
 
   /* Once per process, [main]. `config` is the plugin's [plugin.config] as JSON ("{}" when absent), [hook]. Store what
-   * the cores share in *state [process]. Returns RW_OK, or anything else after load_error. */
+   * the cores share in *state [process]. Returns RW_OK, or anything else after load_error. NULL allowed. */
   rw_status (*load)(const rw_host *host, rw_loader *loader, const uint8_t *config, uint32_t config_len, void **state);
   /* Once per process, [main], after every core_fini. Not called when load failed. NULL allowed. */
   void (*unload)(void *state);

@@ -2,7 +2,6 @@
 
 use std::ffi::{CStr, c_char};
 use std::marker::PhantomData;
-use std::ops::BitOr;
 
 use ringway_abi::raw;
 
@@ -135,14 +134,6 @@ impl Wants {
     pub const UPSTREAM: Wants = Wants(raw::WANT_UPSTREAM);
     /// See how long the upstream took.
     pub const TIME: Wants = Wants(raw::WANT_TIME);
-}
-
-impl BitOr for Wants {
-    type Output = Wants;
-
-    fn bitor(self, other: Wants) -> Wants {
-        Wants(self.0 | other.0)
-    }
 }
 
 /// A counter of this plugin; [`export_plugin!`](crate::export_plugin!) defines it. Give it to

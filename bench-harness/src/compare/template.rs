@@ -102,11 +102,11 @@ fn value_of(name: &str, values: &Values) -> Option<String> {
             "proxy_buffer_size 16k; proxy_buffers 8 256k; proxy_busy_buffers_size 512k;".to_owned()
         }
         "buffers" => String::new(),
-        "splice" if peer == "haproxy-splice" => "option splice-auto".to_owned(),
-        "splice" => String::new(),
-        "comment" if peer == "haproxy-splice" => {
-            ", and with splice(2) where HAProxy sees fit".to_owned()
+        "splice" if peer == "haproxy-splice" => {
+            "option splice-request\n    option splice-response".to_owned()
         }
+        "splice" => String::new(),
+        "comment" if peer == "haproxy-splice" => "; bodies go through splice(2)".to_owned(),
         "comment" => String::new(),
         "filters" if peer == "envoy-lua" => LUA_FILTER.to_owned(),
         "filters" => String::new(),

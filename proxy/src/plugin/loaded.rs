@@ -135,12 +135,13 @@ impl PluginVersion {
         let metrics = read_metrics(plugin)?;
         let mut loader = Loader { plugin: name, names, prebuilt: Vec::new(), error: Vec::new() };
         let mut state = ptr::null_mut();
-        let load = plugin.load.ok_or(LoadFault::Descriptor("it has no load function"))?;
-        let loader_pointer = ptr::from_mut(&mut loader).cast::<RawLoader>();
-        // SAFETY: the contract of `load` in ringway.h: all pointers are valid for the call, on this one thread.
-        let status = unsafe { load(&raw const HOST, loader_pointer, config.as_ptr(), config.len() as u32, &mut state) };
-        if status != raw::OK {
-            return Err(LoadFault::Load(String::from_utf8_lossy(&loader.error).into_owned()));
+        if let Some(load) = plugin.load {
+            let loader_pointer = ptr::from_mut(&mut loader).cast::<RawLoader>();
+            // SAFETY: the contract of `load` in ringway.h: all pointers are valid for the call, on this one thread.
+            let status = unsafe { load(&raw const HOST, loader_pointer, config.as_ptr(), config.len() as u32, &mut state) };
+            if status != raw::OK {
+                return Err(LoadFault::Load(String::from_utf8_lossy(&loader.error).into_owned()));
+            }
         }
         let prebuilt = loader.prebuilt;
         Ok(PluginVersion { name: name.to_owned(), facts, plugin, state, metrics, prebuilt, _library: library })

@@ -132,7 +132,8 @@ impl<'a, P: Export> Exchange<'a, P> {
 
     /// Ends the exchange: runs `on_done`.
     pub fn on_done(mut self, is_aborted: bool) {
-        self.finish(is_aborted);
+        let (status, origin) = self.response.as_ref().map_or((0, ORIGIN_GATEWAY), |response| (response.status, response.origin));
+        self.finish(status, origin, is_aborted);
     }
 
     /// The first header of this name in the request as it stands now.
@@ -158,7 +159,7 @@ impl<'a, P: Export> Exchange<'a, P> {
             }
             Err(answer) => answer,
         };
-        self.finish(answer.status == 0);
+        self.finish(answer.status, answer.origin, answer.status == 0);
         answer
     }
 
@@ -209,12 +210,12 @@ impl<'a, P: Export> Exchange<'a, P> {
         }
     }
 
-    fn finish(&mut self, is_aborted: bool) {
+    fn finish(&mut self, status: u16, origin: u8, is_aborted: bool) {
         let Some(hook) = P::DESCRIPTOR.raw().on_done else { return };
         let done = raw::Done {
             size: size_of::<raw::Done>() as u32,
-            status: self.response.as_ref().map_or(0, |response| response.status),
-            origin: self.response.as_ref().map_or(ORIGIN_GATEWAY, |response| response.origin),
+            status,
+            origin,
             flags: if is_aborted { raw::DONE_ABORTED } else { 0 },
             request_body_bytes: self.request_body.len() as u64,
             response_body_bytes: self.response_body.len() as u64,

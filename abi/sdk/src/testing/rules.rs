@@ -18,21 +18,22 @@ const FORBIDDEN: [HeaderId; 8] = [
     HeaderId::UPGRADE,
 ];
 
-/// A name that may be edited.
+/// A header that may be edited: name and value are well-formed, and it is not the gateway's.
+pub(super) fn check_header(name: &[u8], value: &[u8]) -> Result<(), HostError> {
+    check_name(name)?;
+    check_value(value)?;
+    if FORBIDDEN.contains(&HeaderId::of(name)) { Err(HostError::Forbidden) } else { Ok(()) }
+}
+
+/// A name is a token.
 pub(super) fn check_name(name: &[u8]) -> Result<(), HostError> {
     // RFC 9110 §5.6.2: token.
     let is_token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
-    if name.is_empty() || !name.iter().all(is_token) {
-        return Err(HostError::BadBytes);
-    }
-    if FORBIDDEN.contains(&HeaderId::of(name)) {
-        return Err(HostError::Forbidden);
-    }
-    Ok(())
+    if name.is_empty() || !name.iter().all(is_token) { Err(HostError::BadBytes) } else { Ok(()) }
 }
 
 /// A value without CR, LF and NUL.
-pub(super) fn check_value(value: &[u8]) -> Result<(), HostError> {
+fn check_value(value: &[u8]) -> Result<(), HostError> {
     if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) { Err(HostError::BadBytes) } else { Ok(()) }
 }
 
@@ -82,7 +83,8 @@ pub(super) fn index(headers: &mut Headers, interned: &[Vec<u8>]) -> (u64, [u8; 6
         }
         header.name.id = id_of(&header.name.name, interned);
         let id = usize::from(header.name.id);
-        if id != 0 && known[id] == 0 && at < 255 {
+        // One byte holds index + 1, and the table is for the first 254 entries.
+        if id != 0 && known[id] == 0 && at < 254 {
             known[id] = at as u8 + 1;
             mask |= 1 << id;
         }
@@ -117,11 +119,12 @@ mod tests {
 
     #[test]
     fn what_http_forbids_is_refused() {
-        assert_eq!(check_name(b"bad name"), Err(HostError::BadBytes));
-        assert_eq!(check_name(b""), Err(HostError::BadBytes));
-        assert_eq!(check_name(b"Transfer-Encoding"), Err(HostError::Forbidden));
-        assert_eq!(check_name(b"host"), Ok(()));
-        assert_eq!(check_value(b"a\r\nb: c"), Err(HostError::BadBytes));
+        assert_eq!(check_header(b"bad name", b""), Err(HostError::BadBytes));
+        assert_eq!(check_header(b"", b""), Err(HostError::BadBytes));
+        assert_eq!(check_header(b"Transfer-Encoding", b""), Err(HostError::Forbidden));
+        assert_eq!(check_header(b"Transfer-Encoding", b"\n"), Err(HostError::BadBytes), "bytes come before names");
+        assert_eq!(check_header(b"host", b"a"), Ok(()));
+        assert_eq!(check_header(b"x", b"a\r\nb: c"), Err(HostError::BadBytes));
         assert_eq!(check_target(b"/a b"), Err(HostError::BadBytes));
         assert_eq!(check_target(b"http://a/"), Err(HostError::BadBytes));
         assert_eq!(check_target(b"/a?b=/c"), Ok(()));

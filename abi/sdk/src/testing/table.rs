@@ -64,29 +64,27 @@ impl Call {
         if self.raw.hook & hooks == 0 { Err(HostError::WrongHook) } else { Ok(()) }
     }
 
-    /// The headers that an edit of this side changes, after the checks.
-    fn headers(&mut self, side: u32) -> Result<&mut Headers, HostError> {
+    /// What an edit of this side changes: the count of edits and the headers.
+    fn headers(&mut self, side: u32) -> Result<(&mut u32, &mut Headers), HostError> {
         match side {
             raw::SIDE_REQUEST => {
                 self.need(raw::WANT_EDIT_REQUEST, raw::HOOK_REQUEST | raw::HOOK_REQUEST_BODY)?;
                 let request = self.request.as_mut().ok_or(HostError::WrongHook)?;
-                request.edits += 1;
-                Ok(&mut request.headers)
+                Ok((&mut request.edits, &mut request.headers))
             }
             raw::SIDE_RESPONSE => {
                 self.need(raw::WANT_EDIT_RESPONSE, raw::HOOK_RESPONSE)?;
                 let response = self.response.as_mut().ok_or(HostError::WrongHook)?;
-                response.edits += 1;
-                Ok(&mut response.headers)
+                Ok((&mut response.edits, &mut response.headers))
             }
             _ => Err(HostError::BadArgument),
         }
     }
 
     fn edit(&mut self, side: u32, name: &[u8], value: &[u8], apply: impl FnOnce(&mut Headers) -> u32) -> Result<u32, HostError> {
-        let headers = self.headers(side)?;
-        rules::check_name(name)?;
-        rules::check_value(value)?;
+        let (edits, headers) = self.headers(side)?;
+        rules::check_header(name, value)?;
+        *edits += 1;
         Ok(apply(headers))
     }
 }
@@ -167,8 +165,7 @@ unsafe extern "C" fn header_add(cx: *mut RawCx, side: u32, name: *const u8, name
     let (name, value) = unsafe { (argument(name, name_len), argument(value, value_len)) };
     let run = |call: &mut Call| {
         if side == raw::SIDE_RESPONSE && call.answer.is_some() {
-            rules::check_name(name)?;
-            rules::check_value(value)?;
+            rules::check_header(name, value)?;
             if name.eq_ignore_ascii_case(b"date") {
                 return Err(HostError::Forbidden);
             }
@@ -400,7 +397,7 @@ unsafe extern "C" fn prebuilt_add(loader: *mut RawLoader, status: u32, headers: 
             return raw::ERR_BAD_BYTES;
         };
         let value = value[1..].trim_ascii();
-        if let Err(error) = rules::check_name(name).and_then(|()| rules::check_value(value)) {
+        if let Err(error) = rules::check_header(name, value) {
             return error.status();
         }
         answer.push_header(name, value);

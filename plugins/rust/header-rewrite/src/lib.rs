@@ -8,8 +8,8 @@
 //! }
 //! ```
 //!
-//! Order: removals, then sets, then adds. The value of `add` may be a list. The prefix rewrite keeps the query; a path
-//! that the prefix does not match stays as it is.
+//! Order: removals, then sets, then adds. The value of `add` may be a list. The prefix is compared byte for byte, so end
+//! `from` with '/' unless `/apix` is meant to match `/api`; the query is kept, and other paths stay as they are.
 
 mod config;
 

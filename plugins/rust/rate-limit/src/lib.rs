@@ -102,8 +102,11 @@ impl Plugin for RateLimit {
     }
 
     fn on_request(&mut self, cx: &mut Cx<'_, Self>, request: &RequestView) -> Outcome {
+        let keys = self.buckets.len();
         let taken = self.buckets.take(self.rules.key(request), cx.now_unix_ns());
-        cx.set(KEYS, self.buckets.len() as u64);
+        if self.buckets.len() != keys {
+            cx.set(KEYS, self.buckets.len() as u64);
+        }
         let Err(wait_ns) = taken else {
             return Ok(Verdict::Continue);
         };

@@ -199,6 +199,17 @@ fn what_a_later_plugin_makes_of_the_request_is_not_a_key() {
 }
 
 #[test]
+fn headers_too_many_to_be_known_by_id_bypass_the_cache() {
+    let mut many = vec![("x-pad", "1"); 254];
+    many.push(("authorization", "Bearer x"));
+    let fresh: Headers<'_> = &[("cache-control", "max-age=10")];
+    assert!(!is_cached(&many, fresh, &[]));
+    many[0] = ("cache-control", "max-age=10");
+    many[254] = ("set-cookie", "a=b");
+    assert!(!is_cached(&[], &many, &[]));
+}
+
+#[test]
 fn set_cookie_can_be_stripped_and_the_default_lifetime_set() {
     let mut host = loaded(r#"{"strip_set_cookie": true, "default_seconds": 5, "cache_status": false}"#);
     let upstream = || response(200, &[("set-cookie", "a=b"), ("x-a", "1")], b"body");
