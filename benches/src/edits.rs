@@ -52,11 +52,8 @@ pub fn replace_target(message: &mut Message, _: &NameTable) {
 /// Never: the edits are well-formed and fit.
 pub fn three(message: &mut Message, names: &NameTable) {
     let mut staged = Staged::new();
-    let edits: [(HeaderEdit, &[u8], &[u8]); 3] = [
-        (HeaderEdit::Set, b"user-agent", b"ringway-bench/1.0"),
-        (HeaderEdit::Add, b"x-tenant", b"4711"),
-        (HeaderEdit::Remove, b"cache-control", b""),
-    ];
+    let edits: [(HeaderEdit, &[u8], &[u8]); 3] =
+        [(HeaderEdit::Set, b"user-agent", b"ringway-bench/1.0"), (HeaderEdit::Add, b"x-tenant", b"4711"), (HeaderEdit::Remove, b"cache-control", b"")];
     for (edit, name, value) in edits {
         message.stage(&mut staged, names, edit, name, value).expect("a well-formed edit that fits");
     }

@@ -82,7 +82,8 @@ impl Exchange {
             }
             other => panic!("{other:?}"),
         };
-        let done = raw::Done { size: size_of::<raw::Done>() as u32, status: 200, origin: 0, flags: 0, request_body_bytes: 0, response_body_bytes: 0, duration_ns: 1 };
+        let done =
+            raw::Done { size: size_of::<raw::Done>() as u32, status: 200, origin: 0, flags: 0, request_body_bytes: 0, response_body_bytes: 0, duration_ns: 1 };
         self.frame.run_done(&done);
         self.frame.end();
         bytes

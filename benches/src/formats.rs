@@ -63,7 +63,8 @@ pub struct Buffers {
 pub type Form = fn(&mut Buffers, &RequestView) -> bool;
 
 /// The forms by name.
-pub const FORMS: [(&str, Form); 5] = [("json", json), ("protobuf", protobuf), ("bincode", bincode), ("postcard", postcard), ("rkyv-serialized", rkyv_serialized)];
+pub const FORMS: [(&str, Form); 5] =
+    [("json", json), ("protobuf", protobuf), ("bincode", bincode), ("postcard", postcard), ("rkyv-serialized", rkyv_serialized)];
 
 /// JSON text, by serde_json.
 pub fn json(buffers: &mut Buffers, view: &RequestView) -> bool {

@@ -61,10 +61,9 @@ fn ringway_counted(run: &mut dyn FnMut()) {
     black_box(run);
 }
 
-#[inline(never)]
+/// Not like [`ringway_counted`], or the compiler would make one function of the two.
 fn uncounted(run: &mut dyn FnMut()) {
     run();
-    black_box(run);
 }
 
 /// The result is made although nobody looks at it.
@@ -155,6 +154,10 @@ fn count() -> Result<Vec<(String, i64)>, String> {
         return Err(format!("valgrind failed ({}):\n{}", output.status, String::from_utf8_lossy(&output.stderr)));
     }
     let mut counts = Vec::new();
+    let parts = names.len();
+    if folder.join(format!("part.{}", parts + 1)).exists() {
+        return Err(format!("callgrind wrote more than {parts} files: a scenario calls the counted function more than once"));
+    }
     for (index, name) in names.into_iter().enumerate() {
         let part = folder.join(format!("part.{}", index + 1));
         counts.push((name, read_part(&part)?));
@@ -188,7 +191,9 @@ fn print_counts(counts: &[(String, i64)]) {
 }
 
 fn baseline_text(counts: &[(String, i64)], machine: &str) -> String {
-    let mut text = String::from("# Instructions per scenario, warm, by callgrind. See benches/README.md.\n# To accept new counts: cargo run --release -p ringway-benches --bin count -- --accept\n");
+    let mut text = String::from(
+        "# Instructions per scenario, warm, by callgrind. See benches/README.md.\n# To accept new counts: cargo run --release -p ringway-benches --bin count -- --accept\n",
+    );
     let _ = writeln!(text, "# with: {machine}"); // writing to a String cannot fail
     for (name, count) in counts {
         let _ = writeln!(text, "{name:<44} {count:>8}");
@@ -221,7 +226,16 @@ fn compare(counts: &[(String, i64)], baseline: &str, machine: &str, tolerance: f
                 let under = percent < -tolerance && before - count > SLACK;
                 grown += usize::from(over);
                 shrunk += usize::from(under);
-                format!("{percent:+6.1} %{}", if over { "  MORE" } else if under { "  less" } else { "" })
+                format!(
+                    "{percent:+6.1} %{}",
+                    if over {
+                        "  MORE"
+                    } else if under {
+                        "  less"
+                    } else {
+                        ""
+                    }
+                )
             }
         };
         println!("{name:<44} {count:>8}  {verdict}");

@@ -1,11 +1,9 @@
 //! Heads to views, with httparse beside them; what `rkyv::access` over the slot adds; chunked bodies.
 
-mod common;
-
 use std::hint::black_box;
 use std::mem::MaybeUninit;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput};
 use ringway::http1::chunked::{ChunkLimits, ChunkStep, ChunkedDecoder};
 use ringway::http1::names::NameTable;
 use ringway_abi::RequestView;
@@ -13,7 +11,7 @@ use ringway_benches::inputs::{CHUNK_BYTES, REQUESTS, RESPONSES, chunked_64k};
 use ringway_benches::slots::{Received, slab};
 use rkyv::rancor::Error;
 
-fn requests(c: &mut Criterion) {
+pub fn requests(c: &mut Criterion) {
     let (slab, names) = (slab(), NameTable::new());
     let mut group = c.benchmark_group("request head");
     for input in REQUESTS {
@@ -46,7 +44,7 @@ fn requests(c: &mut Criterion) {
     }
 }
 
-fn responses(c: &mut Criterion) {
+pub fn responses(c: &mut Criterion) {
     let (slab, names) = (slab(), NameTable::new());
     let mut group = c.benchmark_group("response head");
     for input in RESPONSES {
@@ -65,7 +63,7 @@ fn responses(c: &mut Criterion) {
     }
 }
 
-fn chunked(c: &mut Criterion) {
+pub fn chunked(c: &mut Criterion) {
     let mut group = c.benchmark_group("chunked 64 KiB");
     for chunk_bytes in CHUNK_BYTES {
         let body = chunked_64k(chunk_bytes);
@@ -82,6 +80,3 @@ fn chunked(c: &mut Criterion) {
         });
     }
 }
-
-criterion_group! { name = benches; config = common::short(); targets = requests, responses, chunked }
-criterion_main!(benches);

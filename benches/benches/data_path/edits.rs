@@ -1,16 +1,14 @@
 //! Edits of a request: what the first one copies, and each kind of edit behind it.
 
-mod common;
-
 use std::hint::black_box;
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion};
 use ringway::http1::names::NameTable;
 use ringway_benches::edits::{EDITS, three};
 use ringway_benches::inputs::{BROWSER_20, GET_8};
 use ringway_benches::slots::{Received, slab};
 
-fn edits(c: &mut Criterion) {
+pub fn edits(c: &mut Criterion) {
     let (slab, names) = (slab(), NameTable::new());
     for input in [GET_8, BROWSER_20] {
         let mut received = Received::new(&slab, input);
@@ -35,6 +33,3 @@ fn edits(c: &mut Criterion) {
         });
     }
 }
-
-criterion_group! { name = benches; config = common::short(); targets = edits }
-criterion_main!(benches);

@@ -1,16 +1,14 @@
 //! The contrast that justifies the view: the same hook fed by serialized copies of the request.
 
-mod common;
-
 use std::hint::black_box;
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion};
 use ringway_benches::chains::Worker;
 use ringway_benches::formats::{Buffers, FORMS};
 use ringway_benches::inputs::{BROWSER_20, GET_8};
 use ringway_benches::slots::Received;
 
-fn formats(c: &mut Criterion) {
+pub fn formats(c: &mut Criterion) {
     let worker = Worker::new(&["bench-lookup-c"]);
     let mut buffers = Buffers::default();
     let mut group = c.benchmark_group("one plugin hop");
@@ -27,6 +25,3 @@ fn formats(c: &mut Criterion) {
         }
     }
 }
-
-criterion_group! { name = benches; config = common::short(); targets = formats }
-criterion_main!(benches);

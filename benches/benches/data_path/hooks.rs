@@ -1,16 +1,14 @@
 //! Hooks of loaded `.so` files: the call alone, the gateway's frame around it, chains.
 
-mod common;
-
 use std::hint::black_box;
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion};
 use ringway_benches::chains::{BareHook, LINK_COUNTS, LOOKUPS, Worker};
 use ringway_benches::exchange::Exchange;
 use ringway_benches::inputs::{BROWSER_20, GET_8, RESPONSE_SMALL};
 use ringway_benches::slots::Received;
 
-fn calls(c: &mut Criterion) {
+pub fn calls(c: &mut Criterion) {
     let worker = Worker::new(&LOOKUPS.map(|(_, plugin)| plugin));
     let mut received = Received::new(&worker.slab, GET_8);
     received.parse_request(&worker.names);
@@ -28,7 +26,7 @@ fn calls(c: &mut Criterion) {
     }
 }
 
-fn post_hooks(c: &mut Criterion) {
+pub fn post_hooks(c: &mut Criterion) {
     let worker = Worker::new(&["bench-set-response", "bench-chunk"]);
     let mut request = Received::new(&worker.slab, GET_8);
     request.parse_request(&worker.names);
@@ -55,7 +53,7 @@ fn post_hooks(c: &mut Criterion) {
     group.bench_function("a chunk", |b| b.iter(|| frame.run_response_chunk(black_box(&bytes), 0, false)));
 }
 
-fn exchanges(c: &mut Criterion) {
+pub fn exchanges(c: &mut Criterion) {
     let mut group = c.benchmark_group("exchange without input and output");
     let lookups = LOOKUPS.map(|(_, plugin)| plugin);
     for input in [GET_8, BROWSER_20] {
@@ -71,6 +69,3 @@ fn exchanges(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("short circuit, 1 KiB", input.name), |b| b.iter(|| exchange.run()));
     }
 }
-
-criterion_group! { name = benches; config = common::short(); targets = calls, post_hooks, exchanges }
-criterion_main!(benches);

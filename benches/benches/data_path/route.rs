@@ -1,16 +1,14 @@
 //! Which route a request takes: the first, or the one behind all others.
 
-mod common;
-
 use std::hint::black_box;
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion};
 use ringway::http1::names::NameTable;
 use ringway::route::RouteTable;
 use ringway_benches::inputs::{GET_8, ROUTE_COUNTS};
 use ringway_benches::slots::{Received, config, slab};
 
-fn route(c: &mut Criterion) {
+pub fn route(c: &mut Criterion) {
     let (slab, names) = (slab(), NameTable::new());
     let mut received = Received::new(&slab, GET_8);
     received.parse_request(&names);
@@ -21,6 +19,3 @@ fn route(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("the last of", count), |b| b.iter(|| table.find(black_box(message.request()), 0)));
     }
 }
-
-criterion_group! { name = benches; config = common::short(); targets = route }
-criterion_main!(benches);

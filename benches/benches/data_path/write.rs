@@ -1,10 +1,8 @@
 //! Outgoing heads: as received, after three edits, and of a response that a plugin made.
 
-mod common;
-
 use std::hint::black_box;
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion};
 use ringway::plugin::frame::MadeBody;
 use ringway_benches::chains::Worker;
 use ringway_benches::edits::three;
@@ -12,7 +10,7 @@ use ringway_benches::exchange::{lay_out_made, write_request, write_response};
 use ringway_benches::inputs::{BROWSER_20, GET_8, RESPONSES};
 use ringway_benches::slots::Received;
 
-fn heads(c: &mut Criterion) {
+pub fn heads(c: &mut Criterion) {
     let worker = Worker::new(&[]);
     let mut group = c.benchmark_group("outgoing head");
     for input in [GET_8, BROWSER_20] {
@@ -33,7 +31,7 @@ fn heads(c: &mut Criterion) {
     }
 }
 
-fn made(c: &mut Criterion) {
+pub fn made(c: &mut Criterion) {
     let worker = Worker::new(&["bench-respond"]);
     let mut received = Received::new(&worker.slab, GET_8);
     received.parse_request(&worker.names);
@@ -55,6 +53,3 @@ fn made(c: &mut Criterion) {
     let Some(MadeBody::InSlot { at, .. }) = frame.take_made_body() else { panic!("bench-respond answers from the slot") };
     group.bench_function("head before the body", |b| b.iter(|| lay_out_made(black_box(frame.response().expect("it was made")), at)));
 }
-
-criterion_group! { name = benches; config = common::short(); targets = heads, made }
-criterion_main!(benches);
