@@ -12,7 +12,7 @@ const CASES: &[(u32, &str, &str, u16)] = &[
     (3, "two empty lines first", "\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n", 400),
     (4, "space before the first field", "GET / HTTP/1.1\r\n host: a\r\n\r\n", 400),
     (5, "TLS hello", "\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}\u{0}\u{1}\u{fc}\u{3}\u{3}\r\n\r\n", 400),
-    (5, "HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+    (5, "HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
     (6, "no version", "GET /\r\n\r\n", 400),
     (6, "HTTP/2.0", "GET / HTTP/2.0\r\nhost: a\r\n\r\n", 505),
     (6, "HTTP/01.1", "GET / HTTP/01.1\r\nhost: a\r\n\r\n", 400),
