@@ -170,8 +170,6 @@ fn an_upstream_that_never_reads_gives_504() {
         std::mem::forget(stream);
     });
     let gateway = Gateway::start(&config().to(&[origin.address()]).with("[timeouts]\nwrite_stall = \"500ms\""));
-    let mut client = Client::connect(gateway.address());
-    client.send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 100000000\r\n\r\n");
     let mut sender = std::net::TcpStream::connect(gateway.address()).unwrap();
     sender.write_all(b"POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 100000000\r\n\r\n").unwrap();
     sender.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -308,10 +306,13 @@ fn sigterm_lets_a_slow_exchange_finish() {
     let mut slow = Client::connect(gateway.address());
     let mut idle = Client::connect(gateway.address());
     assert_eq!(idle.get("/bytes/1").status, 200);
-    slow.send("GET /slow/800 HTTP/1.1\r\nhost: test\r\n\r\n");
-    eventually("the upstream has both connections", || origin.connections() == 2);
+    slow.send("GET /slow/1500 HTTP/1.1\r\nhost: test\r\n\r\n");
+    eventually("the upstream has both requests", || origin.begun() == 2);
     gateway.signal(libc::SIGTERM);
     idle.expect_end();
+    // The idle connection ends and the listeners close at the same tick or the next.
+    eventually("new connections are refused while the exchange goes on", || Client::try_connect(gateway.address()).is_err());
+    assert!(!slow.hears_within(Duration::from_millis(1)), "the exchange is still going on");
     let response = slow.response();
     assert_eq!((response.status, response.text().as_str()), (200, "slow"));
     assert!(gateway.ended().is_none_or(|status| status.success()));

@@ -70,6 +70,7 @@ struct Shared {
     connections: AtomicUsize,
     open: AtomicUsize,
     bytes: AtomicUsize,
+    begun: AtomicUsize,
     requests: Mutex<Vec<Received>>,
     count: AtomicUsize,
     streams: Mutex<Vec<TcpStream>>,
@@ -102,6 +103,7 @@ impl Origin {
             connections: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            begun: AtomicUsize::new(0),
             requests: Mutex::default(),
             count: AtomicUsize::new(0),
             streams: Mutex::default(),
@@ -141,6 +143,7 @@ impl Origin {
     fn answer(&self, mut stream: TcpStream, connection: usize, answer: &(dyn Fn(&Received) -> Vec<u8> + Send + Sync)) {
         let mut buffer = Vec::new();
         while let Some(request) = self.read_request(&mut stream, &mut buffer, connection) {
+            self.shared.begun.fetch_add(1, Ordering::SeqCst);
             let reply = answer(&request);
             self.shared.count.fetch_add(1, Ordering::SeqCst);
             if !self.shared.forget.load(Ordering::Relaxed) {
@@ -226,6 +229,11 @@ impl Origin {
     /// Number of complete requests so far.
     pub fn count(&self) -> usize {
         self.shared.count.load(Ordering::SeqCst)
+    }
+
+    /// Complete requests so far, those included whose answer is not made yet.
+    pub fn begun(&self) -> usize {
+        self.shared.begun.load(Ordering::SeqCst)
     }
 
     /// From here on requests are only counted.
