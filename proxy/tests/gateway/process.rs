@@ -41,6 +41,22 @@ impl Gateway {
         Launch::default().start(config)
     }
 
+    /// Runs a command line that serves at one address, and waits until it listens.
+    pub fn command(arguments: &[&str]) -> Gateway {
+        let (child, log) = Launch::default().run(ringway(arguments));
+        Gateway { child, log, addresses: Vec::new(), folder: tempfile::tempdir().unwrap() }.listening(1, &arguments.join(" "))
+    }
+
+    fn listening(mut self, listeners: usize, what: &str) -> Gateway {
+        let Some(lines) = self.log.wait_for("\"listening\"", listeners) else {
+            let status = self.ended();
+            panic!("the gateway does not listen (ended: {status:?}):\n{}\n{what}", self.log().join("\n"));
+        };
+        let address = |line: &String| serde_json::from_str::<Value>(line).unwrap()["address"].as_str().unwrap().to_owned();
+        self.addresses = lines.iter().map(address).collect();
+        self
+    }
+
     /// Where it listens: `127.0.0.1:PORT`, or `unix:/PATH`.
     pub fn address(&self) -> &str {
         &self.addresses[0]
@@ -125,16 +141,7 @@ impl Launch {
     pub fn start(self, config: &Config) -> Gateway {
         let listeners = config.text().matches("[[listener]]").count();
         let (child, log, folder) = self.spawn(config);
-        let mut gateway = Gateway { child, log, addresses: Vec::new(), folder };
-        let Some(lines) = gateway.log.wait_for("\"listening\"", listeners) else {
-            let status = gateway.ended();
-            panic!("the gateway does not listen (ended: {status:?}):\n{}\n{}", gateway.log().join("\n"), config.text());
-        };
-        gateway.addresses = lines
-            .iter()
-            .map(|line| serde_json::from_str::<Value>(line).unwrap()["address"].as_str().unwrap().to_owned())
-            .collect();
-        gateway
+        Gateway { child, log, addresses: Vec::new(), folder }.listening(listeners, &config.text())
     }
 
     /// Starts it, expecting that it refuses. Its exit code and everything it said.
@@ -150,7 +157,11 @@ impl Launch {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("gateway.toml");
         fs::write(&file, config.text()).unwrap();
-        let mut command = ringway(&start_arguments(file.to_str().unwrap()));
+        let (child, log) = self.run(ringway(&["run", "-c", file.to_str().unwrap()]));
+        (child, log, folder)
+    }
+
+    fn run(self, mut command: Command) -> (Child, Arc<Log>) {
         if self.files_max > 0 {
             // The gateway raises its soft bound to the hard one, so both are set.
             let mut shell = Command::new("sh");
@@ -169,7 +180,7 @@ impl Launch {
             to.lines.lock().unwrap().1 = true;
             to.more.notify_all();
         });
-        (child, log, folder)
+        (child, log)
     }
 }
 
@@ -219,14 +230,4 @@ pub fn signal(pid: u32, number: i32) {
     // SAFETY: a system call without memory; the pid is that of a child that has not been waited for.
     let sent = unsafe { libc::kill(pid as libc::pid_t, number) };
     assert_eq!(sent, 0, "signal {number} to {pid}");
-}
-
-/// `run -c FILE`.
-fn start_arguments(file: &str) -> Vec<&str> {
-    // Until the command line lands, the file is the only argument.
-    static HAS_COMMANDS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    match HAS_COMMANDS.get_or_init(|| ringway(&["--version"]).output().is_ok_and(|output| output.status.success())) {
-        true => vec!["run", "-c", file],
-        false => vec![file],
-    }
 }

