@@ -6,7 +6,7 @@
 //! written `"off"`. A field that ends in `_bytes` counts bytes, every other one counts the things in its name.
 //!
 //! Invariants, checked by [`Limits::conflicts`]: `line_bytes <= head_bytes`, `target_bytes < head_bytes`,
-//! `header_fields <= 254`, `slots * slot_bytes_min() <= SLAB_BYTES_MAX`, and those of the buffers.
+//! `header_fields <= 254`, `slots * SLOTS_PER_EXCHANGE * slot_bytes_min() <= SLAB_BYTES_MAX`, and those of the buffers.
 #![forbid(unsafe_code)]
 
 use schemars::JsonSchema;
@@ -57,7 +57,9 @@ pub const RELAY_BUFFERS: usize = 64;
 /// Reading a short rest keeps the connection; above this, closing it is cheaper.
 pub const DRAIN_BYTES: usize = 256 * KIB;
 
-/// Exchanges in flight per worker; at about 24 KiB each, 96 MiB of address space that is touched only when used.
+/// Slots that one exchange may hold at the same time: its request and its response.
+pub const SLOTS_PER_EXCHANGE: usize = 2;
+/// Exchanges in flight per worker; with two messages of about 50 KiB each, 400 MiB of address space that is touched only when used.
 pub const SLOTS: usize = 4096;
 /// Half of a usual limit of 65,536 file descriptors: each may need one more towards the upstream.
 pub const CONNECTIONS: usize = 32_768;
@@ -254,14 +256,14 @@ impl Limits {
                 format!("`connections_per_address` is {}, more than `connections` ({})", self.connections_per_address, self.connections),
             ));
         }
-        if self.slots.saturating_mul(self.slot_bytes_min()) > SLAB_BYTES_MAX {
-            let slots_max = SLAB_BYTES_MAX / self.slot_bytes_min();
+        let exchange_bytes_min = SLOTS_PER_EXCHANGE * self.slot_bytes_min();
+        if self.slots.saturating_mul(exchange_bytes_min) > SLAB_BYTES_MAX {
+            let slots_max = SLAB_BYTES_MAX / exchange_bytes_min;
             found.push((
                 "slots",
                 format!(
-                    "{} slots of at least {} bytes need more than the 2 GiB of a worker's slab; {slots_max} fit",
-                    self.slots,
-                    self.slot_bytes_min()
+                    "{} exchanges of at least {} bytes need more than the 2 GiB of a worker's slab; {slots_max} fit",
+                    self.slots, exchange_bytes_min
                 ),
             ));
         }
@@ -560,7 +562,7 @@ mod tests {
                 "`line_bytes` is 8KiB, more than `head_bytes` (4KiB)",
                 "`target_bytes` is 8KiB, more than `head_bytes` (4KiB)",
                 "`connections_per_address` is 16384, more than `connections` (10)",
-                "65536 slots of at least 1056256 bytes need more than the 2 GiB of a worker's slab; 2033 fit",
+                "65536 exchanges of at least 2112512 bytes need more than the 2 GiB of a worker's slab; 1016 fit",
             ]
         );
     }

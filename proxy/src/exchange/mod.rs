@@ -178,6 +178,11 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             if self.core.draining.get() && self.input.filled == 0 && self.input.pending.is_empty() {
                 return End::Linger;
             }
+            if self.core.is_crowded() && self.input.filled == 0 && self.input.pending.is_empty() {
+                // Others wait for the memory that this connection would be idle in.
+                self.watch.arm(Lane::DownRead, self.core.program().timeouts.keep_alive_idle);
+                return End::Park;
+            }
         }
     }
 
@@ -225,7 +230,6 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             self.log_exchange(exchange, &frame, duration_ms);
         }
         frame.end();
-        self.core.wake_for_slots();
     }
 
     fn log_exchange(&self, exchange: &Exchange, frame: &Frame, duration_ms: u64) {
