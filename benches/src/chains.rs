@@ -71,6 +71,7 @@ impl Worker {
             upstreams: vec!["u".into()],
             plugin_response_bytes: limits.plugin_response_bytes,
             replacement_bytes: limits.body_buffer_bytes,
+            plugin_alloc_bytes: limits.plugin_alloc_bytes,
         });
         let cores = cores.collect();
         Worker { names, slab, shared, cores }
@@ -129,7 +130,7 @@ impl BareHook {
         let mut core = state;
         if let Some(init) = plugin.core_init {
             // SAFETY: the contract of `core_init`: after `load`, on the thread of the hooks.
-            let status = unsafe { init(state, 0, &mut core) };
+            let status = unsafe { init(&raw const HOST, std::ptr::dangling_mut(), state, 0, &mut core) };
             assert_eq!(status, raw::OK);
         }
         let cx = RawCx {
