@@ -26,10 +26,10 @@ fn pre_hooks_run_in_order_and_post_hooks_in_reverse() {
     let gateway = Gateway::start(&config().upstream("app", &[origin.address()], "").with(&text));
     let mut client = Client::connect(gateway.address());
     let whole = client.get("/");
-    assert_eq!(origin.last().header("x-order"), Some("ABC"), "{:?}", origin.last());
-    assert_eq!(whole.header("x-order-post"), Some("CBA"), "{whole:?}");
+    assert_eq!(origin.last().header("x-order"), Some("A,B,C"), "{:?}", origin.last());
+    assert_eq!(whole.header("x-order-post"), Some("C,B,A"), "{whole:?}");
     let short = client.get("/short");
-    assert_eq!(short.header("x-order-post"), Some("BA"), "{short:?}");
+    assert_eq!(short.header("x-order-post"), Some("B,A"), "{short:?}");
     assert_eq!(origin.count(), 1, "the short circuit never reached the upstream");
     gateway.stop();
 }
