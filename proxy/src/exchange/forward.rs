@@ -65,9 +65,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let mut choice = Choice { upstream, hash, attempt: 0, avoid: None, pooled: true };
         let outgoing = self.outgoing(exchange);
         loop {
-            let fault = match self.core.upstreams.lease(&choice, self.watch).await {
+            let fault = match self.core.upstreams.lease(&mut choice, self.watch).await {
                 Ok(lease) => {
-                    choice.avoid = Some(lease.server);
                     // A pooled connection that turns out to be dead says nothing about its server.
                     choice.pooled = !lease.reused;
                     match self.attempt(exchange, lease, outgoing).await {
