@@ -54,8 +54,6 @@ pub const PLUGIN_ALLOC_BYTES: usize = 64 * KIB;
 pub const RELAY_BUFFER_BYTES: usize = 256 * KIB;
 /// 64 large bodies at once per worker, 16 MiB; further ones use the slot until a buffer is free.
 pub const RELAY_BUFFERS: usize = 64;
-/// Bytes of later requests kept while one is answered: as much as one head.
-pub const PIPELINED_BYTES: usize = 16 * KIB;
 /// Reading a short rest keeps the connection; above this, closing it is cheaper.
 pub const DRAIN_BYTES: usize = 256 * KIB;
 
@@ -170,10 +168,6 @@ pub struct Limits {
     /// Buffers for large bodies, per worker. When all are taken, bodies go through the slots.
     #[schemars(range(min = 1, max = 65536))]
     pub relay_buffers: usize,
-    /// Bytes of later requests that are kept while one is answered. Then reading stops.
-    #[serde(with = "size")]
-    #[schemars(with = "size::Size", extend("minimum" = 0, "maximum" = 1 << 20))]
-    pub pipelined_bytes: usize,
     /// Bytes of an unread request body that are read after an early answer. More: the connection is closed.
     #[serde(with = "size")]
     #[schemars(with = "size::Size", extend("minimum" = 0, "maximum" = 1u64 << 30))]
@@ -222,7 +216,6 @@ impl Default for Limits {
             plugin_alloc_bytes: PLUGIN_ALLOC_BYTES,
             relay_buffer_bytes: RELAY_BUFFER_BYTES,
             relay_buffers: RELAY_BUFFERS,
-            pipelined_bytes: PIPELINED_BYTES,
             drain_bytes: DRAIN_BYTES,
             slots: SLOTS,
             connections: CONNECTIONS,
@@ -254,7 +247,6 @@ impl Limits {
         at_most("line_bytes", self.line_bytes, "head_bytes", self.head_bytes);
         at_most("target_bytes", self.target_bytes, "head_bytes", self.head_bytes);
         at_most("trailer_bytes", self.trailer_bytes, "head_bytes", self.head_bytes);
-        at_most("pipelined_bytes", self.pipelined_bytes, "head_bytes", self.head_bytes);
         if self.body_bytes != 0 {
             at_most("body_buffer_bytes", self.body_buffer_bytes, "body_bytes", self.body_bytes);
         }
@@ -569,7 +561,6 @@ mod tests {
             [
                 "`line_bytes` is 8KiB, more than `head_bytes` (4KiB)",
                 "`target_bytes` is 8KiB, more than `head_bytes` (4KiB)",
-                "`pipelined_bytes` is 16KiB, more than `head_bytes` (4KiB)",
                 "`connections_per_address` is 16384, more than `connections` (10)",
                 "65536 exchanges of at least 2112512 bytes need more than the 2 GiB of a worker's slab; 1016 fit",
             ]

@@ -133,10 +133,23 @@ pub struct Program {
     pub via: Vec<u8>,
     /// How clients are told to upstreams.
     pub forwarded: Forwarded,
+    /// Our own name in Via, for finding loops.
+    pub name: Vec<u8>,
+    /// The Host that each upstream gets.
+    pub hosts: Vec<HostPolicy>,
     /// What each upstream balances by.
     pub hash_keys: Vec<HashKey>,
     /// Whether every exchange is logged.
     pub access_log: bool,
+}
+
+/// The Host that an upstream gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPolicy {
+    /// The client's Host is replaced.
+    pub replace: bool,
+    /// What replaces it, or stands in for one that is missing, by server.
+    pub names: Vec<Vec<u8>>,
 }
 
 /// What an upstream hashes to choose a server.

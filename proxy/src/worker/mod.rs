@@ -287,6 +287,7 @@ impl Local {
         let hurry = self.draining.get() || self.core.is_crowded();
         for entry in self.connections.borrow().entries.iter().flatten() {
             let watch = &entry.watch;
+            watch.ring(now);
             for lane in watch.sweep(now) {
                 match lane {
                     Lane::DownRead => shut_down(watch.down.get(), libc::SHUT_RD),
@@ -410,7 +411,9 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
         local.core.upstreams.decay();
         local.core.stats.slots.store(local.core.slab.used() as u64, Ordering::Relaxed);
         for plugin in local.plugins.borrow().iter() {
-            run_tick(&local.core.program().host, plugin, local.core.worker);
+            if let Some(fault) = run_tick(&local.core.program().host, plugin, local.core.worker) {
+                local.core.stats.faults.count(Fault::Plugin(fault));
+            }
         }
     }
 }
