@@ -36,8 +36,9 @@ pub trait Upstreams {
     type Writer: Writer;
 
     /// A connection to a server of the upstream: a pooled one that is still quiet and open, or a new one. Registers its
-    /// socket with `watch`, under the deadline for connecting.
-    fn lease(&self, choice: &Choice, watch: &Watch) -> impl Future<Output = Result<Lease<Self::Reader, Self::Writer>, UpstreamFault>>;
+    /// socket with `watch`, under the deadline for connecting. The server that was tried becomes the one that the next
+    /// attempt avoids.
+    fn lease(&self, choice: &mut Choice, watch: &Watch) -> impl Future<Output = Result<Lease<Self::Reader, Self::Writer>, UpstreamFault>>;
 
     /// The exchange is over and the connection can be used again.
     fn give_back(&self, lease: Lease<Self::Reader, Self::Writer>);

@@ -59,8 +59,8 @@ pub enum LoadFault {
     Open(String),
     /// The descriptor in memory is not what the file promised.
     Descriptor(&'static str),
-    /// `load` failed, with the plugin's words.
-    Load(String),
+    /// `load` failed: its status, and the plugin's words.
+    Load(i32, String),
 }
 
 impl std::fmt::Display for LoadFault {
@@ -69,8 +69,8 @@ impl std::fmt::Display for LoadFault {
             LoadFault::Copy(path, error) => write!(f, "cannot keep a private copy at {}: {error}", path.display()),
             LoadFault::Open(text) => write!(f, "the dynamic loader refused it: {text}"),
             LoadFault::Descriptor(what) => write!(f, "its descriptor is malformed: {what}"),
-            LoadFault::Load(text) if text.is_empty() => write!(f, "its load function failed without giving a reason"),
-            LoadFault::Load(text) => write!(f, "its load function failed: {text}"),
+            LoadFault::Load(status, text) if text.is_empty() => write!(f, "its load function returned {status} without giving a reason"),
+            LoadFault::Load(_, text) => write!(f, "its load function failed: {text}"),
         }
     }
 }
@@ -148,7 +148,7 @@ impl PluginVersion {
             // SAFETY: the contract of `load` in ringway.h: all pointers are valid for the call, on this one thread.
             let status = unsafe { load(&raw const HOST, loader_pointer, config.as_ptr(), config.len() as u32, &mut state) };
             if status != raw::OK {
-                return Err(LoadFault::Load(loader.reason()));
+                return Err(LoadFault::Load(status, loader.reason()));
             }
         }
         let prebuilt = loader.settling.map(|settling| settling.prebuilt).unwrap_or_default();
