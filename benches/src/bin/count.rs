@@ -194,7 +194,7 @@ fn print_counts(counts: &[(String, i64)]) {
 
 fn baseline_text(counts: &[(String, i64)], machine: &str) -> String {
     let mut text = String::from(
-        "# Instructions per scenario, warm, by callgrind. See benches/README.md.\n# To accept new counts: cargo run --release -p ringway-benches --bin count -- --accept\n",
+        "# Instructions per scenario, warm, by callgrind. See benches/README.md.\n# To accept new counts: benches/count --accept\n",
     );
     let _ = writeln!(text, "# with: {machine}"); // writing to a String cannot fail
     for (name, count) in counts {
@@ -248,7 +248,7 @@ fn compare(counts: &[(String, i64)], baseline: &str, machine: &str, tolerance: f
     }
     println!("{} scenarios, {grown} over the tolerance of {tolerance} %, {shrunk} under it", counts.len());
     if grown > 0 || shrunk > 0 {
-        println!("to accept these counts: cargo run --release -p ringway-benches --bin count -- --accept");
+        println!("to accept these counts: benches/count --accept");
     }
     if !comparable {
         println!("not compared: vector instructions differ from those of the accepted counts");
