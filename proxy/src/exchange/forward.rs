@@ -141,13 +141,13 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     /// One attempt on one connection.
     async fn attempt(&mut self, exchange: &mut Exchange, mut lease: Lease<U::Reader, U::Writer>, outgoing: Outgoing) -> Attempt {
         let Some(slot) = self.core.slab.take() else {
-            self.core.upstreams.discard(lease, None);
+            self.let_go(|upstreams| upstreams.give_back(lease));
             return Attempt::Over(self.fail(exchange, Fault::Resource(ResourceFault::SlotsExhausted)).await);
         };
         let layout = *slot.layout();
         let upgrade = self.wants_upgrade(exchange);
         let Some(head) = self.write_head(exchange, outgoing, upgrade.as_deref()) else {
-            self.core.upstreams.give_back(lease);
+            self.let_go(|upstreams| upstreams.give_back(lease));
             return Attempt::Over(self.fail(exchange, Fault::Resource(ResourceFault::HeadDoesNotFit)).await);
         };
         // Head and body leave in one write when they fit.
@@ -166,7 +166,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             return Attempt::Retry(UpstreamFault::WriteFailed);
         }
         if self.watch.expired(Lane::UpWrite) {
-            self.core.upstreams.discard(lease, Some(UpstreamFault::WriteTimeout));
+            self.let_go(|upstreams| upstreams.discard(lease, Some(UpstreamFault::WriteTimeout)));
             return Attempt::Over(self.fail(exchange, Fault::Upstream(UpstreamFault::WriteTimeout)).await);
         }
         // On a fresh connection a failed write may have an answer behind it: the response is read all the same.
@@ -214,11 +214,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 if let Some(leftover) = end.tunnel {
                     return Attempt::Over(self.tunnel(exchange, lease, leftover).await);
                 }
-                if end.reusable && body_sent {
-                    self.core.upstreams.give_back(lease);
-                } else {
-                    self.core.upstreams.discard(lease, None);
-                }
+                let reusable = end.reusable && body_sent;
+                self.let_go(|upstreams| if reusable { upstreams.give_back(lease) } else { upstreams.discard(lease, None) });
                 if let Outgoing::InSlot(length) = outgoing {
                     self.input.at += length;
                 }
@@ -230,23 +227,23 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             }
             Both::Reply(Err(ReplyFault::Unanswered(fault))) => {
                 let stale = lease.reused && fault == UpstreamFault::ClosedEarly;
-                self.core.upstreams.discard(lease, if stale { None } else { Some(fault) });
+                self.let_go(|upstreams| upstreams.discard(lease, if stale { None } else { Some(fault) }));
                 if fault.row().may_retry {
                     return Attempt::Retry(fault);
                 }
                 Attempt::Over(self.fail(exchange, Fault::Upstream(fault)).await)
             }
             Both::Reply(Err(ReplyFault::Broken(fault))) => {
-                self.core.upstreams.discard(lease, Some(fault));
+                self.let_go(|upstreams| upstreams.discard(lease, Some(fault)));
                 exchange.reply.fault = Some(Fault::Upstream(fault));
                 Attempt::Over(Next::End(End::Abort))
             }
             Both::Reply(Err(ReplyFault::ClientGone)) => {
-                self.core.upstreams.discard(lease, None);
+                self.let_go(|upstreams| upstreams.discard(lease, None));
                 Attempt::Over(Next::End(End::Abort))
             }
             Both::Reply(Err(ReplyFault::Internal(fault))) => {
-                self.core.upstreams.discard(lease, None);
+                self.let_go(|upstreams| upstreams.discard(lease, None));
                 Attempt::Over(if answered { Next::End(End::Abort) } else { self.fail(exchange, fault).await })
             }
             Both::Reply(Err(ReplyFault::Hook(flow))) | Both::Pump(PumpFault::Plugin(flow)) => {
@@ -265,10 +262,17 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 Attempt::Over(self.fail(exchange, Fault::Client(fault)).await)
             }
             Both::Pump(PumpFault::Upstream(fault)) => {
-                self.core.upstreams.discard(lease, Some(fault));
+                self.let_go(|upstreams| upstreams.discard(lease, Some(fault)));
                 Attempt::Over(if answered { Next::End(End::Abort) } else { self.fail(exchange, Fault::Upstream(fault)).await })
             }
         }
+    }
+
+    /// Returns an upstream connection: from here on its descriptor may be another connection's, so the watch forgets it.
+    pub(super) fn let_go(&self, give: impl FnOnce(&U)) {
+        self.watch.up.set(-1);
+        self.watch.renew_upstream();
+        give(&self.core.upstreams);
     }
 
     /// A hook stopped the exchange while the upstream was involved.
