@@ -161,13 +161,13 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             written = write_all(&mut lease.writer, rest).await.0;
         }
         self.watch.disarm(Lane::UpWrite);
-        if written.is_err() && lease.reused {
-            self.core.upstreams.discard(lease, None);
-            return Attempt::Retry(UpstreamFault::WriteFailed);
-        }
         if self.watch.expired(Lane::UpWrite) {
             self.let_go(|upstreams| upstreams.discard(lease, Some(UpstreamFault::WriteTimeout)));
             return Attempt::Over(self.fail(exchange, Fault::Upstream(UpstreamFault::WriteTimeout)).await);
+        }
+        if written.is_err() && lease.reused {
+            self.let_go(|upstreams| upstreams.discard(lease, None));
+            return Attempt::Retry(UpstreamFault::WriteFailed);
         }
         // On a fresh connection a failed write may have an answer behind it: the response is read all the same.
         if let Outgoing::InSlot(length) = outgoing {
