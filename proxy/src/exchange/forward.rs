@@ -174,6 +174,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             exchange.body.received = length as u64;
         }
         let pump_done = Cell::new(!matches!(outgoing, Outgoing::Streamed(_)));
+        let awaits_head = Cell::new(true);
         let mut replying = Replying {
             core: self.core,
             watch: self.watch,
@@ -185,6 +186,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             persist: exchange.persist,
             upgrade: upgrade.is_some(),
             pump_done: &pump_done,
+            awaits_head: &awaits_head,
             sent_at,
         };
         let outcome = match outgoing {
@@ -199,7 +201,13 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                     body: &mut exchange.body,
                     framing,
                 };
-                both(pump.run(&mut lease.writer), replying.run(&mut lease.reader, slot), &pump_done).await
+                let ended = |whole: bool| {
+                    pump_done.set(whole);
+                    if awaits_head.get() {
+                        self.watch.arm(Lane::UpRead, exchange.program.timeouts.first_byte);
+                    }
+                };
+                both(pump.run(&mut lease.writer), replying.run(&mut lease.reader, slot), ended).await
             }
             _ => Both::Reply(replying.run(&mut lease.reader, slot).await),
         };
@@ -526,8 +534,8 @@ enum Both {
 }
 
 /// Runs the body and the response at once. The response decides, unless the body fails through the client or a plugin:
-/// an upstream that stops reading may still answer.
-async fn both(pump: impl Future<Output = Result<(), PumpFault>>, reply: impl Future<Output = Result<ReplyEnd, ReplyFault>>, pump_done: &Cell<bool>) -> Both {
+/// an upstream that stops reading may still answer. `ended` is told when the body has been sent, or never will be whole.
+async fn both(pump: impl Future<Output = Result<(), PumpFault>>, reply: impl Future<Output = Result<ReplyEnd, ReplyFault>>, ended: impl Fn(bool)) -> Both {
     let mut pump = pin!(pump);
     let mut reply = pin!(reply);
     let mut pumping = true;
@@ -536,8 +544,11 @@ async fn both(pump: impl Future<Output = Result<(), PumpFault>>, reply: impl Fut
         if pumping && let Poll::Ready(result) = pump.as_mut().poll(cx) {
             pumping = false;
             match result {
-                Ok(()) => pump_done.set(true),
-                Err(PumpFault::Upstream(fault)) => refused = Some(fault),
+                Ok(()) => ended(true),
+                Err(PumpFault::Upstream(fault)) => {
+                    ended(false);
+                    refused = Some(fault);
+                }
                 Err(fault) => return Poll::Ready(Both::Pump(fault)),
             }
         }

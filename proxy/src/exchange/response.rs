@@ -58,6 +58,8 @@ pub(super) struct Replying<'a, W, U> {
     pub(super) persist: bool,
     pub(super) upgrade: bool,
     pub(super) pump_done: &'a Cell<bool>,
+    /// No final head has come yet: the wait for it is what [`Lane::UpRead`] guards.
+    pub(super) awaits_head: &'a Cell<bool>,
     /// When the request left (precise clock); 0 when nobody asked.
     pub(super) sent_at: u64,
 }
@@ -143,7 +145,10 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         let mut interim = 0;
         let capacity = slot.layout().receive();
         let to = ResponseTo { method_id: self.frame.borrow().request().request().method_id(), upgrade: self.upgrade };
-        self.watch.arm(Lane::UpRead, self.program.timeouts.first_byte);
+        // The upstream has its time from the end of the request on: see `both` for a body that is still being sent.
+        if self.pump_done.get() {
+            self.watch.arm(Lane::UpRead, self.program.timeouts.first_byte);
+        }
         loop {
             if *filled > 0 {
                 let (bytes, entries, root) = slot.response_parts();
@@ -163,6 +168,7 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
                     }
                     Ok(Some(facts)) => {
                         self.watch.disarm(Lane::UpRead);
+                        self.awaits_head.set(false);
                         return Ok((facts, root.headers.len as usize));
                     }
                     Ok(None) if *filled >= capacity => return Err(ReplyFault::Unanswered(UpstreamFault::HeadTooLarge)),
