@@ -259,10 +259,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 Attempt::Over(if answered { Next::End(End::Abort) } else { self.fail(exchange, fault).await })
             }
             Both::Reply(Err(ReplyFault::Hook(flow))) | Both::Pump(PumpFault::Plugin(flow)) => {
-                self.core.upstreams.discard(lease, None);
-                if let Outgoing::InSlot(length) = outgoing {
-                    self.input.at += length;
-                }
+                self.let_go(|upstreams| upstreams.discard(lease, None));
+                // A body in the slot is still unread here: sending the answer skips it.
                 Attempt::Over(self.after_hook(exchange, flow, answered).await)
             }
             Both::Pump(PumpFault::Client(fault)) => {
