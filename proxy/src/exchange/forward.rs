@@ -264,8 +264,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 Attempt::Over(self.after_hook(exchange, flow, answered).await)
             }
             Both::Pump(PumpFault::Client(fault)) => {
-                self.core.upstreams.discard(lease, None);
-                if answered || fault == ClientFault::BodyIncomplete {
+                self.let_go(|upstreams| upstreams.discard(lease, None));
+                if answered || (fault == ClientFault::BodyIncomplete && !self.watch.expired(Lane::Exchange)) {
                     exchange.reply.fault = Some(Fault::Client(fault));
                     return Attempt::Over(Next::End(End::Abort));
                 }

@@ -27,6 +27,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
 
     /// Answers with an error of the gateway. Post hooks see it like any response.
     pub(super) async fn fail(&mut self, exchange: &mut Exchange, fault: Fault) -> Next {
+        // When the whole exchange took too long, whatever failed then failed because of that.
+        let fault = if self.watch.expired(Lane::Exchange) { Fault::Resource(ResourceFault::ExchangeTimeout) } else { fault };
         let row = fault.row();
         exchange.reply.fault = Some(fault);
         exchange.persist &= row.keep_alive;
