@@ -256,14 +256,10 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         let frame = self.frame.borrow();
         let view = frame.response()?.response();
         let date = self.core.date.now();
-        let mut additions: smallvec::SmallVec<[Addition<'_>; 2]> = smallvec::SmallVec::new();
+        let mut additions: smallvec::SmallVec<[Addition<'_>; 1]> = smallvec::SmallVec::new();
         // RFC 9110 §6.6.1: a response without a date gets one.
         if view.header(HeaderId::DATE).is_none() && facts.status >= 200 {
             additions.push(Addition { name: b"date", value: &date });
-        }
-        let upgrade = view.header(HeaderId::UPGRADE);
-        if let (true, Some(protocol)) = (facts.upgrade, upgrade) {
-            additions.push(Addition { name: b"upgrade", value: protocol });
         }
         let layout = *slot.layout();
         let mut out = slot.clone();
