@@ -107,7 +107,6 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         let mut at = head;
         // A body that is here already and fits leaves with the head, in one write.
         let here = filled - head;
-        let mut extra = false;
         if !tunnel && !passing.shown && !passing.reader.is_done() && here > 0 && used + here + SUFFIX_BYTES + PREFIX_BYTES <= layout.out() {
             let begin = layout.out_at() + used;
             let mut body = slot.clone();
@@ -120,7 +119,6 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
             used += count;
             at += fed.consumed;
             passing.offset += fed.data as u64;
-            extra = passing.reader.is_done() && fed.consumed < here;
         }
         self.watch.arm(Lane::DownWrite, self.program.timeouts.write_stall);
         let (written, _) = write_all(self.writer, Buf::slot(slot.clone(), layout.out_at()..layout.out_at() + used)).await;
@@ -129,12 +127,11 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         if tunnel {
             return Ok(ReplyEnd { reusable: false, close: true, tunnel: Some(slot.bytes(head..filled).to_vec()) });
         }
-        if !passing.reader.is_done() {
-            extra = self.pass_body(reader, &slot, at..filled, &mut passing).await?;
-        } else if passing.offset == 0 {
-            // HTTP1.md rule 79: bytes behind the end of a response poison the connection.
-            extra |= here > 0;
-        }
+        // HTTP1.md rule 79: bytes behind the end of a response poison the connection.
+        let extra = match passing.reader.is_done() {
+            true => at < filled,
+            false => self.pass_body(reader, &slot, at..filled, &mut passing).await?,
+        };
         self.reply.sent += passing.offset;
         Ok(ReplyEnd { reusable: facts.persist && !extra, close, tunnel: None })
     }
