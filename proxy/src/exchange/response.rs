@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use ringway_abi::ids::HeaderId;
 use ringway_abi::raw;
-use ringway_abi::view::{ORIGIN_UPSTREAM, RES_BODY_COMPLETE};
+use ringway_abi::view::{ORIGIN_UPSTREAM, RES_BODY_COMPLETE, RES_CHUNKED};
 
 use super::body::{BodyReader, Framing, PREFIX_BYTES, SUFFIX_BYTES};
 use super::core::{Core, Program, Upstreams};
@@ -239,8 +239,11 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
             ResponseBody::UntilClose => BodyReader::UntilClose,
         };
         let known = matches!(facts.body, ResponseBody::Length(_)) && !edits;
+        let chunked = self.frame.borrow().response().is_some_and(|m| m.response().flags() & RES_CHUNKED != 0);
         // RFC 9112 §6.1, §6.3: a length that we do not know is chunked for HTTP/1.1 and ends with the connection for 1.0.
         let (framing, out, close) = match (facts.body, known, self.facts.http10) {
+            // HTTP1.md rule 64: not even the line of a response without a body says chunked to HTTP/1.0.
+            (ResponseBody::None, _, true) if chunked => (Framing::Plain, OutFraming::None, false),
             (ResponseBody::None, _, _) | (_, true, _) => (Framing::Plain, OutFraming::AsReceived, false),
             (_, false, false) => (Framing::Chunked, OutFraming::Chunked, false),
             (_, false, true) => (Framing::Plain, OutFraming::None, true),
