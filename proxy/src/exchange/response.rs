@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use ringway_abi::ids::HeaderId;
+use ringway_abi::ids::{HeaderId, METHOD_HEAD};
 use ringway_abi::raw;
 use ringway_abi::view::{ORIGIN_UPSTREAM, RES_BODY_COMPLETE, RES_CHUNKED};
 
@@ -72,6 +72,8 @@ struct Passing {
     shown: bool,
     /// Bytes received from the upstream, transfer coding removed.
     offset: u64,
+    /// The upstream sends a body that is not read.
+    cut: bool,
 }
 
 impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
@@ -89,21 +91,20 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         if flow != Flow::Continue {
             return Err(ReplyFault::Hook(flow));
         }
-        let (mut passing, framing, mut close) = self.plan_body(&facts);
+        let status = self.frame.borrow().response().map_or(facts.status, |m| m.response().status());
+        let tunnel = (facts.upgrade || facts.tunnel) && status == facts.status;
+        let (mut passing, framing, mut close) = self.plan_body(&facts, status);
         // RFC 9112 §9.3: an answer that is likely to end the request early announces that the connection ends with it.
         close |= !self.pump_done.get() && facts.status >= 300;
-        let connection = match (facts.upgrade, close, self.facts.http10) {
-            (true, _, _) => Connection::Upgrade,
-            (false, true, _) => Connection::Close,
-            (false, false, _) => Connection::Nothing,
+        let connection = match (tunnel && facts.upgrade, close) {
+            (true, _) => Connection::Upgrade,
+            (false, true) => Connection::Close,
+            (false, false) => Connection::Nothing,
         };
         let layout = *slot.layout();
         let Some(mut used) = self.write_head(&slot, &facts, framing, connection) else {
             return Err(ReplyFault::Internal(Fault::Resource(ResourceFault::HeadDoesNotFit)));
         };
-        self.reply.status = self.frame.borrow().response().map_or(facts.status, |m| m.response().status());
-        self.reply.origin = ORIGIN_UPSTREAM;
-        let tunnel = facts.upgrade || facts.tunnel;
         let mut at = head;
         // A body that is here already and fits leaves with the head, in one write.
         let here = filled - head;
@@ -112,7 +113,7 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
             let mut body = slot.clone();
             let room = body.bytes_mut(begin..layout.out_at() + layout.out());
             room[PREFIX_BYTES..PREFIX_BYTES + here].copy_from_slice(slot.bytes(head..filled));
-            let fed = passing.reader.feed(&mut room[PREFIX_BYTES..PREFIX_BYTES + here]).map_err(|f| ReplyFault::Broken(f.into()))?;
+            let fed = passing.reader.feed(&mut room[PREFIX_BYTES..PREFIX_BYTES + here]).map_err(|f| ReplyFault::Unanswered(f.into()))?;
             let range = passing.framing.wrap(room, fed.data, passing.reader.is_done());
             let count = range.len();
             room.copy_within(range, 0);
@@ -120,6 +121,8 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
             at += fed.consumed;
             passing.offset += fed.data as u64;
         }
+        self.reply.status = status;
+        self.reply.origin = ORIGIN_UPSTREAM;
         self.watch.arm(Lane::DownWrite, self.program.timeouts.write_stall);
         let (written, _) = write_all(self.writer, Buf::slot(slot.clone(), layout.out_at()..layout.out_at() + used)).await;
         self.watch.disarm(Lane::DownWrite);
@@ -133,7 +136,7 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
             false => self.pass_body(reader, &slot, at..filled, &mut passing).await?,
         };
         self.reply.sent += passing.offset;
-        Ok(ReplyEnd { reusable: facts.persist && !extra, close, tunnel: None })
+        Ok(ReplyEnd { reusable: facts.persist && !extra && !passing.cut, close, tunnel: None })
     }
 
     /// Reads heads until a final one; interim ones are passed on.
@@ -228,7 +231,16 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
     }
 
     /// How the body is read, how it is framed for the client, and whether the client's connection ends with it.
-    fn plan_body(&self, facts: &ResponseFacts) -> (Passing, OutFraming, bool) {
+    /// `status` is that of the view, which a plugin may have changed.
+    fn plan_body(&self, facts: &ResponseFacts, status: u16) -> (Passing, OutFraming, bool) {
+        let bodiless = |status: u16| matches!(status, 101 | 204 | 304);
+        let is_head = self.frame.borrow().request().request().method_id() == METHOD_HEAD;
+        // What the client expects behind the head follows from the status that it sees.
+        if status != facts.status && bodiless(status) != bodiless(facts.status) && !is_head {
+            let cut = facts.body != ResponseBody::None || facts.upgrade;
+            let framing = if bodiless(status) { OutFraming::None } else { OutFraming::Length(0) };
+            return (Passing { reader: BodyReader::none(), framing: Framing::Plain, shown: false, offset: 0, cut }, framing, !self.persist);
+        }
         let plan = *self.frame.borrow().chain().plan();
         let shown = plan.has_hook(raw::HOOK_RESPONSE_CHUNK);
         let edits = shown && plan.has_want(raw::WANT_EDIT_RESPONSE_BODY);
@@ -248,7 +260,7 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
             (_, false, false) => (Framing::Chunked, OutFraming::Chunked, false),
             (_, false, true) => (Framing::Plain, OutFraming::None, true),
         };
-        (Passing { reader, framing, shown, offset: 0 }, out, close || !self.persist)
+        (Passing { reader, framing, shown, offset: 0, cut: false }, out, close || !self.persist)
     }
 
     /// Lays the response head out in the out area of the slot; `None` when it does not fit.
