@@ -258,6 +258,10 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 self.let_go(|upstreams| upstreams.discard(lease, None));
                 Attempt::Over(if answered { Next::End(End::Abort) } else { self.fail(exchange, fault).await })
             }
+            Both::Pump(PumpFault::Plugin(Flow::Respond)) if !answered => {
+                self.let_go(|upstreams| upstreams.discard(lease, None));
+                Attempt::Over(self.answer(exchange).await)
+            }
             Both::Reply(Err(ReplyFault::Hook(flow))) | Both::Pump(PumpFault::Plugin(flow)) => {
                 self.let_go(|upstreams| upstreams.discard(lease, None));
                 // A body in the slot is still unread here: sending the answer skips it.

@@ -363,7 +363,13 @@ impl Frame {
                     }
                 }
                 Settled::Failed => self.replacement = None,
-                Settled::Stop(flow) => return ChunkFlow::Stop(flow),
+                Settled::Stop(flow) => {
+                    if which == raw::HOOK_REQUEST_CHUNK {
+                        // As after its other pre hooks, a link that answered or failed gets no post hook.
+                        self.passed &= !(1 << at);
+                    }
+                    return ChunkFlow::Stop(flow);
+                }
             }
         }
         match current {
