@@ -116,6 +116,8 @@ pub struct Frame {
     finished: u64,
     /// The link that answered or failed, for logs.
     pub culprit: Option<usize>,
+    /// A post hook failed so, and the response became the gateway's 500.
+    pub post_fault: Option<PluginFault>,
 }
 
 impl Frame {
@@ -151,6 +153,7 @@ impl Frame {
             passed: 0,
             finished: 0,
             culprit: None,
+            post_fault: None,
         }
     }
 
@@ -192,6 +195,7 @@ impl Frame {
         self.passed = 0;
         self.finished = 0;
         self.culprit = None;
+        self.post_fault = None;
         if !self.chain.is_empty() {
             self.chain = self.shared.no_chain.clone();
         }
@@ -323,6 +327,7 @@ impl Frame {
                 Settled::GoOn | Settled::Failed => {}
                 Settled::Stop(Flow::Respond) => outcome = Flow::Respond,
                 Settled::Stop(Flow::Fault(fault)) => {
+                    self.post_fault = Some(fault);
                     // The links before this one still see the response that is sent: the gateway's 500.
                     if !self.respond_gateway(fault.row().status, &[], b"") {
                         return Flow::Fault(fault);
