@@ -70,6 +70,7 @@ impl Worker {
             no_chain: Rc::default(),
             upstreams: vec!["u".into()],
             plugin_response_bytes: limits.plugin_response_bytes,
+            plugin_alloc_bytes: limits.plugin_alloc_bytes,
             replacement_bytes: limits.body_buffer_bytes,
         });
         let cores = cores.collect();
@@ -128,8 +129,9 @@ impl BareHook {
         }
         let mut core = state;
         if let Some(init) = plugin.core_init {
-            // SAFETY: the contract of `core_init`: after `load`, on the thread of the hooks.
-            let status = unsafe { init(state, 0, &mut core) };
+            // SAFETY: the contract of `core_init`: after `load`, on the thread of the hooks; these plugins call nothing of
+            // the loader unless they fail.
+            let status = unsafe { init(&raw const HOST, std::ptr::dangling_mut(), state, 0, &mut core) };
             assert_eq!(status, raw::OK);
         }
         let cx = RawCx {
