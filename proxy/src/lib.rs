@@ -2,7 +2,9 @@
 
 pub mod address;
 pub mod clock;
+pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod error;
 pub mod exchange;
 pub mod http1;

@@ -1,8 +1,15 @@
-//! The command `ringway`.
-fn main() -> std::process::ExitCode {
-    let path = std::env::args().nth(1).expect("config");
-    match ringway::config::Config::load(std::path::Path::new(&path)) {
-        Ok(config) => std::process::ExitCode::from(ringway::run::run(config) as u8),
-        Err(e) => { eprintln!("{e}"); std::process::ExitCode::FAILURE }
-    }
+//! The command `ringway`; everything it does is in the library.
+#![forbid(unsafe_code)]
+
+use std::io::{stderr, stdout};
+use std::process::ExitCode;
+
+use clap::Parser;
+use ringway::cli::{self, Cli};
+use ringway::plugin::inspect::Offer;
+use ringway::run;
+
+fn main() -> ExitCode {
+    let code = cli::execute(Cli::parse(), &Offer::V1_0, &mut stdout(), &mut stderr(), run::run);
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
 }

@@ -105,12 +105,12 @@ upstream = "u"
 [[route]]
 name = "api-post"
 path = "/api/"
-methods = ["POST"]
+method = ["POST"]
 upstream = "u"
 [[route]]
 name = "beta"
 path = "/beta"
-headers = { x-beta = "yes" }
+header = { x-beta = "yes" }
 upstream = "u"
 "#;
 

@@ -256,7 +256,8 @@ fn load(config: &Config) -> Result<Blueprint, String> {
 /// The refusal or the plugin's own reason, with its name and path.
 pub fn load_plugin(name: &str, path: &Path, config: &[u8], store: &Path, names: &mut NameTable) -> Result<PluginVersion, String> {
     let bytes = fs::read(path).map_err(|e| format!("plugin {name}: cannot read {}: {e}", path.display()))?;
-    let facts = inspect::inspect_bytes(&bytes, &inspect::Offer::V1_0).map_err(|refusal| format!("plugin {name}: {} is refused: {refusal}", path.display()))?;
+    let facts = inspect::inspect_bytes(&bytes, &inspect::Offer::V1_0)
+        .map_err(|refusal| format!("plugin {name} is refused: {}", inspect::Refused { path: path.to_path_buf(), refusal }))?;
     PluginVersion::load(name, facts, &bytes, config, store, names).map_err(|fault| format!("plugin {name}: {} cannot be loaded: {fault}", path.display()))
 }
 

@@ -7,11 +7,11 @@
 //! Invariant: bit `i` of word `w` speaks of byte `start + 64 * w + i`; `start` is a multiple of 64.
 #![forbid(unsafe_code)]
 
-use super::bytes::{CLASS, CONTROL, TOKEN};
+use super::bytes::{CLASS, CONTROL, TARGET, TOKEN};
 use super::simd;
 
 /// Blocks of 64 bytes in one window: ordinary heads need one window, and filling it costs a few stores.
-pub(super) const WINDOW_BLOCKS: usize = 20;
+pub(super) const WINDOW_BLOCKS: usize = 16;
 /// Bytes of one block.
 pub(super) const BLOCK: usize = 64;
 
@@ -52,8 +52,49 @@ impl<'a> Scan<'a> {
         self.next::<true>(at)
     }
 
+    /// Where the target that begins at `from` ends, and where its first `?` is: both `end` when there is none.
+    #[inline]
+    pub(super) fn target(&self, from: usize) -> (usize, usize) {
+        let mut question = None;
+        let mut at = from;
+        while at < self.end {
+            let (outside, questions) = match self.bytes[at..].first_chunk::<BLOCK>() {
+                Some(block) => self.fill.target(block),
+                None => {
+                    let mut block = [b' '; BLOCK];
+                    block[..self.bytes.len() - at].copy_from_slice(&self.bytes[at..]);
+                    self.fill.target(&block)
+                }
+            };
+            let (end, mark) = (outside.trailing_zeros() as usize, questions.trailing_zeros() as usize);
+            if question.is_none() && mark < end {
+                question = Some(at + mark);
+            }
+            if end < BLOCK {
+                return ((at + end).min(self.end), question.unwrap_or(self.end).min(self.end));
+            }
+            at += BLOCK;
+        }
+        (self.end, question.unwrap_or(self.end).min(self.end))
+    }
+
     #[inline(always)]
-    fn next<const WANT_CONTROL: bool>(&mut self, from: usize) -> Option<usize> {
+    fn next<const WANT_CONTROL: bool>(&mut self, at: usize) -> Option<usize> {
+        let words = if WANT_CONTROL { &self.control } else { &self.no_token };
+        let block = at.wrapping_sub(self.start) / BLOCK;
+        if block < self.blocks {
+            let word = words[block % WINDOW_BLOCKS] >> (at % BLOCK);
+            if word != 0 {
+                let found = at + word.trailing_zeros() as usize;
+                return (found < self.end).then_some(found);
+            }
+        }
+        self.next_far::<WANT_CONTROL>(at)
+    }
+
+    /// As `next`, when the byte is not in the block of `at`.
+    #[inline(never)]
+    fn next_far<const WANT_CONTROL: bool>(&mut self, from: usize) -> Option<usize> {
         let mut at = from;
         while at < self.end {
             let block = at.wrapping_sub(self.start) / BLOCK;
@@ -62,7 +103,7 @@ impl<'a> Scan<'a> {
                 continue;
             }
             let words = if WANT_CONTROL { &self.control } else { &self.no_token };
-            let word = words[block] >> (at % BLOCK);
+            let word = words[block % WINDOW_BLOCKS] >> (at % BLOCK);
             if word != 0 {
                 let found = at + word.trailing_zeros() as usize;
                 return (found < self.end).then_some(found);
@@ -87,6 +128,16 @@ impl<'a> Scan<'a> {
             self.fill.blocks(&[block], &mut self.no_token[blocks.len()..], &mut self.control[blocks.len()..]);
         }
     }
+}
+
+/// The bytes of a block that no target holds, and the question marks.
+pub(super) fn target_plain(block: &[u8; BLOCK]) -> (u64, u64) {
+    let (mut outside, mut questions) = (0, 0);
+    for (at, byte) in block.iter().enumerate() {
+        outside |= u64::from(CLASS[usize::from(*byte)] & TARGET == 0) << at;
+        questions |= u64::from(*byte == b'?') << at;
+    }
+    (outside, questions)
 }
 
 /// The plain filler.

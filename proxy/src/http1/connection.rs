@@ -29,8 +29,12 @@ pub(super) fn options(lines: &Lines<'_>, names: &NameTable, dropped: &mut EntryS
             dropped.insert(index);
         }
     }
-    if !lines.has(HeaderId::CONNECTION) {
-        return Ok(options);
+    match lines.first(HeaderId::CONNECTION) {
+        None => return Ok(options),
+        Some(value) if value.eq_ignore_ascii_case(b"keep-alive") && !lines.repeats(HeaderId::CONNECTION) => {
+            return Ok(Options { keep_alive: true, ..options });
+        }
+        _ => {}
     }
     let mut count = 0;
     for option in lines.values(HeaderId::CONNECTION).flat_map(list) {

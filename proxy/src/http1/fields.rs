@@ -120,7 +120,7 @@ pub(super) struct Found {
 }
 
 /// Parses field lines from `start` on, up to and with the empty line. `known` must be zero.
-#[inline(always)]
+#[inline(never)]
 pub(super) fn walk(
     scan: &mut Scan<'_>,
     start: usize,
@@ -130,36 +130,36 @@ pub(super) fn walk(
 ) -> Result<Found, Halt<Malformed>> {
     let Rules { limits, names, .. } = rules;
     let bytes = scan.bytes();
-    let end = bytes.len();
     let base = bytes.as_ptr().addr();
     let line_max = limits.line_bytes.min(LINE_BYTES_MAX);
     let count_max = limits.fields.min(FIELDS_MAX).min(entries.len());
-    let mut found = Found { end: 0, count: 0, known_mask: 0, repeated_mask: 0, underscores: EntrySet::EMPTY };
+    let entries = &mut entries[..count_max];
+    let (mut known_mask, mut repeated_mask) = (0u64, 0u64);
+    let mut underscores = EntrySet::EMPTY;
     let mut line = start;
-    loop {
+    let mut count = 0;
+    let name_end = loop {
+        // Both searches begin at the line, so that the second does not wait for the first: control bytes are of no token.
         let Some(name_end) = scan.next_no_token(line) else {
-            return Err(unfinished(end, Awaited::NoToken(line + line_max)));
+            return Err(unfinished(bytes.len(), Awaited::NoToken(line + line_max)));
         };
-        let name_len = name_end - line;
-        if name_len > line_max {
-            return Err(Halt::Fault(Malformed::FieldTooLong));
+        if name_end == line || bytes[name_end] != b':' {
+            break name_end;
         }
-        if name_len == 0 || bytes[name_end] != b':' {
-            return line_without_name(bytes, line, name_end, found);
-        }
-        if found.count == count_max {
-            return Err(Halt::Fault(Malformed::TooManyFields));
-        }
-        let Some(line_end) = scan.next_control(name_end + 1) else {
-            return Err(unfinished(end, Awaited::Control(line + line_max)));
+        let Some(entry) = entries.get_mut(count) else { return Err(too_many(name_end - line, line_max)) };
+        let Some(line_end) = scan.next_control(line) else {
+            return Err(unfinished(bytes.len(), Awaited::Control(line + line_max)));
         };
         if line_end - line > line_max {
             return Err(Halt::Fault(Malformed::FieldTooLong));
         }
-        end_of_line(bytes, line_end)?;
+        if bytes.get(line_end..line_end + 2) != Some(b"\r\n") {
+            end_of_line(bytes, line_end)?;
+        }
 
+        // `bytes[line_end]` is CR: this ends there at the latest.
         let mut value = name_end + 1;
-        while value < line_end && is_blank(bytes[value]) {
+        while is_blank(bytes[value]) {
             value += 1;
         }
         let mut value_end = line_end;
@@ -170,44 +170,56 @@ pub(super) fn walk(
         let name = &bytes[line..name_end];
         let id = names.id(name);
         let bit = 1 << id;
-        found.repeated_mask |= found.known_mask & bit;
-        found.known_mask |= bit;
-        if id == 0 {
-            if name.contains(&b'_') {
-                found.underscores.insert(found.count);
-            }
-        } else {
-            let first = &mut known[usize::from(id) & 63];
-            if *first == 0 {
-                *first = (found.count + 1) as u8;
-            }
+        repeated_mask |= known_mask & bit;
+        known_mask |= bit;
+        let first = &mut known[usize::from(id) & 63];
+        if *first == 0 {
+            *first = (count + 1) as u8;
+        }
+        if id == 0 && has_underscore(name) {
+            underscores.insert(count);
         }
 
-        let entry = &mut entries[found.count];
-        entry.name = RawNameSpan { off: offset(base + line, &entry.name), len: name_len as u16, id };
+        entry.name = RawNameSpan { off: offset(base + line, &entry.name), len: name.len() as u16, id };
         entry.value = RawSpan { off: offset(base + value, &entry.value), len: (value_end - value) as u32 };
-        found.count += 1;
+        count += 1;
         line = line_end + 2;
+    };
+    if name_end > line || bytes[line] != b'\r' {
+        return Err(Halt::Fault(bad_line(bytes, line, name_end, count, line_max)));
     }
+    end_of_line(bytes, line)?;
+    // Place 0 stands for all names without an id; the view has no such place.
+    known[0] = 0;
+    Ok(Found { end: line + 2, count, known_mask: known_mask & !1, repeated_mask: repeated_mask & !1, underscores })
 }
 
-/// The line at `line` does not begin with `name:`. It is the empty line, or a fault.
+/// Whether a name holds `_`, eight bytes at a time.
+#[inline]
+fn has_underscore(name: &[u8]) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let (words, rest) = name.as_chunks::<8>();
+    let in_words = words.iter().any(|word| {
+        let zero = u64::from_le_bytes(*word) ^ (ONES * b'_' as u64);
+        zero.wrapping_sub(ONES) & !zero & (ONES << 7) != 0
+    });
+    in_words || rest.contains(&b'_')
+}
+
+/// What is wrong with the line at `line`, which is not empty and does not begin with `name:`.
 #[cold]
 #[inline(never)]
-fn line_without_name(bytes: &[u8], line: usize, name_end: usize, found: Found) -> Result<Found, Halt<Malformed>> {
-    let first = found.count == 0;
+fn bad_line(bytes: &[u8], line: usize, name_end: usize, count: usize, line_max: usize) -> Malformed {
+    if name_end - line > line_max {
+        return Malformed::FieldTooLong;
+    }
     let at_start = name_end == line;
-    Err(Halt::Fault(match bytes[name_end] {
-        b'\r' if at_start => {
-            end_of_line(bytes, name_end)?;
-            // Bit 0 stands for all names without an id; the view has no such bit.
-            return Ok(Found { end: line + 2, known_mask: found.known_mask & !1, repeated_mask: found.repeated_mask & !1, ..found });
-        }
+    match bytes[name_end] {
         b'\n' => Malformed::BareLineFeed,
         b':' => Malformed::EmptyFieldName,
         // RFC 9112 §2.2: "A recipient that receives whitespace between the start-line and the first header field MUST either
         // reject the message as invalid or consume" such lines.
-        b' ' | b'\t' if at_start && first => Malformed::SpaceBeforeFirstField,
+        b' ' | b'\t' if at_start && count == 0 => Malformed::SpaceBeforeFirstField,
         // RFC 9112 §5.2: a server that receives obs-fold in a request must reject or replace it; so must a gateway in a response.
         b' ' | b'\t' if at_start => Malformed::ObsFold,
         // RFC 9112 §5.1: "A server MUST reject … any received request message that contains whitespace between a header field
@@ -215,7 +227,7 @@ fn line_without_name(bytes: &[u8], line: usize, name_end: usize, found: Found) -
         b' ' | b'\t' => Malformed::SpaceBeforeColon,
         b'\r' => Malformed::MissingColon,
         _ => Malformed::BadFieldName,
-    }))
+    }
 }
 
 /// The control byte at `at` must be the CR of a CRLF.
@@ -231,6 +243,11 @@ pub(super) fn end_of_line(bytes: &[u8], at: usize) -> Result<(), Halt<Malformed>
         // RFC 9110 §5.5: "Field values containing CR, LF, or NUL characters are invalid and dangerous".
         _ => Err(Halt::Fault(Malformed::ControlByte)),
     }
+}
+
+#[cold]
+fn too_many(name_bytes: usize, line_max: usize) -> Halt<Malformed> {
+    Halt::Fault(if name_bytes > line_max { Malformed::FieldTooLong } else { Malformed::TooManyFields })
 }
 
 #[cold]

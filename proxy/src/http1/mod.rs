@@ -2,7 +2,7 @@
 //!
 //! - [`head`] parses a request or response head and writes the view's entries and root while it does so;
 //! - [`chunked`] takes the chunked coding off a body, in any pieces;
-//! - [`write`] lays out the head that is forwarded;
+//! - [`mod@write`] lays out the head that is forwarded;
 //! - [`target`] normalises paths and checks authorities;
 //! - [`names`] gives header names their ids; [`bytes`] holds the byte classes that all of them share.
 //!

@@ -35,14 +35,21 @@ pub const NAME_BYTES_MAX: usize = 256;
 
 const SLOTS: usize = 512;
 
-/// A name in lower case, as three words: the first eight bytes, the last eight and the eight between them (bytes 8..16).
-/// Names of at most 24 bytes are equal exactly when their keys are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Key {
+/// A name as three words: the first eight bytes, the last eight and the eight between them (bytes 8..16). Names of at most 24
+/// bytes are equal exactly when their words and lengths are.
+#[derive(Debug, Clone, Copy)]
+struct Words {
     first: u64,
     middle: u64,
     last: u64,
     len: usize,
+}
+
+/// A name of the table in lower case, and where its letters are: there bit 0x20 of a candidate does not count.
+#[derive(Debug, Clone, Copy)]
+struct Key {
+    words: Words,
+    letters: Words,
 }
 
 impl Default for NameTable {
@@ -85,13 +92,11 @@ impl NameTable {
     /// The id of a name, 0 when it has none.
     #[inline]
     pub fn id(&self, name: &[u8]) -> u16 {
-        let key = Key::of(name);
-        let id = self.slots[key.slot(self.multiplier)];
+        let words = Words::of(name);
+        let id = self.slots[words.slot(self.multiplier)];
         // Slots that no name took hold 0, and key 0 is that of the empty name.
-        if self.keys[usize::from(id & 63)] != key || (key.len > 24 && !self.is_long(id, name)) {
-            return 0;
-        }
-        u16::from(id)
+        let same = self.keys[usize::from(id & 63)].is(&words);
+        if same && (name.len() <= 24 || self.is_long(id, name)) { u16::from(id) } else { 0 }
     }
 
     /// The name of an id in lower case; `None` when no name has it.
@@ -117,7 +122,7 @@ impl NameTable {
             let multiplier = seed | 1;
             let mut slots = [0; SLOTS];
             let free = (1..count).all(|id| {
-                let slot = &mut slots[self.keys[id].slot(multiplier)];
+                let slot = &mut slots[self.keys[id].words.slot(multiplier)];
                 let free = *slot == 0;
                 *slot = id as u8;
                 free
@@ -131,40 +136,52 @@ impl NameTable {
     }
 }
 
-impl Key {
-    #[inline]
-    fn of(name: &[u8]) -> Key {
+impl Words {
+    #[inline(always)]
+    fn of(name: &[u8]) -> Words {
         let len = name.len();
-        let (first, middle, last) = if let (Some(first), Some(last)) = (name.first_chunk::<8>(), name.last_chunk::<8>()) {
-            let middle = name.get(8..16).and_then(|m| m.first_chunk::<8>()).map_or(0, |m| u64::from_le_bytes(*m));
-            (u64::from_le_bytes(*first), if len > 16 { middle } else { 0 }, u64::from_le_bytes(*last))
-        } else if let (Some(first), Some(last)) = (name.first_chunk::<4>(), name.last_chunk::<4>()) {
-            (u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << 32, 0, 0)
+        if let (Some(first), Some(last)) = (name.first_chunk::<8>(), name.last_chunk::<8>()) {
+            let middle = if len > 16 { name[8..].first_chunk::<8>().map_or(0, |m| u64::from_le_bytes(*m)) } else { 0 };
+            return Words { first: u64::from_le_bytes(*first), middle, last: u64::from_le_bytes(*last), len };
+        }
+        let first = if let (Some(first), Some(last)) = (name.first_chunk::<4>(), name.last_chunk::<4>()) {
+            u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << 32
         } else if let (Some(first), Some(last)) = (name.first(), name.last()) {
-            (u64::from(*first) | u64::from(name[len / 2]) << 8 | u64::from(*last) << 16, 0, 0)
+            u64::from(*first) | u64::from(name[len / 2]) << 8 | u64::from(*last) << 16
         } else {
-            (0, 0, 0)
+            0
         };
-        Key { first: lower(first), middle: lower(middle), last: lower(last), len }
+        Words { first, middle: 0, last: 0, len }
     }
 
-    #[inline]
+    /// The same for every case of a name.
+    #[inline(always)]
     fn slot(&self, multiplier: u64) -> usize {
-        let mixed = (self.first ^ self.last.rotate_left(29) ^ (self.len as u64) << 56).wrapping_mul(multiplier);
-        (mixed >> (64 - SLOTS.trailing_zeros())) as usize
+        let folded = (self.first | CASE_BITS) ^ (self.last | CASE_BITS).rotate_left(29) ^ (self.len as u64) << 56;
+        (folded.wrapping_mul(multiplier) >> (64 - SLOTS.trailing_zeros())) as usize
     }
 }
 
-/// ASCII upper case letters of all eight bytes to lower case; other bytes stay.
-#[inline]
-fn lower(word: u64) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let low = word & (0x7f * ONES);
-    let from_a = low + (0x80 - b'A' as u64) * ONES;
-    let above_z = low + (0x7f - b'Z' as u64) * ONES;
-    let upper = (from_a & !above_z) & !word & (0x80 * ONES);
-    word | upper >> 2
+impl Key {
+    fn of(name: &[u8]) -> Key {
+        let lower = name.to_ascii_lowercase();
+        let letters: Vec<u8> = lower.iter().map(|b| if b.is_ascii_lowercase() { 0x20 } else { 0 }).collect();
+        Key { words: Words::of(&lower), letters: Words::of(&letters) }
+    }
+
+    /// Whether `name` is this one in any case: `b | 0x20 == c` for a lower case letter `c` holds for its two cases only.
+    #[inline(always)]
+    fn is(&self, name: &Words) -> bool {
+        let Key { words, letters } = self;
+        name.len == words.len
+            && (name.first | letters.first) == words.first
+            && (name.last | letters.last) == words.last
+            && (name.middle | letters.middle) == words.middle
+    }
 }
+
+/// The bit that tells upper from lower case, in each byte.
+const CASE_BITS: u64 = 0x2020_2020_2020_2020;
 
 #[cfg(test)]
 mod tests {

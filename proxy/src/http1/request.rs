@@ -6,7 +6,7 @@ use ringway_abi::raw::{RawHeader, RawRequest, RawSpan};
 use ringway_abi::view::{REQ_ABSOLUTE_TARGET, REQ_CHUNKED, REQ_HAS_BODY, REQ_UPGRADE, REQUEST_MAGIC};
 
 use super::bits::Scan;
-use super::bytes::{TARGET, decimal, is, is_token, list, list_has_token};
+use super::bytes::{decimal, is_token, list, list_has_token};
 use super::connection::{self, Options};
 use super::entry_set::EntrySet;
 use super::fields::{Awaited, Halt, Lines, Rules, end_of_line, offset, point, walk};
@@ -168,7 +168,7 @@ fn request_line(scan: &mut Scan<'_>, bytes: &[u8], limits: &HeadLimits) -> Resul
     }
 
     let target_start = method_end + 1;
-    let target_end = bytes[target_start..].iter().position(|b| !is(*b, TARGET)).map_or(end, |len| target_start + len);
+    let (target_end, question) = scan.target(target_start);
     if target_end - target_start > limits.target_bytes {
         return Err(Halt::Fault(F::TargetTooLong));
     }
@@ -189,7 +189,7 @@ fn request_line(scan: &mut Scan<'_>, bytes: &[u8], limits: &HeadLimits) -> Resul
         b"HTTP/1.0" => 10,
         other => odd_version(other, &bytes[start..method_end])?,
     };
-    let parts = target_parts(&bytes[start..method_end], bytes, target_start, target_end)?;
+    let parts = target_parts(&bytes[start..method_end], bytes, (target_start, target_end), question)?;
     Ok(RequestLine { method: (start, method_end), target: (target_start, target_end), parts, version, end: line_end + 2 })
 }
 
@@ -246,9 +246,9 @@ fn odd_version(version: &[u8], method: &[u8]) -> Result<u8, ClientFault> {
     }
 }
 
-/// Splits `bytes[from..to]`, which holds target bytes only and is not empty.
+/// Splits `bytes[from..to]`, which holds target bytes only and is not empty; its first `?` is at `question`.
 #[inline(always)]
-fn target_parts(method: &[u8], bytes: &[u8], from: usize, to: usize) -> Result<TargetParts, ClientFault> {
+fn target_parts(method: &[u8], bytes: &[u8], (from, to): (usize, usize), question: usize) -> Result<TargetParts, ClientFault> {
     // RFC 9112 §3.2.3: authority-form "is only used for CONNECT requests", and CONNECT takes no other.
     if method == b"CONNECT" {
         if !target::is_host_and_port(&bytes[from..to]) {
@@ -258,7 +258,7 @@ fn target_parts(method: &[u8], bytes: &[u8], from: usize, to: usize) -> Result<T
     }
     match &bytes[from..to] {
         [b'/', ..] => {
-            let (path, query) = path_and_query(bytes, from, to);
+            let (path, query) = path_and_query(from, to, question);
             Ok(TargetParts { form: TargetForm::Origin, path, query, authority: (to, to) })
         }
         // RFC 9112 §3.2.4: asterisk-form "is only used for a server-wide OPTIONS request".
@@ -266,32 +266,31 @@ fn target_parts(method: &[u8], bytes: &[u8], from: usize, to: usize) -> Result<T
             Ok(TargetParts { form: TargetForm::Asterisk, path: (from, to), query: (to, to), authority: (to, to) })
         }
         b"*" => Err(ClientFault::AsteriskWithoutOptions),
-        target => absolute_parts(target, bytes, from, to),
+        target => absolute_parts(target, (from, to), question),
     }
 }
 
 #[inline(always)]
-fn path_and_query(bytes: &[u8], from: usize, to: usize) -> ((usize, usize), (usize, usize)) {
-    match bytes[from..to].iter().position(|b| *b == b'?') {
-        Some(len) => ((from, from + len), (from + len + 1, to)),
-        None => ((from, to), (to, to)),
-    }
+fn path_and_query(from: usize, to: usize, question: usize) -> ((usize, usize), (usize, usize)) {
+    if question < to { ((from, question), (question + 1, to)) } else { ((from, to), (to, to)) }
 }
 
 /// RFC 9112 §3.2.2: "a server MUST accept the absolute-form in requests".
 #[cold]
-fn absolute_parts(target: &[u8], bytes: &[u8], from: usize, to: usize) -> Result<TargetParts, ClientFault> {
+fn absolute_parts(target: &[u8], (from, to): (usize, usize), question: usize) -> Result<TargetParts, ClientFault> {
     let Some(scheme) = target.windows(3).position(|w| w == b"://") else { return Err(ClientFault::BadTarget) };
     if !target[..scheme].eq_ignore_ascii_case(b"http") && !target[..scheme].eq_ignore_ascii_case(b"https") {
         return Err(ClientFault::BadScheme);
     }
     let start = from + scheme + 3;
-    let end = bytes[start..to].iter().position(|b| matches!(b, b'/' | b'?')).map_or(to, |len| start + len);
+    let rest = &target[scheme + 3..];
+    let len = rest.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(rest.len());
+    let end = start + len;
     // RFC 9110 §4.2.1: an empty host is invalid; §4.2.4: userinfo is an error in a message.
-    if !target::is_host(&bytes[start..end]) {
+    if !target::is_host(&rest[..len]) {
         return Err(ClientFault::BadAuthority);
     }
-    let (mut path, query) = path_and_query(bytes, end, to);
+    let (mut path, query) = path_and_query(end, to, question);
     if path.0 == path.1 {
         // RFC 9110 §4.2.3: an empty path is `/`. The byte before the authority is one, and views point at received bytes.
         path = (start - 1, start);
@@ -360,11 +359,15 @@ const RARE: u64 = 1 << HeaderId::EXPECT.0 | 1 << HeaderId::UPGRADE.0 | 1 << Head
 #[inline(never)]
 fn rare(lines: &Lines<'_>, method: u8, options: Options, facts: &mut RequestFacts) -> Result<(), ClientFault> {
     // RFC 9110 §10.1.1: "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore that expectation".
-    if lines.has(HeaderId::EXPECT) && !facts.http10 {
-        if !lines.values(HeaderId::EXPECT).flat_map(list).all(|e| e.eq_ignore_ascii_case(b"100-continue")) {
+    if lines.has(HeaderId::EXPECT) {
+        if !facts.http10 && !lines.values(HeaderId::EXPECT).flat_map(list).all(|e| e.eq_ignore_ascii_case(b"100-continue")) {
             return Err(ClientFault::ExpectationFailed);
         }
-        facts.expect_continue = facts.body != RequestBody::None;
+        facts.expect_continue = !facts.http10 && facts.body != RequestBody::None;
+        // What is ignored must not reach the upstream in a message of ours, which is HTTP/1.1 and would be an expectation of ours.
+        if !facts.expect_continue {
+            lines.indexes(HeaderId::EXPECT).for_each(|index| facts.dropped.insert(index));
+        }
     }
     // RFC 9110 §7.8: "A server MUST ignore an Upgrade header field that is received in an HTTP/1.0 request", and Upgrade needs the
     // connection option. Several protocols are a choice that the gateway does not make: ignored too, as it may always be.

@@ -1,10 +1,10 @@
 //! The AVX2 filler of the bitmaps, and the choice between it and the plain one.
 //!
-//! The only module of `http1` with unsafe code. It earns it: see `benches/README.md`, head to view.
+//! The only module of `http1` with unsafe code. It earns it: filling the bitmaps is the first of the two passes that beat a table-driven parser (`benches/`, head to view).
 //!
 //! Invariant: [`Fill`] holds `avx2` only if the processor has AVX2; there is no other way to make one.
 
-use super::bits::{BLOCK, fill_plain};
+use super::bits::{BLOCK, fill_plain, target_plain};
 
 /// Which filler to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,12 +38,24 @@ impl Fill {
         }
         fill_plain(blocks, no_token, control);
     }
+
+    /// The bytes of a block that no target holds, and the question marks.
+    #[inline]
+    pub(super) fn target(self, block: &[u8; BLOCK]) -> (u64, u64) {
+        #[cfg(target_arch = "x86_64")]
+        if self.avx2 {
+            debug_assert!(std::arch::is_x86_feature_detected!("avx2"));
+            // SAFETY: as above.
+            return unsafe { avx2::target(block) };
+        }
+        target_plain(block)
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use core::arch::x86_64::{
-        __m256i, _mm256_and_si256, _mm256_andnot_si256, _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_max_epu8, _mm256_movemask_epi8,
+        __m256i, _mm256_and_si256, _mm256_andnot_si256, _mm256_cmpeq_epi8, _mm256_cmpgt_epi8, _mm256_loadu_si256, _mm256_max_epu8, _mm256_movemask_epi8,
         _mm256_or_si256, _mm256_set1_epi8, _mm256_setr_epi8, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_srli_epi16,
     };
 
@@ -78,6 +90,26 @@ mod avx2 {
             *no_token = u64::from(low.0) | u64::from(high.0) << 32;
             *control = u64::from(low.1) | u64::from(high.1) << 32;
         }
+    }
+
+    /// As `target_plain`.
+    #[target_feature(enable = "avx2")]
+    pub(super) fn target(block: &[u8; BLOCK]) -> (u64, u64) {
+        let (low, high) = block.split_at(32);
+        let (low, high) = (target_masks(load(low)), target_masks(load(high)));
+        (u64::from(low.0) | u64::from(high.0) << 32, u64::from(low.1) | u64::from(high.1) << 32)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn target_masks(bytes: __m256i) -> (u32, u32) {
+        // As signed numbers the bytes from 0x80 on are below the space.
+        let visible = _mm256_cmpgt_epi8(bytes, _mm256_set1_epi8(0x20));
+        let delete = _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(0x7f));
+        let hash = _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(b'#' as i8));
+        let allowed = _mm256_andnot_si256(_mm256_or_si256(delete, hash), visible);
+        let question = _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(b'?' as i8));
+        (!(_mm256_movemask_epi8(allowed) as u32), _mm256_movemask_epi8(question) as u32)
     }
 
     #[inline]
@@ -125,6 +157,9 @@ mod tests {
         Fill::best().blocks(blocks, best_tokens, best_controls);
         assert_eq!(plain_tokens[..blocks.len()], best_tokens[..blocks.len()], "{blocks:?}");
         assert_eq!(plain_controls[..blocks.len()], best_controls[..blocks.len()], "{blocks:?}");
+        for block in blocks {
+            assert_eq!(Fill::PLAIN.target(block), Fill::best().target(block), "{block:?}");
+        }
         assert!(best_tokens[blocks.len()..].iter().all(|word| *word == 1), "words behind the blocks are left alone");
     }
 

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use crate::config::{Balance, Config, Forwarded, Link, OnError, PluginIndex};
-use crate::exchange::core::{CoreRoute, HashKey, Program};
+use crate::config::{Balance, Config, Forwarded, Link, OnError, PluginIndex, ServerAddress, Upstream, UpstreamHost};
+use crate::exchange::core::{CoreRoute, HashKey, HostPolicy, Program};
 use crate::http1::head::HeadLimits;
 use crate::http1::names::NameTable;
 use crate::plugin::chain::{self, CoreChain, LinkCounters, LinkParts};
@@ -100,6 +100,7 @@ pub fn build(blueprint: &Blueprint, counts: &PluginCounts, worker: u32, slab: &S
         no_chain: Rc::default(),
         upstreams: config.upstreams.iter().map(|u| u.name.clone()).collect(),
         plugin_response_bytes: config.limits.plugin_response_bytes,
+        plugin_alloc_bytes: config.limits.plugin_alloc_bytes,
         replacement_bytes: config.limits.body_buffer_bytes,
     });
     let hash_keys = config.upstreams.iter().map(|u| match &u.balance {
@@ -121,11 +122,23 @@ pub fn build(blueprint: &Blueprint, counts: &PluginCounts, worker: u32, slab: &S
             Forwarded::Forwarded => crate::exchange::core::Forwarded::Rfc7239,
             Forwarded::Off => crate::exchange::core::Forwarded::Off,
         },
+        name: config.server.name.clone().into_bytes(),
+        hosts: config.upstreams.iter().map(host_policy).collect(),
         hash_keys: hash_keys.collect(),
         access_log: config.server.access_log != crate::config::AccessLog::Off,
     };
     let plugins = (0..blueprint.plugins.len()).filter_map(|at| instances.remove(&PluginIndex(at as u32))).collect();
     Ok(Built { program: Rc::new(program), accept, plugins })
+}
+
+fn host_policy(upstream: &Upstream) -> HostPolicy {
+    let names = upstream.servers.iter().map(|server| match (&upstream.host, &server.address) {
+        (UpstreamHost::Literal(name), _) => name.clone().into_bytes(),
+        // A socket file has no host; the name of the upstream is the best there is.
+        (_, ServerAddress::Unix(_)) => upstream.name.clone().into_bytes(),
+        (_, address) => address.to_string().into_bytes(),
+    });
+    HostPolicy { replace: upstream.host != UpstreamHost::Keep, names: names.collect() }
 }
 
 /// The parser's bounds of a configuration.

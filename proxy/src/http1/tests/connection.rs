@@ -48,7 +48,7 @@ fn rule_54_connection_cannot_strip_end_to_end_fields() {
     ] {
         let value = match name {
             "Content-Length" => "5",
-            "Expect" => "100-continue",
+            "Expect" => "100-continue\r\nContent-Length: 1",
             _ => "v",
         };
         let line = if name == "Host" { String::new() } else { format!("{name}: {value}\r\n") };
@@ -119,6 +119,9 @@ fn rule_82_expect() {
     ]);
     let old = request("POST / HTTP/1.0\r\nContent-Length: 1\r\nExpect: x\r\n\r\n").unwrap();
     assert!(!old.facts.expect_continue, "an HTTP/1.0 expectation is ignored");
+    assert_eq!(old.dropped(), ["Expect"], "and not forwarded in a request of ours, which is HTTP/1.1");
+    assert_eq!(with("Expect: 100-continue\r\n").unwrap().dropped(), ["Expect"]);
+    assert!(with("Content-Length: 1\r\nExpect: 100-continue\r\n").unwrap().facts.dropped.is_empty());
     assert_eq!(ExpectationFailed.row().status, 417);
 }
 

@@ -5,6 +5,7 @@ mod connection;
 mod differential;
 mod fields;
 mod framing;
+mod page;
 mod response;
 mod start_line;
 mod write;

@@ -1,0 +1,181 @@
+//! The command line: what can be typed, what it prints, and the exit code.
+//!
+//! Owns the definitions for clap and the commands that only read files: `check`, `plugin inspect`, `config schema`. `run` and
+//! `proxy` end in a function that the caller gives to [`execute`]. Exit codes: 0 good, 1 the input is wrong, 2 usage (clap's).
+//! Results go to `out`, everything that is said about problems to `err`.
+#![forbid(unsafe_code)]
+
+mod check;
+mod inspect;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Config, ConfigErrors, Problem};
+use crate::plugin::inspect::Offer;
+
+pub use check::inspect_plugins;
+
+/// All is well.
+pub const GOOD: i32 = 0;
+/// The input is wrong: a file, an address, a plugin.
+pub const WRONG: i32 = 1;
+
+/// Shown by `--version`; a test keeps the ABI in step.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (plugin ABI 1.0)");
+
+const EXAMPLES: &str = "\
+Examples:
+  ringway proxy --from 127.0.0.1:8080 --to 127.0.0.1:9000
+      forward everything, without a configuration file
+  ringway proxy --from 127.0.0.1:8080 --to 127.0.0.1:9000 --plugin target/plugins/request-id.so
+      the same through a plugin
+  ringway check -c ringway.toml && ringway run -c ringway.toml
+      look for mistakes, then serve
+  ringway plugin inspect target/plugins/request-id.so
+      what a plugin is, or why it would be refused; none of its code runs
+  ringway config schema > ringway.schema.json
+      completion and checking in an editor
+
+Exit codes: 0 good, 1 the input is wrong, 2 wrong usage.";
+
+/// An HTTP gateway with native plugins.
+#[derive(Debug, Parser)]
+#[command(name = "ringway", version = VERSION, after_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve a configuration
+    #[command(after_help = "SIGTERM finishes the exchanges in flight, then exits 0.\n\nExample:\n  ringway run -c ringway.toml")]
+    Run(ConfigFile),
+    /// Check a configuration and the plugins it names, without opening anything
+    #[command(
+        after_help = "Exits 0 when `ringway run` would start with it, 1 with every problem and its place otherwise.\n\nExample:\n  ringway check -c ringway.toml"
+    )]
+    Check(ConfigFile),
+    /// Forward from one address to another, without a configuration file
+    #[command(after_help = "Example:\n  ringway proxy --from 127.0.0.1:8080 --to 127.0.0.1:9000 --plugin target/plugins/request-id.so")]
+    Proxy(Proxy),
+    /// Show the gateway at work: an origin of its own, and plugins in C, Zig and Rust in one chain
+    #[command(after_help = "The plugins must have been built: plugins/build\n\nExample:\n  ringway demo")]
+    Demo(Demo),
+    /// Look at plugin files
+    #[command(subcommand)]
+    Plugin(PluginCommand),
+    /// Help with writing configurations
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+pub struct ConfigFile {
+    /// The configuration: TOML, or JSON when the name ends in .json
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// A gateway without a file.
+#[derive(Debug, Args)]
+pub struct Proxy {
+    /// Where to listen: IP:PORT or unix:/PATH
+    #[arg(long, value_name = "ADDRESS")]
+    pub from: String,
+    /// Where to forward to: HOST:PORT or unix:/PATH; several are used in turn
+    #[arg(long, value_name = "ADDRESS", required = true)]
+    pub to: Vec<String>,
+    /// A plugin for every request; several run in this order
+    #[arg(long = "plugin", value_name = "FILE")]
+    pub plugins: Vec<PathBuf>,
+}
+
+/// The gateway at work.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub from: String,
+    /// Where the built plugins are
+    #[arg(long, value_name = "DIRECTORY", default_value = "target/plugins")]
+    pub plugins: PathBuf,
+}
+
+/// Look at plugin files.
+#[derive(Debug, Subcommand)]
+pub enum PluginCommand {
+    /// Print what a plugin says about itself, or why it would be refused, without running its code
+    #[command(
+        after_help = "Exits 1 when one of the files would be refused.\n\nExamples:\n  ringway plugin inspect target/plugins/*.so\n  ringway plugin inspect -j target/plugins/request-id.so"
+    )]
+    Inspect {
+        /// The plugin files
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+        /// Print one JSON object per file
+        #[arg(short, long)]
+        json: bool,
+    },
+}
+
+/// Help with writing configurations.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the JSON Schema of configuration files
+    #[command(after_help = "Example:\n  ringway config schema > ringway.schema.json")]
+    Schema,
+}
+
+/// Carries a command out. `run` serves a configuration until the process is told to end, and returns the exit code.
+pub fn execute(cli: Cli, offer: &Offer, out: &mut dyn Write, err: &mut dyn Write, run: impl FnOnce(Config) -> i32) -> i32 {
+    let code = match cli.command {
+        Command::Run(file) => start(Config::load(&file.config), err, run),
+        Command::Proxy(proxy) => start(Config::for_proxy(&proxy.from, &proxy.to, &proxy.plugins), err, run),
+        Command::Demo(demo) => {
+            let config = crate::demo::config(&demo.from, &demo.plugins);
+            if config.is_ok() {
+                // The hints are for people; whoever closed the pipe does without.
+                let _ = writeln!(out, "{}", crate::demo::hints(&demo.from));
+            }
+            start(config, err, run)
+        }
+        Command::Check(file) => check::check(&file.config, offer, out, err),
+        Command::Plugin(PluginCommand::Inspect { files, json }) => inspect::inspect_files(&files, json, offer, out, err),
+        Command::Config(ConfigCommand::Schema) => schema(out),
+    };
+    // Nobody is left to read an error about a closed pipe.
+    code.unwrap_or(WRONG)
+}
+
+fn start(config: Result<Config, ConfigErrors>, err: &mut dyn Write, run: impl FnOnce(Config) -> i32) -> io::Result<i32> {
+    match config {
+        // `run` logs the warnings, in the form of every other log line.
+        Ok(config) => Ok(run(config)),
+        Err(errors) => {
+            report(err, "error", &errors.problems)?;
+            Ok(WRONG)
+        }
+    }
+}
+
+fn schema(out: &mut dyn Write) -> io::Result<i32> {
+    writeln!(out, "{:#}", config::schema())?;
+    Ok(GOOD)
+}
+
+/// Writes problems, each with its severity in front and an empty line between.
+fn report(err: &mut dyn Write, severity: &str, problems: &[Problem]) -> io::Result<()> {
+    for problem in problems {
+        writeln!(err, "{severity}: {problem}\n")?;
+    }
+    Ok(())
+}
