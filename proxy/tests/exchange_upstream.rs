@@ -397,6 +397,12 @@ fn rule_82_expect_100_continue() {
         assert_eq!((outcome.end, outcome.statuses().last()), (End::Park, Some(&200)));
         assert_eq!(outcome.upstreams[0].request().body_text(), "hello");
     });
+    // The client waits, and the upstream says nothing: after a while the gateway does.
+    let waits = vec![bytes(head), Step::Await(b"HTTP/1.1 100".to_vec(), 1), bytes("hello")];
+    Case::script(&world, waits).answer(OK).expire(1001).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses()), (End::Park, vec![100, 200]));
+        assert_eq!(outcome.upstreams[0].request().body_text(), "hello");
+    });
     // The upstream refuses, and the client never sends the body.
     let refuses = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n";
     Case::new(&world, head).up(Upstream::answers_early(refuses)).each(|outcome| {

@@ -355,7 +355,9 @@ fn expire(core: &Core<ScriptedUpstreams>, watch: &Watch, down: &Rc<Pipe>, ms: u3
         let up = usize::try_from(watch.up.get()).expect("an upstream's deadline passes while an upstream is in use");
         connections[up].pipe.shut_down(true);
     };
-    for lane in watch.sweep(clock::monotonic_ms() + u64::from(ms)) {
+    let now = clock::monotonic_ms() + u64::from(ms);
+    watch.ring(now);
+    for lane in watch.sweep(now) {
         match lane {
             Lane::DownRead => down.shut_down(false),
             Lane::DownWrite => down.shut_down(true),
