@@ -436,7 +436,10 @@ fn hop_by_hop_fields_end_here_and_forwarding_fields_begin() {
             assert_eq!(request.value(gone), None, "{gone}");
         }
         assert_eq!((request.value("host"), request.value("x-end"), request.values("cookie")), (Some("e:81"), Some("y"), vec!["a", "b"]));
-        assert_eq!((request.value("x-forwarded-for"), request.value("x-forwarded-proto"), request.value("x-forwarded-host")), (Some("192.0.2.7"), Some("http"), Some("e:81")));
+        assert_eq!(
+            (request.value("x-forwarded-for"), request.value("x-forwarded-proto"), request.value("x-forwarded-host")),
+            (Some("192.0.2.7"), Some("http"), Some("e:81"))
+        );
         assert_eq!(request.value("via"), Some("1.1 ringway"));
         let response = &outcome.responses[0];
         for gone in ["connection", "x-up", "keep-alive"] {
