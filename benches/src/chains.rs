@@ -129,8 +129,7 @@ impl BareHook {
         }
         let mut core = state;
         if let Some(init) = plugin.core_init {
-            // SAFETY: the contract of `core_init`: after `load`, on the thread of the hooks; these plugins call nothing of
-            // the loader unless they fail.
+            // SAFETY: the contract of `core_init`: after `load`, on the thread of the hooks; of the loader as above.
             let status = unsafe { init(&raw const HOST, std::ptr::dangling_mut(), state, 0, &mut core) };
             assert_eq!(status, raw::OK);
         }

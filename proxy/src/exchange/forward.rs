@@ -67,17 +67,17 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let mut choice = Choice { upstream, hash, attempt: 0, avoid: None, pooled: true };
         let outgoing = self.outgoing(exchange);
         loop {
-            let fault = match self.core.upstreams.lease(&choice, self.watch).await {
+            let (fault, stale) = match self.core.upstreams.lease(&mut choice, self.watch).await {
                 Ok(lease) => {
-                    choice.avoid = Some(lease.server);
                     // A pooled connection that turns out to be dead says nothing about its server.
-                    choice.pooled = !lease.reused;
+                    let reused = lease.reused;
+                    choice.pooled = !reused;
                     match self.attempt(exchange, lease, outgoing).await {
                         Attempt::Over(next) => return next,
-                        Attempt::Retry(fault) => fault,
+                        Attempt::Retry(fault) => (fault, reused),
                     }
                 }
-                Err(fault) => fault,
+                Err(fault) => (fault, false),
             };
             self.watch.up.set(-1);
             self.watch.renew_upstream();
@@ -87,7 +87,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             // RFC 9110 §9.2.2: what may have been sent is only repeated when the method is idempotent.
             let idempotent = !sent || self.is_idempotent();
             let again = fault.row().may_retry && replayable && idempotent && choice.attempt < ATTEMPTS_MAX && !self.watch.is_expired();
-            if !again || !self.core.upstreams.may_retry(upstream) {
+            // The one replay after a dead pooled connection loads nobody: the budget is for servers in trouble.
+            if !again || !(stale || self.core.upstreams.may_retry(upstream)) {
                 return self.fail(exchange, Fault::Upstream(fault)).await;
             }
             add(&self.core.stats.upstream_retries, 1);
