@@ -489,7 +489,7 @@ fn core_init_explains_its_failure() {
                 }";
     for (reason, expected) in [
         ("host->load_error(loader, BYTES(\"no room for the table\"));", "plugin probe: core_init failed on worker 3: no room for the table"),
-        ("", "plugin probe: core_init failed on worker 3: without giving a reason, with status -4"),
+        ("", "plugin probe: core_init failed on worker 3: it gave no reason, only the status -4"),
     ] {
         let version = rig.load("0", ".core_init = core_init,", &code.replace("REASON", reason));
         let failed = CorePlugin::new(Arc::new(version), 3, metric_storage(8)).err();
