@@ -81,7 +81,10 @@ fn memory_stays_flat_under_mixed_traffic() {
         assert!(count.load(Ordering::Relaxed) > 0, "{name}: not one round");
     }
     let (start, end) = (readings[0], readings[3]);
-    println!("soak of {seconds} s: resident {} KiB after the warm-up, {} KiB at the end; {} and {} descriptors", start.resident_kib, end.resident_kib, start.files, end.files);
+    println!(
+        "soak of {seconds} s: resident {} KiB after the warm-up, {} KiB at the end; {} and {} descriptors",
+        start.resident_kib, end.resident_kib, start.files, end.files
+    );
     assert!(end.resident_kib < start.resident_kib + GROWTH_KIB_MAX, "{readings:?}");
     assert!(end.files < FILES_MAX, "{readings:?}");
     gateway.stop();
