@@ -70,8 +70,8 @@ impl Worker {
             no_chain: Rc::default(),
             upstreams: vec!["u".into()],
             plugin_response_bytes: limits.plugin_response_bytes,
-            replacement_bytes: limits.body_buffer_bytes,
             plugin_alloc_bytes: limits.plugin_alloc_bytes,
+            replacement_bytes: limits.body_buffer_bytes,
         });
         let cores = cores.collect();
         Worker { names, slab, shared, cores }
@@ -129,7 +129,7 @@ impl BareHook {
         }
         let mut core = state;
         if let Some(init) = plugin.core_init {
-            // SAFETY: the contract of `core_init`: after `load`, on the thread of the hooks.
+            // SAFETY: the contract of `core_init`: after `load`, on the thread of the hooks; of the loader as above.
             let status = unsafe { init(&raw const HOST, std::ptr::dangling_mut(), state, 0, &mut core) };
             assert_eq!(status, raw::OK);
         }

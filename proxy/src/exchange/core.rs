@@ -15,6 +15,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use ringway_abi::ids::HeaderId;
 
 use super::io::{Reader, Writer};
+use super::splice::PipePool;
 use super::watch::Watch;
 use crate::clock;
 use crate::config::ConnectTarget;
@@ -234,6 +235,8 @@ pub struct Core<U> {
     pub stats: Arc<WorkerStats>,
     /// Big buffers for bodies.
     pub relay: RelayPool,
+    /// Pipes for bodies that nobody looks at.
+    pub pipes: PipePool,
     /// The Date line.
     pub date: DateLine,
     /// The gateway is stopping: connections close after their exchange.
@@ -257,6 +260,7 @@ impl<U> Core<U> {
             upstreams,
             stats,
             relay,
+            pipes: PipePool::default(),
             date: DateLine::default(),
             draining: Cell::new(false),
             program: RefCell::new(program),

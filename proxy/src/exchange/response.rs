@@ -17,6 +17,7 @@ use super::io::{Reader, Writer, write_all};
 use super::request::chunk_limits;
 use super::watch::{Lane, Watch};
 use super::Reply;
+use super::splice::{SPLICE_BYTES_MIN, SpliceFault};
 use crate::clock;
 use crate::error::{Fault, ResourceFault, UpstreamFault};
 use crate::http1::head::{Area, HeadProgress, RequestFacts, ResponseBody, ResponseFacts, ResponseTo, parse_response};
@@ -304,6 +305,11 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         let mut relay = self.core.relay.take(|| Buf::slot(slot.clone(), out));
         let mut here = here;
         let result = loop {
+            if here.start == here.end
+                && let Some(result) = self.splice_rest(reader, passing).await
+            {
+                break result;
+            }
             let (result, returned) = self.pass_piece(reader, slot, &mut here, passing, relay).await;
             relay = returned;
             match result {
@@ -314,6 +320,30 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         };
         self.core.relay.give_back(relay);
         result
+    }
+
+    /// Moves the rest of a large body that nobody looks at from socket to socket. `None`: it goes the ordinary way.
+    async fn splice_rest<R: Reader>(&mut self, reader: &mut R, passing: &mut Passing) -> Option<Result<bool, ReplyFault>> {
+        let BodyReader::Length(left) = passing.reader else { return None };
+        // A request body that is still on its way has operations pending on both sockets.
+        let plain = passing.framing == Framing::Plain && !passing.shown && self.pump_done.get();
+        if !plain || left < SPLICE_BYTES_MIN || reader.descriptor().is_none() || self.writer.descriptor().is_none() {
+            return None;
+        }
+        let times = (self.timeouts.response_idle, self.timeouts.write_stall);
+        let mut moved = 0;
+        let result = self.core.pipes.run(reader, self.writer, self.watch, times, left, &mut moved).await;
+        passing.offset += moved;
+        match result {
+            Ok(()) => {
+                passing.reader = BodyReader::Done;
+                Some(Ok(false))
+            }
+            Err(SpliceFault::NoPipe) => None,
+            Err(SpliceFault::Sink) => Some(Err(ReplyFault::ClientGone)),
+            Err(SpliceFault::Source) if self.watch.expired(Lane::UpRead) => Some(Err(ReplyFault::Broken(UpstreamFault::ReadTimeout))),
+            Err(SpliceFault::Source) => Some(Err(ReplyFault::Broken(UpstreamFault::Truncated))),
+        }
     }
 
     /// One piece of the body; `Some` after the last.
