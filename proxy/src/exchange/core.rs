@@ -15,6 +15,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use ringway_abi::ids::HeaderId;
 
 use super::io::{Reader, Writer};
+use super::splice::PipePool;
 use super::watch::Watch;
 use crate::clock;
 use crate::config::ConnectTarget;
@@ -35,8 +36,9 @@ pub trait Upstreams {
     type Writer: Writer;
 
     /// A connection to a server of the upstream: a pooled one that is still quiet and open, or a new one. Registers its
-    /// socket with `watch`, under the deadline for connecting.
-    fn lease(&self, choice: &Choice, watch: &Watch) -> impl Future<Output = Result<Lease<Self::Reader, Self::Writer>, UpstreamFault>>;
+    /// socket with `watch`, under the deadline for connecting. The server that was tried becomes the one that the next
+    /// attempt avoids.
+    fn lease(&self, choice: &mut Choice, watch: &Watch) -> impl Future<Output = Result<Lease<Self::Reader, Self::Writer>, UpstreamFault>>;
 
     /// The exchange is over and the connection can be used again.
     fn give_back(&self, lease: Lease<Self::Reader, Self::Writer>);
@@ -233,6 +235,8 @@ pub struct Core<U> {
     pub stats: Arc<WorkerStats>,
     /// Big buffers for bodies.
     pub relay: RelayPool,
+    /// Pipes for bodies that nobody looks at.
+    pub pipes: PipePool,
     /// The Date line.
     pub date: DateLine,
     /// The gateway is stopping: connections close after their exchange.
@@ -256,6 +260,7 @@ impl<U> Core<U> {
             upstreams,
             stats,
             relay,
+            pipes: PipePool::default(),
             date: DateLine::default(),
             draining: Cell::new(false),
             program: RefCell::new(program),

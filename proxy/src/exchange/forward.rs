@@ -67,17 +67,17 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let mut choice = Choice { upstream, hash, attempt: 0, avoid: None, pooled: true };
         let outgoing = self.outgoing(exchange);
         loop {
-            let fault = match self.core.upstreams.lease(&choice, self.watch).await {
+            let (fault, stale) = match self.core.upstreams.lease(&mut choice, self.watch).await {
                 Ok(lease) => {
-                    choice.avoid = Some(lease.server);
                     // A pooled connection that turns out to be dead says nothing about its server.
-                    choice.pooled = !lease.reused;
+                    let reused = lease.reused;
+                    choice.pooled = !reused;
                     match self.attempt(exchange, lease, outgoing).await {
                         Attempt::Over(next) => return next,
-                        Attempt::Retry(fault) => fault,
+                        Attempt::Retry(fault) => (fault, reused),
                     }
                 }
-                Err(fault) => fault,
+                Err(fault) => (fault, false),
             };
             self.watch.up.set(-1);
             self.watch.renew_upstream();
@@ -87,25 +87,12 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             // RFC 9110 §9.2.2: what may have been sent is only repeated when the method is idempotent.
             let idempotent = !sent || self.is_idempotent();
             let again = fault.row().may_retry && replayable && idempotent && choice.attempt < ATTEMPTS_MAX && !self.watch.is_expired();
-            if !again || !self.core.upstreams.may_retry(upstream) {
+            // The one replay after a dead pooled connection loads nobody: the budget is for servers in trouble.
+            if !again || !(stale || self.core.upstreams.may_retry(upstream)) {
                 return self.fail(exchange, Fault::Upstream(fault)).await;
             }
             add(&self.core.stats.upstream_retries, 1);
         }
-    }
-
-    /// The connection goes back to the pool; the sweep must not touch it any more.
-    pub(super) fn give_back(&self, lease: Lease<U::Reader, U::Writer>) {
-        self.watch.up.set(-1);
-        self.watch.renew_upstream();
-        self.core.upstreams.give_back(lease);
-    }
-
-    /// The connection is closed.
-    pub(super) fn discard(&self, lease: Lease<U::Reader, U::Writer>, fault: Option<UpstreamFault>) {
-        self.watch.up.set(-1);
-        self.watch.renew_upstream();
-        self.core.upstreams.discard(lease, fault);
     }
 
     fn is_idempotent(&self) -> bool {
@@ -157,13 +144,13 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     /// One attempt on one connection.
     async fn attempt(&mut self, exchange: &mut Exchange, mut lease: Lease<U::Reader, U::Writer>, outgoing: Outgoing) -> Attempt {
         let Some(slot) = self.core.slab.take() else {
-            self.discard(lease, None);
+            self.let_go(|upstreams| upstreams.give_back(lease));
             return Attempt::Over(self.fail(exchange, Fault::Resource(ResourceFault::SlotsExhausted)).await);
         };
         let layout = *slot.layout();
         let upgrade = self.wants_upgrade(exchange);
         let Some(head) = self.write_head(exchange, outgoing, upgrade.as_deref(), &lease) else {
-            self.give_back(lease);
+            self.let_go(|upstreams| upstreams.give_back(lease));
             return Attempt::Over(self.fail(exchange, Fault::Resource(ResourceFault::HeadDoesNotFit)).await);
         };
         // Head and body leave in one write when they fit.
@@ -177,13 +164,13 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             written = write_all(&mut lease.writer, rest).await.0;
         }
         self.watch.disarm(Lane::UpWrite);
-        if written.is_err() && lease.reused {
-            self.discard(lease, None);
-            return Attempt::Retry(UpstreamFault::WriteFailed);
-        }
         if self.watch.expired(Lane::UpWrite) {
-            self.discard(lease, Some(UpstreamFault::WriteTimeout));
+            self.let_go(|upstreams| upstreams.discard(lease, Some(UpstreamFault::WriteTimeout)));
             return Attempt::Over(self.fail(exchange, Fault::Upstream(UpstreamFault::WriteTimeout)).await);
+        }
+        if written.is_err() && lease.reused {
+            self.let_go(|upstreams| upstreams.discard(lease, None));
+            return Attempt::Retry(UpstreamFault::WriteFailed);
         }
         // On a fresh connection a failed write may have an answer behind it: the response is read all the same.
         if let Outgoing::InSlot(length) = outgoing {
@@ -191,6 +178,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         }
         let timeouts = exchange.timeouts().clone();
         let pump_done = Cell::new(!matches!(outgoing, Outgoing::Streamed(_)));
+        let awaits_head = Cell::new(true);
         let mut replying = Replying {
             core: self.core,
             watch: self.watch,
@@ -204,6 +192,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             persist: exchange.persist,
             upgrade: upgrade.is_some(),
             pump_done: &pump_done,
+            awaits_head: &awaits_head,
             sent_at,
         };
         let outcome = match outgoing {
@@ -218,7 +207,13 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                     framing,
                     timeouts: &timeouts,
                 };
-                both(pump.run(&mut lease.writer), replying.run(&mut lease.reader, slot), &pump_done).await
+                let ended = |whole: bool| {
+                    pump_done.set(whole);
+                    if awaits_head.get() {
+                        self.watch.arm(Lane::UpRead, timeouts.first_byte);
+                    }
+                };
+                both(pump.run(&mut lease.writer), replying.run(&mut lease.reader, slot), ended).await
             }
             _ => Both::Reply(replying.run(&mut lease.reader, slot).await),
         };
@@ -228,16 +223,17 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     /// What the outcome of an attempt means for the connections.
     async fn conclude(&mut self, exchange: &mut Exchange, lease: Lease<U::Reader, U::Writer>, outgoing: Outgoing, outcome: Both, body_sent: bool) -> Attempt {
         let answered = exchange.reply.status != 0;
+        if let (Both::Reply(_), false) = (&outcome, body_sent) {
+            // The body's read was dropped and may have taken bytes with it: nothing more can be read from the client.
+            exchange.persist = false;
+        }
         match outcome {
             Both::Reply(Ok(end)) => {
                 if let Some(leftover) = end.tunnel {
                     return Attempt::Over(self.tunnel(exchange, lease, leftover).await);
                 }
-                if end.reusable && body_sent {
-                    self.give_back(lease);
-                } else {
-                    self.discard(lease, None);
-                }
+                let reusable = end.reusable && body_sent;
+                self.let_go(|upstreams| if reusable { upstreams.give_back(lease) } else { upstreams.discard(lease, None) });
                 if let Outgoing::InSlot(length) = outgoing {
                     self.input.at += length;
                 }
@@ -249,50 +245,54 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             }
             Both::Reply(Err(ReplyFault::Unanswered(fault))) => {
                 let stale = lease.reused && fault == UpstreamFault::ClosedEarly;
-                self.discard(lease, if stale { None } else { Some(fault) });
+                self.let_go(|upstreams| upstreams.discard(lease, if stale { None } else { Some(fault) }));
                 if fault.row().may_retry {
                     return Attempt::Retry(fault);
                 }
                 Attempt::Over(self.fail(exchange, Fault::Upstream(fault)).await)
             }
             Both::Reply(Err(ReplyFault::Broken(fault))) => {
-                self.discard(lease, Some(fault));
+                self.let_go(|upstreams| upstreams.discard(lease, Some(fault)));
                 exchange.reply.fault = Some(Fault::Upstream(fault));
                 Attempt::Over(Next::End(End::Abort))
             }
             Both::Reply(Err(ReplyFault::ClientGone)) => {
-                self.discard(lease, None);
+                self.let_go(|upstreams| upstreams.discard(lease, None));
                 Attempt::Over(Next::End(End::Abort))
             }
             Both::Reply(Err(ReplyFault::Internal(fault))) => {
-                self.discard(lease, None);
+                self.let_go(|upstreams| upstreams.discard(lease, None));
                 Attempt::Over(if answered { Next::End(End::Abort) } else { self.fail(exchange, fault).await })
             }
-            // SPEC S-35: no response of the upstream was shown, so the post hooks have not run.
             Both::Pump(PumpFault::Plugin(Flow::Respond)) if !answered => {
-                self.core.upstreams.discard(lease, None);
+                self.let_go(|upstreams| upstreams.discard(lease, None));
                 Attempt::Over(self.answer(exchange).await)
             }
             Both::Reply(Err(ReplyFault::Hook(flow))) | Both::Pump(PumpFault::Plugin(flow)) => {
-                self.discard(lease, None);
-                if let Outgoing::InSlot(length) = outgoing {
-                    self.input.at += length;
-                }
+                self.let_go(|upstreams| upstreams.discard(lease, None));
+                // A body in the slot is still unread here: sending the answer skips it.
                 Attempt::Over(self.after_hook(exchange, flow, answered).await)
             }
             Both::Pump(PumpFault::Client(fault)) => {
-                self.discard(lease, None);
-                if answered || fault == ClientFault::BodyIncomplete {
+                self.let_go(|upstreams| upstreams.discard(lease, None));
+                if answered || (fault == ClientFault::BodyIncomplete && !self.watch.expired(Lane::Exchange)) {
                     exchange.reply.fault = Some(Fault::Client(fault));
                     return Attempt::Over(Next::End(End::Abort));
                 }
                 Attempt::Over(self.fail(exchange, Fault::Client(fault)).await)
             }
             Both::Pump(PumpFault::Upstream(fault)) => {
-                self.discard(lease, Some(fault));
+                self.let_go(|upstreams| upstreams.discard(lease, Some(fault)));
                 Attempt::Over(if answered { Next::End(End::Abort) } else { self.fail(exchange, Fault::Upstream(fault)).await })
             }
         }
+    }
+
+    /// Returns an upstream connection: from here on its descriptor may be another connection's, so the watch forgets it.
+    pub(super) fn let_go(&self, give: impl FnOnce(&U)) {
+        self.watch.up.set(-1);
+        self.watch.renew_upstream();
+        give(&self.core.upstreams);
     }
 
     /// A hook stopped the exchange while the upstream was involved.
@@ -556,8 +556,8 @@ enum Both {
 }
 
 /// Runs the body and the response at once. The response decides, unless the body fails through the client or a plugin:
-/// an upstream that stops reading may still answer.
-async fn both(pump: impl Future<Output = Result<(), PumpFault>>, reply: impl Future<Output = Result<ReplyEnd, ReplyFault>>, pump_done: &Cell<bool>) -> Both {
+/// an upstream that stops reading may still answer. `ended` is told when the body has been sent, or never will be whole.
+async fn both(pump: impl Future<Output = Result<(), PumpFault>>, reply: impl Future<Output = Result<ReplyEnd, ReplyFault>>, ended: impl Fn(bool)) -> Both {
     let mut pump = pin!(pump);
     let mut reply = pin!(reply);
     let mut pumping = true;
@@ -566,8 +566,11 @@ async fn both(pump: impl Future<Output = Result<(), PumpFault>>, reply: impl Fut
         if pumping && let Poll::Ready(result) = pump.as_mut().poll(cx) {
             pumping = false;
             match result {
-                Ok(()) => pump_done.set(true),
-                Err(PumpFault::Upstream(fault)) => refused = Some(fault),
+                Ok(()) => ended(true),
+                Err(PumpFault::Upstream(fault)) => {
+                    ended(false);
+                    refused = Some(fault);
+                }
                 Err(fault) => return Poll::Ready(Both::Pump(fault)),
             }
         }

@@ -7,9 +7,9 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use ringway_abi::ids::HeaderId;
+use ringway_abi::ids::{HeaderId, METHOD_HEAD};
 use ringway_abi::raw;
-use ringway_abi::view::{ORIGIN_UPSTREAM, RES_BODY_COMPLETE};
+use ringway_abi::view::{ORIGIN_UPSTREAM, RES_BODY_COMPLETE, RES_CHUNKED};
 
 use super::body::{BodyReader, Framing, PREFIX_BYTES, SUFFIX_BYTES};
 use super::core::{Core, Program, Upstreams};
@@ -17,6 +17,7 @@ use super::io::{Reader, Writer, write_all};
 use super::request::chunk_limits;
 use super::watch::{Lane, Watch};
 use super::Reply;
+use super::splice::{SPLICE_BYTES_MIN, SpliceFault};
 use crate::clock;
 use crate::error::{Fault, ResourceFault, UpstreamFault};
 use crate::http1::head::{Area, HeadProgress, RequestFacts, ResponseBody, ResponseFacts, ResponseTo, parse_response};
@@ -66,6 +67,8 @@ pub(super) struct Replying<'a, W, U> {
     pub(super) persist: bool,
     pub(super) upgrade: bool,
     pub(super) pump_done: &'a Cell<bool>,
+    /// No final head has come yet: the wait for it is what [`Lane::UpRead`] guards.
+    pub(super) awaits_head: &'a Cell<bool>,
     /// When the request left (precise clock); 0 when nobody asked.
     pub(super) sent_at: u64,
 }
@@ -78,6 +81,8 @@ struct Passing {
     shown: bool,
     /// Bytes received from the upstream, transfer coding removed.
     offset: u64,
+    /// The upstream sends a body that is not read.
+    cut: bool,
 }
 
 impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
@@ -95,39 +100,38 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         if flow != Flow::Continue {
             return Err(ReplyFault::Hook(flow));
         }
-        let (mut passing, framing, mut close) = self.plan_body(&facts);
+        let status = self.frame.borrow().response().map_or(facts.status, |m| m.response().status());
+        let tunnel = (facts.upgrade || facts.tunnel) && status == facts.status;
+        let (mut passing, framing, mut close) = self.plan_body(&facts, status);
         // RFC 9112 §9.3: an answer that is likely to end the request early announces that the connection ends with it.
         close |= !self.pump_done.get() && facts.status >= 300;
-        let connection = match (facts.upgrade, close, self.facts.http10) {
-            (true, _, _) => Connection::Upgrade,
-            (false, true, _) => Connection::Close,
-            (false, false, _) => Connection::Nothing,
+        let connection = match (tunnel && facts.upgrade, close) {
+            (true, _) => Connection::Upgrade,
+            (false, true) => Connection::Close,
+            (false, false) => Connection::Nothing,
         };
         let layout = *slot.layout();
         let Some(mut used) = self.write_head(&slot, &facts, framing, connection) else {
             return Err(ReplyFault::Internal(Fault::Resource(ResourceFault::HeadDoesNotFit)));
         };
-        self.reply.status = self.frame.borrow().response().map_or(facts.status, |m| m.response().status());
-        self.reply.origin = ORIGIN_UPSTREAM;
-        let tunnel = facts.upgrade || facts.tunnel;
         let mut at = head;
         // A body that is here already and fits leaves with the head, in one write.
         let here = filled - head;
-        let mut extra = false;
         if !tunnel && !passing.shown && !passing.reader.is_done() && here > 0 && used + here + SUFFIX_BYTES + PREFIX_BYTES <= layout.out() {
             let begin = layout.out_at() + used;
             let mut body = slot.clone();
             let room = body.bytes_mut(begin..layout.out_at() + layout.out());
             room[PREFIX_BYTES..PREFIX_BYTES + here].copy_from_slice(slot.bytes(head..filled));
-            let fed = passing.reader.feed(&mut room[PREFIX_BYTES..PREFIX_BYTES + here]).map_err(|f| ReplyFault::Broken(f.into()))?;
+            let fed = passing.reader.feed(&mut room[PREFIX_BYTES..PREFIX_BYTES + here]).map_err(|f| ReplyFault::Unanswered(f.into()))?;
             let range = passing.framing.wrap(room, fed.data, passing.reader.is_done());
             let count = range.len();
             room.copy_within(range, 0);
             used += count;
             at += fed.consumed;
             passing.offset += fed.data as u64;
-            extra = passing.reader.is_done() && fed.consumed < here;
         }
+        self.reply.status = status;
+        self.reply.origin = ORIGIN_UPSTREAM;
         self.watch.arm(Lane::DownWrite, self.timeouts.write_stall);
         let (written, _) = write_all(self.writer, Buf::slot(slot.clone(), layout.out_at()..layout.out_at() + used)).await;
         self.watch.disarm(Lane::DownWrite);
@@ -135,14 +139,13 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         if tunnel {
             return Ok(ReplyEnd { reusable: false, close: true, tunnel: Some(slot.bytes(head..filled).to_vec()) });
         }
-        if !passing.reader.is_done() {
-            extra = self.pass_body(reader, &slot, at..filled, &mut passing).await?;
-        } else if passing.offset == 0 {
-            // HTTP1.md rule 79: bytes behind the end of a response poison the connection.
-            extra |= here > 0;
-        }
+        // HTTP1.md rule 79: bytes behind the end of a response poison the connection.
+        let extra = match passing.reader.is_done() {
+            true => at < filled,
+            false => self.pass_body(reader, &slot, at..filled, &mut passing).await?,
+        };
         self.reply.sent += passing.offset;
-        Ok(ReplyEnd { reusable: facts.persist && !extra, close, tunnel: None })
+        Ok(ReplyEnd { reusable: facts.persist && !extra && !passing.cut, close, tunnel: None })
     }
 
     /// Reads heads until a final one; interim ones are passed on.
@@ -151,7 +154,10 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         let mut interim = 0;
         let capacity = slot.layout().receive();
         let to = ResponseTo { method_id: self.frame.borrow().request().request().method_id(), upgrade: self.upgrade };
-        self.watch.arm(Lane::UpRead, self.timeouts.first_byte);
+        // The upstream has its time from the end of the request on: see `both` for a body that is still being sent.
+        if self.pump_done.get() {
+            self.watch.arm(Lane::UpRead, self.timeouts.first_byte);
+        }
         loop {
             if *filled > 0 {
                 let (bytes, entries, root) = slot.response_parts();
@@ -172,6 +178,7 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
                     }
                     Ok(Some(facts)) => {
                         self.watch.disarm(Lane::UpRead);
+                        self.awaits_head.set(false);
                         return Ok((facts, root.headers.len as usize));
                     }
                     Ok(None) if *filled >= capacity => return Err(ReplyFault::Unanswered(UpstreamFault::HeadTooLarge)),
@@ -260,7 +267,16 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
     }
 
     /// How the body is read, how it is framed for the client, and whether the client's connection ends with it.
-    fn plan_body(&self, facts: &ResponseFacts) -> (Passing, OutFraming, bool) {
+    /// `status` is that of the view, which a plugin may have changed.
+    fn plan_body(&self, facts: &ResponseFacts, status: u16) -> (Passing, OutFraming, bool) {
+        let bodiless = |status: u16| matches!(status, 101 | 204 | 304);
+        let is_head = self.frame.borrow().request().request().method_id() == METHOD_HEAD;
+        // What the client expects behind the head follows from the status that it sees.
+        if status != facts.status && bodiless(status) != bodiless(facts.status) && !is_head {
+            let cut = facts.body != ResponseBody::None || facts.upgrade;
+            let framing = if bodiless(status) { OutFraming::None } else { OutFraming::Length(0) };
+            return (Passing { reader: BodyReader::none(), framing: Framing::Plain, shown: false, offset: 0, cut }, framing, !self.persist);
+        }
         let plan = *self.frame.borrow().chain().plan();
         let shown = plan.has_hook(raw::HOOK_RESPONSE_CHUNK);
         let edits = shown && plan.has_want(raw::WANT_EDIT_RESPONSE_BODY);
@@ -271,13 +287,16 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
             ResponseBody::UntilClose => BodyReader::UntilClose,
         };
         let known = matches!(facts.body, ResponseBody::Length(_)) && !edits;
+        let chunked = self.frame.borrow().response().is_some_and(|m| m.response().flags() & RES_CHUNKED != 0);
         // RFC 9112 §6.1, §6.3: a length that we do not know is chunked for HTTP/1.1 and ends with the connection for 1.0.
         let (framing, out, close) = match (facts.body, known, self.facts.http10) {
+            // HTTP1.md rule 64: not even the line of a response without a body says chunked to HTTP/1.0.
+            (ResponseBody::None, _, true) if chunked => (Framing::Plain, OutFraming::None, false),
             (ResponseBody::None, _, _) | (_, true, _) => (Framing::Plain, OutFraming::AsReceived, false),
             (_, false, false) => (Framing::Chunked, OutFraming::Chunked, false),
             (_, false, true) => (Framing::Plain, OutFraming::None, true),
         };
-        (Passing { reader, framing, shown, offset: 0 }, out, close || !self.persist)
+        (Passing { reader, framing, shown, offset: 0, cut: false }, out, close || !self.persist)
     }
 
     /// Lays the response head out in the out area of the slot; `None` when it does not fit.
@@ -285,7 +304,7 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         let frame = self.frame.borrow();
         let view = frame.response()?.response();
         let date = self.core.date.now();
-        let mut additions: smallvec::SmallVec<[Addition<'_>; 2]> = smallvec::SmallVec::new();
+        let mut additions: smallvec::SmallVec<[Addition<'_>; 1]> = smallvec::SmallVec::new();
         // RFC 9110 §6.6.1: a response without a date gets one.
         if view.header(HeaderId::DATE).is_none() && facts.status >= 200 {
             additions.push(Addition { name: b"date", value: &date });
@@ -304,6 +323,11 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         let mut relay = self.core.relay.take(|| Buf::slot(slot.clone(), out));
         let mut here = here;
         let result = loop {
+            if here.start == here.end
+                && let Some(result) = self.splice_rest(reader, passing).await
+            {
+                break result;
+            }
             let (result, returned) = self.pass_piece(reader, slot, &mut here, passing, relay).await;
             relay = returned;
             match result {
@@ -314,6 +338,30 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         };
         self.core.relay.give_back(relay);
         result
+    }
+
+    /// Moves the rest of a large body that nobody looks at from socket to socket. `None`: it goes the ordinary way.
+    async fn splice_rest<R: Reader>(&mut self, reader: &mut R, passing: &mut Passing) -> Option<Result<bool, ReplyFault>> {
+        let BodyReader::Length(left) = passing.reader else { return None };
+        // A request body that is still on its way has operations pending on both sockets.
+        let plain = passing.framing == Framing::Plain && !passing.shown && self.pump_done.get();
+        if !plain || left < SPLICE_BYTES_MIN || reader.descriptor().is_none() || self.writer.descriptor().is_none() {
+            return None;
+        }
+        let times = (self.timeouts.response_idle, self.timeouts.write_stall);
+        let mut moved = 0;
+        let result = self.core.pipes.run(reader, self.writer, self.watch, times, left, &mut moved).await;
+        passing.offset += moved;
+        match result {
+            Ok(()) => {
+                passing.reader = BodyReader::Done;
+                Some(Ok(false))
+            }
+            Err(SpliceFault::NoPipe) => None,
+            Err(SpliceFault::Sink) => Some(Err(ReplyFault::ClientGone)),
+            Err(SpliceFault::Source) if self.watch.expired(Lane::UpRead) => Some(Err(ReplyFault::Broken(UpstreamFault::ReadTimeout))),
+            Err(SpliceFault::Source) => Some(Err(ReplyFault::Broken(UpstreamFault::Truncated))),
+        }
     }
 
     /// One piece of the body; `Some` after the last.

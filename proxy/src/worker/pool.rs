@@ -67,10 +67,10 @@ impl Pool {
         }
     }
 
-    /// Halves the request counts of the retry budgets; called about once a second.
+    /// Lets the retry budgets forget; called about once a second.
     pub fn decay(&self) {
         for group in &self.pools().groups {
-            group.requests.set(group.requests.get() / 2);
+            group.decay();
         }
     }
 
@@ -91,7 +91,7 @@ impl Upstreams for Pool {
     type Reader = ReadHalf;
     type Writer = WriteHalf;
 
-    async fn lease(&self, choice: &Choice, watch: &Watch) -> Result<Lease<ReadHalf, WriteHalf>, UpstreamFault> {
+    async fn lease(&self, choice: &mut Choice, watch: &Watch) -> Result<Lease<ReadHalf, WriteHalf>, UpstreamFault> {
         let pools = self.pools();
         let upstream = choice.upstream as usize;
         let (Some(shared), Some(group)) = (pools.shared.upstreams.get(upstream), pools.groups.get(upstream)) else {
@@ -103,6 +103,7 @@ impl Upstreams for Pool {
         let now_ms = clock::monotonic_ms();
         let pick = Pick { hash: choice.hash, avoid: choice.avoid.filter(|_| choice.attempt > 0), now_ms };
         let Some(at) = group.pick(shared, &pick) else { return Err(UpstreamFault::NoServer) };
+        choice.avoid = Some(at as u32);
         if choice.pooled
             && let Some(mut lease) = Pool::take_idle(&pools, upstream, at)
         {
@@ -169,7 +170,6 @@ impl Upstreams for Pool {
 
     fn may_retry(&self, upstream: u32) -> bool {
         let pools = self.pools();
-        let requests = pools.groups.get(upstream as usize).map_or(0, |g| g.requests.get());
-        pools.shared.take_retry(upstream, requests)
+        pools.groups.get(upstream as usize).is_some_and(|group| pools.shared.take_retry(group))
     }
 }

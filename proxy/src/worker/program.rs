@@ -9,7 +9,7 @@ use crate::config::{Balance, Config, Forwarded, Link, OnError, PluginIndex, Serv
 use crate::exchange::core::{CoreRoute, HashKey, HostPolicy, Program};
 use crate::http1::head::HeadLimits;
 use crate::http1::names::NameTable;
-use crate::plugin::chain::{self, CoreChain, LinkCounters, LinkParts};
+use crate::plugin::chain::{self, CoreChain, LinkCounters, LinkParts, scratch_room};
 use crate::plugin::host::HostShared;
 use crate::plugin::loaded::{CorePlugin, PluginVersion, metric_storage};
 use crate::route::RouteTable;
@@ -25,6 +25,14 @@ pub struct Blueprint {
     pub names: Arc<NameTable>,
     /// The routes.
     pub table: Arc<RouteTable>,
+}
+
+impl Blueprint {
+    /// The most scratch that the plugins of one route ask for, in bytes.
+    pub fn scratch_bytes(&self) -> usize {
+        let of = |link: &Link| scratch_room(self.plugins[link.plugin.0 as usize].facts().scratch_bytes) as usize;
+        self.config.routes.iter().map(|route| route.links.iter().map(of).sum()).max().unwrap_or(0)
+    }
 }
 
 /// What a plugin counts on one worker, readable from any thread.

@@ -312,7 +312,6 @@ fn sigterm_lets_a_slow_exchange_finish() {
     idle.expect_end();
     // The idle connection ends and the listeners close at the same tick or the next.
     eventually("new connections are refused while the exchange goes on", || Client::try_connect(gateway.address()).is_err());
-    assert!(!slow.hears_within(Duration::from_millis(1)), "the exchange is still going on");
     let response = slow.response();
     assert_eq!((response.status, response.text().as_str()), (200, "slow"));
     assert!(gateway.ended().is_none_or(|status| status.success()));

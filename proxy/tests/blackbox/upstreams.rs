@@ -111,7 +111,7 @@ fn health_checks_take_a_server_out_and_bring_it_back() {
         _ => reply(200, &[], "checked"),
     });
     let other = Origin::answering(|_| reply(200, &[], "other"));
-    let lines = "panic_percent = 0\n[upstream.health]\npath = \"/health\"\nstatus = \"200\"\ninterval = \"50ms\"\nfall = 2\nrise = 2\n";
+    let lines = "panic_percent = 0\n[upstream.health]\npath = \"/health\"\nstatus = \"200\"\ninterval = \"100ms\"\ntimeout = \"100ms\"\nfall = 2\nrise = 2\n";
     let gateway = balanced(&[checked, other], lines);
     let mut client = Client::connect(gateway.address());
     let mut answers = |count: usize| (0..count).filter(|_| client.get("/").text() == "checked").count();

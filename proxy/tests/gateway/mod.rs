@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 pub use client::{Client, Response, get};
 pub use config::{Config, config};
 pub use nginx::Nginx;
-pub use origin::{Behaviour, Origin, Received, reply};
+pub use origin::{Behaviour, Origin, Received, reply, standard};
 pub use process::{Gateway, Launch, Memory, memory_of, signal};
 pub use tools::{client_script, go, optional, plugin, python, ringway, tool};
 

@@ -289,7 +289,7 @@ fn framed(reply: &[u8]) -> bool {
 
 /// `/bytes/N`: N bytes with a length · `/chunked/N`: N bytes in chunks of 1000 · `/close/N`: N bytes until close ·
 /// `/status/N` · `/slow/MS` · anything else: the body comes back, with the method and the target in headers.
-fn standard(request: &Received) -> Vec<u8> {
+pub fn standard(request: &Received) -> Vec<u8> {
     let mut parts = request.path().trim_start_matches('/').splitn(2, '/');
     let (what, number) = (parts.next().unwrap_or_default(), parts.next().and_then(|n| n.parse::<usize>().ok()).unwrap_or(0));
     let head_only = request.method == "HEAD";
