@@ -63,7 +63,7 @@ static rw_status add(rw_cx *cx, uint32_t side, const char *name) {
 static rw_verdict respond(rw_cx *cx, uint32_t status, uint32_t bytes) {
   const instance *self = cx->core;
   if (cx->host->resp_begin(cx, status) < 0) return RW_ABORTED;
-  if (add(cx, RW_RESPONSE, "x-from") < 0) return RW_ABORTED;
+  if (add(cx, RW_SIDE_RESPONSE, "x-from") < 0) return RW_ABORTED;
   uint8_t *room = cx->host->resp_reserve(cx, bytes);
   if (room == NULL) return RW_ABORTED;
   memset(room, self->tag, bytes);
@@ -109,7 +109,7 @@ static rw_verdict on_request(rw_cx *cx, const rw_request *request) {
   count(cx, REQUEST, 1);
   if (mine->seen != 0) count(cx, DIRTY, 1);
   mine->seen = 1;
-  if (add(cx, RW_REQUEST, "x-order") < 0) return RW_ABORTED;
+  if (add(cx, RW_SIDE_REQUEST, "x-order") < 0) return RW_ABORTED;
   return act(cx, "request");
 }
 
@@ -128,7 +128,7 @@ static rw_verdict on_request_body(rw_cx *cx, const rw_chunk *body) {
 static rw_verdict on_response(rw_cx *cx, const rw_response *response) {
   (void)response;
   count(cx, RESPONSE, 1);
-  if (add(cx, RW_RESPONSE, "x-order-post") < 0) return RW_ABORTED;
+  if (add(cx, RW_SIDE_RESPONSE, "x-order-post") < 0) return RW_ABORTED;
   return act(cx, "response");
 }
 
@@ -185,6 +185,7 @@ const rw_plugin ringway_plugin_v1 = {
     .version = "1.0.0",
     .metrics = metrics,
     .metric_count = METRICS,
+    .metric_bytes = sizeof(rw_metric_def),
     .load = load,
     .unload = unload,
     .on_request = on_request,

@@ -67,7 +67,7 @@ impl World {
     /// A worker with nothing done yet.
     pub fn core(&self, upstreams: ScriptedUpstreams) -> (Core<ScriptedUpstreams>, PluginCounts) {
         let config = &self.blueprint.config;
-        let slab = Slab::new(slot_layout(config), config.limits.slots as u32, false).expect("memory for the slots");
+        let slab = Slab::new(slot_layout(config, self.blueprint.scratch_bytes()), config.limits.slots as u32, false).expect("memory for the slots");
         let counts = PluginCounts::new(&self.blueprint);
         let built = build(&self.blueprint, &counts, 0, &slab).expect("the plugins start");
         (Core::new(0, slab, upstreams, Arc::new(WorkerStats::default()), Rc::clone(&built.program)), counts)
