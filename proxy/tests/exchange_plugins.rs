@@ -223,7 +223,10 @@ fn chunk_hooks_see_every_byte_once() {
 #[test]
 fn replaced_bodies_are_framed_anew() {
     let world = actors();
-    for request in [post("B.request=need-body,B.request-body=replace:longer than before", "hello"), post_chunked("B.request=need-body,B.request-body=replace:longer than before", "hello")] {
+    for request in [
+        post("B.request=need-body,B.request-body=replace:longer than before", "hello"),
+        post_chunked("B.request=need-body,B.request-body=replace:longer than before", "hello"),
+    ] {
         Case::new(&world, request).answer(OK).each(|outcome| {
             let request = outcome.upstreams[0].request();
             assert_eq!((request.body_text(), request.value("content-length")), ("longer than before", Some("18")));

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use ringway::exchange::End;
 use support::stream::bytes;
 use support::wire::{Field, Framing};
-use support::{Case, Fate, Step, Upstream, World};
+use support::{Case, Fate, Step, Upstream, World, fuzz};
 
 /// What one side of an exchange says, and what the other side must hear.
 struct Sent {
@@ -155,17 +155,74 @@ fn converse(world: &World, seed: u64) {
 #[test]
 fn what_either_side_receives_reads_as_what_the_other_sent() {
     let world = World::plain();
-    let seeds = match std::env::var("RINGWAY_SEED") {
+    for seed in seeds(3000) {
+        let naming = Naming(seed);
+        converse(&world, seed);
+        drop(naming);
+    }
+}
+
+/// Valid conversations with a few bytes changed: whatever the gateway makes of them, see `support::fuzz`.
+#[test]
+fn damaged_conversations_harm_nobody() {
+    for seed in seeds(4000) {
+        let naming = Naming(seed);
+        let mut random = Rng::with_seed(!seed);
+        let mut client: Vec<u8> = (0..random.usize(1..4)).flat_map(|_| request(&mut random).wire).take(5000).collect();
+        let mut upstream = Vec::new();
+        for _ in 0..random.usize(1..4) {
+            upstream.extend(response(&mut random, "GET").wire);
+            upstream.push(fuzz::NEXT_ANSWER);
+        }
+        damage(&mut client, &mut random);
+        damage(&mut upstream, &mut random);
+        let len = (client.len() as u16).to_le_bytes();
+        fuzz::exchange(&[&[seed as u8, len[0], len[1]], client.as_slice(), &upstream].concat());
+        drop(naming);
+    }
+}
+
+/// Up to three changes: bytes replaced, cut out, doubled, or such as parsers stumble over put in.
+fn damage(bytes: &mut Vec<u8>, random: &mut Rng) {
+    const ODD: [&[u8]; 14] = [
+        b"\r",
+        b"\n",
+        b"\0",
+        b"\r\n",
+        b"\r\n\r\n",
+        b" ",
+        b":",
+        b"0",
+        b"Content-Length: 5\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"HTTP/1.0",
+        b"Connection: close\r\n",
+        b"Expect: 100-continue\r\n",
+        b"Upgrade: x\r\nConnection: upgrade\r\n",
+    ];
+    for _ in 0..random.usize(0..4) {
+        let at = random.usize(0..=bytes.len());
+        let to = (at + random.usize(0..20)).min(bytes.len());
+        match random.u8(0..5) {
+            0 if at < bytes.len() => bytes[at] = random.u8(..),
+            1 => drop(bytes.drain(at..to)),
+            2 => {
+                let again = bytes[at..to].to_vec();
+                drop(bytes.splice(at..at, again));
+            }
+            3 => bytes.truncate(at.max(1)),
+            _ => drop(bytes.splice(at..at, ODD[random.usize(0..ODD.len())].iter().copied())),
+        }
+    }
+}
+
+fn seeds(count: u64) -> std::ops::Range<u64> {
+    match std::env::var("RINGWAY_SEED") {
         Ok(seed) => {
             let seed: u64 = seed.parse().expect("RINGWAY_SEED is a number");
             seed..seed + 1
         }
-        Err(_) => 0..3000,
-    };
-    for seed in seeds {
-        let naming = Naming(seed);
-        converse(&world, seed);
-        drop(naming);
+        Err(_) => 0..count,
     }
 }
 

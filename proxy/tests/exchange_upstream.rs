@@ -397,6 +397,12 @@ fn rule_82_expect_100_continue() {
         assert_eq!((outcome.end, outcome.statuses().last()), (End::Park, Some(&200)));
         assert_eq!(outcome.upstreams[0].request().body_text(), "hello");
     });
+    // The client waits, and the upstream says nothing: after a while the gateway does.
+    let waits = vec![bytes(head), Step::Await(b"HTTP/1.1 100".to_vec(), 1), bytes("hello")];
+    Case::script(&world, waits).answer(OK).expire(1001).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses()), (End::Park, vec![100, 200]));
+        assert_eq!(outcome.upstreams[0].request().body_text(), "hello");
+    });
     // The upstream refuses, and the client never sends the body.
     let refuses = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n";
     Case::new(&world, head).up(Upstream::answers_early(refuses)).each(|outcome| {
@@ -430,7 +436,10 @@ fn hop_by_hop_fields_end_here_and_forwarding_fields_begin() {
             assert_eq!(request.value(gone), None, "{gone}");
         }
         assert_eq!((request.value("host"), request.value("x-end"), request.values("cookie")), (Some("e:81"), Some("y"), vec!["a", "b"]));
-        assert_eq!((request.value("x-forwarded-for"), request.value("x-forwarded-proto"), request.value("x-forwarded-host")), (Some("192.0.2.7"), Some("http"), Some("e:81")));
+        assert_eq!(
+            (request.value("x-forwarded-for"), request.value("x-forwarded-proto"), request.value("x-forwarded-host")),
+            (Some("192.0.2.7"), Some("http"), Some("e:81"))
+        );
         assert_eq!(request.value("via"), Some("1.1 ringway"));
         let response = &outcome.responses[0];
         for gone in ["connection", "x-up", "keep-alive"] {

@@ -12,7 +12,8 @@ use rkyv::rancor::Error;
 use support::World;
 use support::upstreams::ScriptedUpstreams;
 
-const REQUEST: &[u8] = b"GET http://user.example:80/p/a?q=1 HTTP/1.1\r\nHost: other\r\nAccept: */*\r\nX-Order: Z\r\nCookie: a\r\nCookie: b\r\nX-Empty:\r\n\r\nbody";
+const REQUEST: &[u8] =
+    b"GET http://user.example:80/p/a?q=1 HTTP/1.1\r\nHost: other\r\nAccept: */*\r\nX-Order: Z\r\nCookie: a\r\nCookie: b\r\nX-Empty:\r\n\r\nbody";
 const RESPONSE: &[u8] = b"HTTP/1.1 200 Fine\r\nContent-Length: 4\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nX-Odd:  v \r\n\r\nbody";
 
 fn filled(mut slot: Slot, bytes: &[u8]) -> Slot {

@@ -95,6 +95,20 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         }
     }
 
+    /// The connection goes back to the pool; the sweep must not touch it any more.
+    pub(super) fn give_back(&self, lease: Lease<U::Reader, U::Writer>) {
+        self.watch.up.set(-1);
+        self.watch.renew_upstream();
+        self.core.upstreams.give_back(lease);
+    }
+
+    /// The connection is closed.
+    pub(super) fn discard(&self, lease: Lease<U::Reader, U::Writer>, fault: Option<UpstreamFault>) {
+        self.watch.up.set(-1);
+        self.watch.renew_upstream();
+        self.core.upstreams.discard(lease, fault);
+    }
+
     fn is_idempotent(&self) -> bool {
         use ringway_abi::ids::{METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_TRACE};
         let method = self.frame.borrow().request().request().method_id();
@@ -144,13 +158,13 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     /// One attempt on one connection.
     async fn attempt(&mut self, exchange: &mut Exchange, mut lease: Lease<U::Reader, U::Writer>, outgoing: Outgoing) -> Attempt {
         let Some(slot) = self.core.slab.take() else {
-            self.let_go(|upstreams| upstreams.give_back(lease));
+            self.give_back(lease);
             return Attempt::Over(self.fail(exchange, Fault::Resource(ResourceFault::SlotsExhausted)).await);
         };
         let layout = *slot.layout();
         let upgrade = self.wants_upgrade(exchange);
         let Some(head) = self.write_head(exchange, outgoing, upgrade.as_deref(), &lease) else {
-            self.let_go(|upstreams| upstreams.give_back(lease));
+            self.give_back(lease);
             return Attempt::Over(self.fail(exchange, Fault::Resource(ResourceFault::HeadDoesNotFit)).await);
         };
         // Head and body leave in one write when they fit.
@@ -165,11 +179,11 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         }
         self.watch.disarm(Lane::UpWrite);
         if self.watch.expired(Lane::UpWrite) {
-            self.let_go(|upstreams| upstreams.discard(lease, Some(UpstreamFault::WriteTimeout)));
+            self.discard(lease, Some(UpstreamFault::WriteTimeout));
             return Attempt::Over(self.fail(exchange, Fault::Upstream(UpstreamFault::WriteTimeout)).await);
         }
         if written.is_err() && lease.reused {
-            self.let_go(|upstreams| upstreams.discard(lease, None));
+            self.discard(lease, None);
             return Attempt::Retry(UpstreamFault::WriteFailed);
         }
         // On a fresh connection a failed write may have an answer behind it: the response is read all the same.
@@ -233,7 +247,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                     return Attempt::Over(self.tunnel(exchange, lease, leftover).await);
                 }
                 let reusable = end.reusable && body_sent;
-                self.let_go(|upstreams| if reusable { upstreams.give_back(lease) } else { upstreams.discard(lease, None) });
+                if reusable { self.give_back(lease) } else { self.discard(lease, None) }
                 if let Outgoing::InSlot(length) = outgoing {
                     self.input.at += length;
                 }
@@ -245,36 +259,37 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             }
             Both::Reply(Err(ReplyFault::Unanswered(fault))) => {
                 let stale = lease.reused && fault == UpstreamFault::ClosedEarly;
-                self.let_go(|upstreams| upstreams.discard(lease, if stale { None } else { Some(fault) }));
+                self.discard(lease, if stale { None } else { Some(fault) });
                 if fault.row().may_retry {
                     return Attempt::Retry(fault);
                 }
                 Attempt::Over(self.fail(exchange, Fault::Upstream(fault)).await)
             }
             Both::Reply(Err(ReplyFault::Broken(fault))) => {
-                self.let_go(|upstreams| upstreams.discard(lease, Some(fault)));
+                self.discard(lease, Some(fault));
                 exchange.reply.fault = Some(Fault::Upstream(fault));
                 Attempt::Over(Next::End(End::Abort))
             }
             Both::Reply(Err(ReplyFault::ClientGone)) => {
-                self.let_go(|upstreams| upstreams.discard(lease, None));
+                self.discard(lease, None);
                 Attempt::Over(Next::End(End::Abort))
             }
             Both::Reply(Err(ReplyFault::Internal(fault))) => {
-                self.let_go(|upstreams| upstreams.discard(lease, None));
+                self.discard(lease, None);
                 Attempt::Over(if answered { Next::End(End::Abort) } else { self.fail(exchange, fault).await })
             }
+            // SPEC S-35: no response of the upstream was shown, so the post hooks have not run.
             Both::Pump(PumpFault::Plugin(Flow::Respond)) if !answered => {
-                self.let_go(|upstreams| upstreams.discard(lease, None));
+                self.discard(lease, None);
                 Attempt::Over(self.answer(exchange).await)
             }
             Both::Reply(Err(ReplyFault::Hook(flow))) | Both::Pump(PumpFault::Plugin(flow)) => {
-                self.let_go(|upstreams| upstreams.discard(lease, None));
+                self.discard(lease, None);
                 // A body in the slot is still unread here: sending the answer skips it.
                 Attempt::Over(self.after_hook(exchange, flow, answered).await)
             }
             Both::Pump(PumpFault::Client(fault)) => {
-                self.let_go(|upstreams| upstreams.discard(lease, None));
+                self.discard(lease, None);
                 if answered || (fault == ClientFault::BodyIncomplete && !self.watch.expired(Lane::Exchange)) {
                     exchange.reply.fault = Some(Fault::Client(fault));
                     return Attempt::Over(Next::End(End::Abort));
@@ -282,17 +297,10 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 Attempt::Over(self.fail(exchange, Fault::Client(fault)).await)
             }
             Both::Pump(PumpFault::Upstream(fault)) => {
-                self.let_go(|upstreams| upstreams.discard(lease, Some(fault)));
+                self.discard(lease, Some(fault));
                 Attempt::Over(if answered { Next::End(End::Abort) } else { self.fail(exchange, Fault::Upstream(fault)).await })
             }
         }
-    }
-
-    /// Returns an upstream connection: from here on its descriptor may be another connection's, so the watch forgets it.
-    pub(super) fn let_go(&self, give: impl FnOnce(&U)) {
-        self.watch.up.set(-1);
-        self.watch.renew_upstream();
-        give(&self.core.upstreams);
     }
 
     /// A hook stopped the exchange while the upstream was involved.

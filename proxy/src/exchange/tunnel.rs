@@ -51,7 +51,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         self.watch.disarm(Lane::DownRead);
         exchange.body.received += sent.map_or(0, |s| s.bytes);
         exchange.reply.sent += received.map_or(0, |r| r.bytes);
-        self.let_go(|upstreams| upstreams.discard(lease, None));
+        self.discard(lease, None);
         Next::End(End::Close)
     }
 }

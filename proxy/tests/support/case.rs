@@ -22,7 +22,7 @@ use ringway::worker::program::PluginCounts;
 
 use super::stream::{Events, Pipe, Step, bytes};
 use super::upstreams::{Fate, ScriptedUpstreams, Upstream};
-use super::wire::{self, Message};
+use super::wire::{self, Ended, Message};
 use super::world::World;
 
 /// Longer bodies are not split at every byte.
@@ -304,8 +304,13 @@ impl<'w> Case<'w> {
             Served { raw: c.pipe.sent.borrow().clone(), fate: c.fate.get(), leases: c.leases.get(), finished: c.pipe.finished.get() }
         });
         let raw = down.sent.borrow().clone();
+        let ended = match end {
+            End::Park => Ended::Not,
+            End::Close | End::Linger => Ended::Closed,
+            End::Abort => Ended::Cut,
+        };
         let gone = self.down_write_fails_at != usize::MAX || self.down_write_stalls_at != usize::MAX;
-        let responses = if gone { Vec::new() } else { wire::responses(&raw, &self.methods, end != End::Park) };
+        let responses = if gone { Vec::new() } else { wire::responses(&raw, &self.methods, ended) };
         let value = |word: &AtomicU64| word.load(Ordering::Relaxed);
         let count = |link: &Arc<LinkCounters>| [&link.calls, &link.aborts, &link.responds, &link.drops, &link.edits].map(value);
         Outcome {
@@ -355,7 +360,9 @@ fn expire(core: &Core<ScriptedUpstreams>, watch: &Watch, down: &Rc<Pipe>, ms: u3
         let up = usize::try_from(watch.up.get()).expect("an upstream's deadline passes while an upstream is in use");
         connections[up].pipe.shut_down(true);
     };
-    for lane in watch.sweep(clock::monotonic_ms() + u64::from(ms)) {
+    let now = clock::monotonic_ms() + u64::from(ms);
+    watch.ring(now);
+    for lane in watch.sweep(now) {
         match lane {
             Lane::DownRead => down.shut_down(false),
             Lane::DownWrite => down.shut_down(true),

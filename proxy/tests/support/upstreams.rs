@@ -78,6 +78,7 @@ pub struct ScriptedUpstreams {
     pub plan: RefCell<VecDeque<(Upstream, Rc<Pipe>)>>,
     pub connections: RefCell<Vec<Rc<Connection>>>,
     idle: RefCell<Vec<Lease<ScriptReader, ScriptWriter>>>,
+    servers: Cell<u32>,
     /// Every choice that was made.
     pub choices: RefCell<Vec<Choice>>,
 }
@@ -89,6 +90,7 @@ impl ScriptedUpstreams {
             plan: RefCell::new(plan.into()),
             connections: RefCell::new(Vec::with_capacity(room)),
             idle: RefCell::new(Vec::with_capacity(room)),
+            servers: Cell::new(0),
             choices: RefCell::new(Vec::with_capacity(1024)),
         }
     }
@@ -129,6 +131,10 @@ impl Upstreams for ScriptedUpstreams {
             return Ok(lease);
         }
         let Some((planned, pipe)) = self.plan.borrow_mut().pop_front() else { return Err(UpstreamFault::NoServer) };
+        // Each connection of the plan is a server of its own.
+        let server = self.servers.get();
+        self.servers.set(server + 1);
+        choice.avoid = Some(server);
         if let Some(fault) = planned.refused {
             return Err(fault);
         }
@@ -136,7 +142,6 @@ impl Upstreams for ScriptedUpstreams {
         let (reader, writer) = pipe.halves();
         let mut connections = self.connections.borrow_mut();
         watch.up.set(connections.len() as i32);
-        let server = connections.len() as u32;
         connections.push(Rc::new(Connection { pipe, fate: Cell::new(Fate::Leased), leases: Cell::new(1) }));
         Ok(Lease { reader, writer, reused: planned.pooled, upstream: choice.upstream, server, generation: 0, made_ms: 0 })
     }

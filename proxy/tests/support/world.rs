@@ -1,8 +1,8 @@
 //! A worker's core around scripted connections, from a configuration like an operator's.
 
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::process::Command;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ringway::config::Config;
@@ -67,7 +67,7 @@ impl World {
     /// A worker with nothing done yet.
     pub fn core(&self, upstreams: ScriptedUpstreams) -> (Core<ScriptedUpstreams>, PluginCounts) {
         let config = &self.blueprint.config;
-        let slab = Slab::new(slot_layout(config, self.blueprint.scratch_bytes()), config.limits.slots as u32, false).expect("memory for the slots");
+        let slab = Slab::new(slot_layout(config, ringway_abi::raw::SCRATCH_BYTES_MAX as usize * 4), config.limits.slots as u32, false).expect("memory for the slots");
         let counts = PluginCounts::new(&self.blueprint);
         let built = build(&self.blueprint, &counts, 0, &slab).expect("the plugins start");
         (Core::new(0, slab, upstreams, Arc::new(WorkerStats::default()), Rc::clone(&built.program)), counts)
@@ -79,12 +79,17 @@ pub fn plugin_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/plugins")
 }
 
+/// Cargo's folder for tests; fuzz targets have none, and load no plugins.
+fn temporary_folder() -> PathBuf {
+    option_env!("CARGO_TARGET_TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from)
+}
+
 /// Compiles actor.c, once per test binary.
 fn actor() -> &'static Path {
     static ACTOR: OnceLock<PathBuf> = OnceLock::new();
     ACTOR.get_or_init(|| {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let folder = temporary_folder();
         let (file, partial) = (folder.join("actor.so"), folder.join(format!("actor.{}.partial", std::process::id())));
         let flags = ["-std=c11", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror", "-Wl,-z,defs"];
         let mut command = Command::new("cc");
@@ -100,6 +105,6 @@ fn load(name: &str, path: &Path, config: &str, names: &mut NameTable) -> ringway
     // Tests run on several threads, and the private copy of a plugin is made once.
     static LOADING: Mutex<()> = Mutex::new(());
     let _one = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
-    let store = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugin-store");
+    let store = temporary_folder().join("plugin-store");
     load_plugin(name, path, config.as_bytes(), &store, names).unwrap_or_else(|reason| panic!("{reason}"))
 }
