@@ -14,15 +14,17 @@
  *  - Everything optional is declared before it is needed: `hooks` and `wants` in the descriptor. A call that was not
  *    declared fails with RW_ERR_NOT_DECLARED and changes nothing.
  *  - Nothing released ever changes meaning. New meaning, new name. Structs begin with their size or are reached
- *    through a struct that does, and grow only at the end: check `size` before reading a field newer than 1.0.
+ *    through a struct that tells it, and grow only at the end: check `size` (in views `root_size`) before reading a
+ *    field newer than 1.0.
  *  - Only fixed-width integers and pointers cross the edge, without padding. Whoever allocates frees.
  *  - Host functions never call back into a plugin, and never free or move what a running hook can see.
  *
  * LIFETIMES (a tag on every function and pointer)
  *
- *  [process]   from `load` to `unload`
+ *  [process]   from `load` to `unload`: the host table, extension tables, the descriptor
  *  [core]      from `core_init` to `core_fini` of one worker
- *  [exchange]  until `on_done` of this exchange has returned
+ *  [exchange]  until `on_done` of this exchange has returned; inside of `on_done` all of it is still readable: scratch,
+ *              memory from `alloc`, both views and the bytes behind them
  *  [hook]      until the hook returns; keeping such a pointer is an error
  *
  * THREADS (a tag on every function)
@@ -48,7 +50,7 @@ extern "C" {
 #define RW_ABI_MINOR 0
 
 /* FNV-1a 64 of layout-1.0.txt. A plugin compiled against another layout is refused before it runs. */
-#define RW_LAYOUT_FINGERPRINT UINT64_C(0x8fbd8201e697b9fc)
+#define RW_LAYOUT_FINGERPRINT UINT64_C(0x8e64e4c06acba37a)
 
 #define RW_SYMBOL "ringway_plugin_v1"
 
@@ -64,6 +66,11 @@ extern "C" {
  * All integers are little-endian. An offset is in bytes, relative to the address of the field that holds it, so a
  * view can be moved, mapped read-only or stored as a whole. Bytes behind a span are never NUL-terminated and never
  * assumed to be UTF-8. These structs are also rkyv archives: the Rust crate `ringway-abi` names the same bytes.
+ *
+ * A hook gets the address of the beginning of a view. The two roots, rw_request and rw_response, may grow at their end in
+ * a later minor version; `root_size` is the gateway's size, never less than the reader's own when abi_min_minor allows
+ * the gateway. An entry of the header table has 16 bytes in every version of major 1. In a stored frame the root stands
+ * last: it is found by the size that it has in the version that wrote the frame.
  * ------------------------------------------------------------------------------------------------------------- */
 
 /* Bytes of the message. Empty spans have len 0; their offset means nothing. */
@@ -98,28 +105,32 @@ typedef struct rw_headers {
 typedef struct rw_request {
   uint32_t magic;      /* RW_REQUEST_MAGIC */
   uint16_t root_size;  /* sizeof(rw_request) of the gateway, at least 192 */
-  uint16_t entry_size; /* sizeof(rw_header) of the gateway; step with rw_header_at, not with [] */
+  uint16_t entry_size; /* 16, in all of major 1 */
   uint8_t method_id;   /* RW_M_*, 0 for any other method */
   uint8_t http_version; /* 10, 11 or 20 */
   uint16_t flags;      /* RW_REQ_* */
-  uint32_t edits;      /* header, target and method edits applied so far; 0 = as received */
+  uint32_t edits;      /* header and target edits applied so far; 0 = as received */
   rw_span method;
   rw_span target;    /* as received, or as edited */
   rw_span path;      /* the part of target before '?' ; "*" for OPTIONS * */
   rw_span query;     /* the part after '?', without it */
   rw_span authority; /* from an absolute target, else from Host; may be empty for HTTP/1.0 */
-  rw_span body;      /* body bytes that arrived together with the head; empty when the body is chunked */
-  uint64_t content_length; /* bytes; UINT64_MAX when not known (chunked) */
-  uint64_t request_id;     /* unique in this process */
+  rw_span body;      /* body bytes that arrived together with the head; empty when the body is chunked. body_replace does not change it */
+  uint64_t content_length; /* bytes, as received; UINT64_MAX when not known (chunked) */
+  uint64_t request_id;     /* not 0, unique in this process, the same in the response of the exchange */
   uint64_t received_unix_ns; /* coarse clock: a few milliseconds of resolution */
   uint8_t peer_addr[16];   /* IPv6, or IPv4 mapped (::ffff:a.b.c.d); all 0 for a Unix socket */
   uint16_t peer_port;
   uint16_t listener;       /* index of [[listener]] in the configuration */
   uint32_t route;          /* index of [[route]]; UINT32_MAX when no route matched */
-  uint64_t known_mask;     /* bit id is set when a header with that RW_H_* id is present */
-  uint8_t known[64];       /* id -> index of its first entry, plus 1; 0 = absent */
+  uint64_t known_mask;     /* bit id is set when a header with that id is present */
+  uint8_t known[64];       /* id -> index of its first entry, plus 1; 0 = absent. Exact: see RW_HEADERS_MAX */
   rw_headers headers;
 } rw_request;
+
+/* A gateway never shows a message with more entries than this, removed ones included: a longer one is refused, and an edit
+ * that would pass it is RW_ERR_NO_SPACE. So `known` always leads to the first header of an id. */
+#define RW_HEADERS_MAX 254
 
 #define RW_REQ_HAS_BODY 0x0001       /* content_length > 0 or chunked */
 #define RW_REQ_CHUNKED 0x0002
@@ -131,8 +142,8 @@ typedef struct rw_request {
 /* A response, from whoever made it. */
 typedef struct rw_response {
   uint32_t magic; /* RW_RESPONSE_MAGIC */
-  uint16_t root_size;
-  uint16_t entry_size;
+  uint16_t root_size;  /* sizeof(rw_response) of the gateway, at least 144 */
+  uint16_t entry_size; /* 16, in all of major 1 */
   uint16_t status;      /* 200..599 */
   uint8_t http_version; /* 10, 11 or 20: what the upstream spoke; 11 when a plugin or the gateway answered */
   uint8_t origin;       /* RW_ORIGIN_* */
@@ -141,10 +152,10 @@ typedef struct rw_response {
   rw_span reason;
   rw_span body; /* body bytes at hand when the hook runs; empty when the body is chunked */
   uint64_t content_length; /* bytes; UINT64_MAX when not known */
-  uint64_t request_id;
+  uint64_t request_id;     /* that of the request */
   uint64_t upstream_ns;    /* from the request sent to the head received; 0 when nobody asked (RW_WANT_TIME) */
   uint32_t origin_plugin;  /* link index in the chain when origin is RW_ORIGIN_PLUGIN, else UINT32_MAX */
-  uint32_t edits;
+  uint32_t edits;          /* header and status edits applied so far */
   uint64_t known_mask;
   uint8_t known[64];
   rw_headers headers;
@@ -171,7 +182,8 @@ typedef struct rw_response {
 #define RW_M_TRACE 8
 #define RW_M_PATCH 9
 
-/* Header names with a fixed id. Ids 53..63 are given to names that plugins register while they load. */
+/* Header names with a fixed id. Other ids below RW_H_LIMIT mean what intern_header returned them for, in this process
+ * only; a later minor version may fix more of them. */
 #define RW_H_OTHER 0
 #define RW_H_HOST 1
 #define RW_H_CONTENT_LENGTH 2
@@ -225,8 +237,7 @@ typedef struct rw_response {
 #define RW_H_RETRY_AFTER 50
 #define RW_H_HTTP2_SETTINGS 51
 #define RW_H_SEC_WEBSOCKET_KEY 52
-#define RW_H_FIXED_COUNT 53 /* ids below this are fixed */
-#define RW_H_LIMIT 64       /* ids are below this */
+#define RW_H_LIMIT 64 /* ids are below this */
 #define RW_H_REMOVED 0xffff
 
 /* The bytes behind a span; s->len of them. */
@@ -240,32 +251,50 @@ static inline const rw_header *rw_header_at(const rw_headers *headers, uint16_t 
   return (const rw_header *)(const void *)((const uint8_t *)headers + headers->off + (size_t)entry_size * index);
 }
 
-/* The first header with this id, or NULL. Constant time: use it for every name that has an id. */
+/* The first header with this id, or NULL; NULL also for RW_H_OTHER, RW_H_REMOVED and anything else that is no id.
+ * Constant time: use it for every name that has an id. */
 static inline const rw_header *rw_request_header(const rw_request *r, uint32_t id) {
-  uint8_t at = r->known[id & 63u];
+  uint8_t at = id < RW_H_LIMIT ? r->known[id] : 0;
   return at == 0 ? NULL : rw_header_at(&r->headers, r->entry_size, (uint32_t)at - 1u);
 }
 
 static inline const rw_header *rw_response_header(const rw_response *r, uint32_t id) {
-  uint8_t at = r->known[id & 63u];
+  uint8_t at = id < RW_H_LIMIT ? r->known[id] : 0;
   return at == 0 ? NULL : rw_header_at(&r->headers, r->entry_size, (uint32_t)at - 1u);
 }
 
 /* ---------------------------------------------------------------------------------------------------------------
  * 2. Verdicts: what a hook decides
  *
- * Zero is failure on purpose. A value that this list does not hold counts as RW_ABORTED. After RW_ABORTED the link's
- * `on_error` decides: "closed" (default) answers 500, "open" goes on as if the hook had not run.
+ * Zero is failure on purpose. A value that this list does not hold, and one that the running hook may not return, counts
+ * as RW_ABORTED. After RW_ABORTED the link's `on_error` decides: "closed" (default) answers 500, or, when the head of a
+ * response has left, cuts the connection off; "open" goes on as if the hook had not run.
+ *
+ *                       CONTINUE  DONE  RESPOND  DROP  NEED_BODY
+ *    on_accept             x       =1              x              1: as RW_CONTINUE; an accept belongs to no exchange
+ *    on_request            x       x       x       x       x
+ *    on_request_chunk      x       x       x2      x              2: cuts the connection off when a response has begun to leave
+ *    on_request_body       x       x       x       x
+ *    on_response           x       x       x       x
+ *    on_response_chunk     x       x               x              the head has left: a response can only be cut off
+ *    on_done                                                      the verdict is ignored
+ *    on_tick                                                      ignored, but RW_ABORTED is counted
+ *
+ * on_accept: RW_DROP closes the connection; RW_ABORTED does so when `on_error` is "closed". RW_SUSPEND and RW_TAIL are
+ * RW_ABORTED everywhere.
+ *
+ * A response that a hook has begun is forgotten unless that hook returns RW_RESPOND. A link whose pre hook returned
+ * RW_RESPOND, RW_DROP or RW_ABORTED gets no further hook of this exchange except `on_done`, whatever `on_error` says.
  * ------------------------------------------------------------------------------------------------------------- */
 
 typedef uint32_t rw_verdict;
 
 #define RW_ABORTED 0   /* the plugin failed */
 #define RW_CONTINUE 1  /* go on with the next link */
-#define RW_DONE 2      /* go on, and do not call this link again in this exchange; `on_done` still comes */
-#define RW_RESPOND 3   /* answer with the response written through resp_begin or resp_prebuilt (needs RW_WANT_RESPOND) */
+#define RW_DONE 2      /* go on, and call no hook of this link again in this exchange, except `on_done` */
+#define RW_RESPOND 3   /* answer with the response that this hook has written through resp_begin or resp_prebuilt (needs RW_WANT_RESPOND) */
 #define RW_DROP 4      /* close the connection without an answer */
-#define RW_SUSPEND 5   /* wait for an event (needs RW_WANT_SUSPEND) */
+#define RW_SUSPEND 5   /* reserved for ABI 1.1: wait for an event */
 #define RW_NEED_BODY 6 /* on_request only: buffer the body, then call on_request_body (needs RW_WANT_REQUEST_BODY) */
 #define RW_TAIL 7      /* reserved */
 
@@ -275,7 +304,7 @@ typedef int32_t rw_status;
 #define RW_OK 0
 #define RW_ERR_NOT_DECLARED (-1) /* the descriptor's `wants` does not hold the bit for this call */
 #define RW_ERR_WRONG_HOOK (-2)   /* not possible in the hook that is running */
-#define RW_ERR_BAD_BYTES (-3)    /* CR, LF or NUL in a value, not a token as a name, a target that HTTP forbids */
+#define RW_ERR_BAD_BYTES (-3)    /* a control other than HTAB in a value, blanks around it, not a token as a name, a target that HTTP forbids */
 #define RW_ERR_NO_SPACE (-4)     /* a bound of the configuration was reached; nothing was changed */
 #define RW_ERR_NOT_FOUND (-5)    /* no such header, upstream, id */
 #define RW_ERR_FORBIDDEN (-6)    /* framing and connection headers belong to the gateway */
@@ -291,17 +320,18 @@ typedef struct rw_host rw_host;
 typedef struct rw_cx {
   uint32_t size; /* bytes of this struct that the gateway filled */
   uint32_t hook; /* the RW_HOOK_* bit that is running */
-  const rw_host *host;
+  const rw_host *host; /* the same in every hook; [process] */
   void *core;    /* what core_init stored; [core] */
-  void *scratch; /* scratch_bytes bytes for this link and exchange, zeroed when the exchange began, 16-byte aligned; NULL when scratch_bytes is 0; [exchange] */
+  void *scratch; /* scratch_bytes bytes for this link and exchange, zeroed when the exchange began, 16-byte aligned; NULL when scratch_bytes is 0, in on_accept and in on_tick; [exchange] */
   const rw_request *request;   /* NULL in on_accept and on_tick */
-  const rw_response *response; /* NULL until there is a response */
+  const rw_response *response; /* NULL until there is a response; the one that is sent, or was, in on_done */
   uint64_t now_unix_ns;        /* coarse clock */
   uint32_t worker;             /* index of the worker */
   uint32_t link;               /* index of the link in its chain */
 } rw_cx;
 
-/* on_accept: a client connected. */
+/* on_accept: a client connected. It runs for the plugins that are attached to the listener (`[[listener]] plugins`); all
+ * other hooks but on_tick run for those that are attached to the route of a request (`[[route]] plugins`). */
 typedef struct rw_accept {
   uint32_t size;
   uint16_t listener;
@@ -309,14 +339,20 @@ typedef struct rw_accept {
   uint8_t peer_addr[16];
 } rw_accept;
 
-/* on_request_chunk, on_response_chunk: the next piece of a body, transfer coding removed.
- * on_request_body: the whole body. */
+/* on_request_chunk, on_response_chunk: the next piece of a body, transfer coding removed, as the link before left it.
+ * on_request_body: the whole body, maybe empty.
+ *
+ * Chunk hooks see the whole body from offset 0, with the bytes that `view.body` shows already; after on_request_body, the
+ * body that it left. on_request_chunk begins when every on_request and on_request_body of the chain has run. Request and
+ * response are streamed at once: a request chunk may come after the response has begun. A message without a body gets no
+ * chunk hook; neither does the tunnel after an upgrade. The last piece has RW_CHUNK_LAST and may be empty; it does not come
+ * when the body is cut off. on_response_chunk runs when the head can no longer be changed. */
 typedef struct rw_chunk {
   uint32_t size;
   uint32_t flags;  /* RW_CHUNK_* */
-  uint64_t offset; /* of this piece in the body, in bytes as received */
+  uint64_t offset; /* of this piece in the body, in bytes before any chunk hook replaced some */
   const uint8_t *bytes; /* [hook] */
-  uint64_t len;    /* may be 0 together with RW_CHUNK_LAST */
+  uint64_t len;
 } rw_chunk;
 
 #define RW_CHUNK_LAST 0x1
@@ -331,21 +367,22 @@ typedef struct rw_event {
   const rw_response *response;
 } rw_event;
 
-/* on_done: the exchange is over, whatever its end. Called once for every link whose on_request (or, without one, its
- * place in the chain) was reached. The verdict is ignored. */
+/* on_done: the exchange is over, whatever its end. Called once for every link that the exchange reached: its pre hook ran,
+ * whatever it returned, or would have run if it had one, or a `post_always` link was shown the response. Not called when
+ * no route matched. Nothing can be edited any more; the verdict is ignored. */
 typedef struct rw_done {
   uint32_t size;
   uint16_t status; /* sent to the client; 0 when none was sent */
   uint8_t origin;  /* RW_ORIGIN_* */
-  uint8_t flags;   /* RW_DONE_* */
+  uint8_t flags;   /* RW_END_* */
   uint64_t request_body_bytes;
   uint64_t response_body_bytes;
   uint64_t duration_ns; /* coarse clock */
 } rw_done;
 
-#define RW_DONE_ABORTED 0x01 /* the client or the upstream went away before the end */
+#define RW_END_ABORTED 0x01 /* the client or the upstream went away before the end */
 
-/* on_tick: about once a second on every worker. */
+/* on_tick: about once a second on every worker, once for each core instance. */
 typedef struct rw_tick {
   uint32_t size;
   uint32_t worker;
@@ -356,18 +393,27 @@ typedef struct rw_tick {
  * 4. The host table: what a plugin can do
  *
  * [worker] and only while a hook of this cx runs, unless tagged otherwise. Byte arguments are copied before the call
- * returns. `side` is RW_REQUEST or RW_RESPONSE. Names compare without case.
+ * returns. `side` is RW_SIDE_REQUEST or RW_SIDE_RESPONSE. Names compare without case. The table and every extension table
+ * live [process].
+ *
+ * What can be edited, and where (RW_ERR_WRONG_HOOK elsewhere):
+ *
+ *    head of the request, upstream     on_request, on_request_body
+ *    head of the response              on_response
+ *    a response of the plugin's own    the hook that begins it: on_request, on_request_chunk, on_request_body, on_response
+ *    bytes of the request body         on_request_chunk, on_request_body
+ *    bytes of the response body        on_response_chunk
  * ------------------------------------------------------------------------------------------------------------- */
 
-#define RW_REQUEST 0u
-#define RW_RESPONSE 1u
+#define RW_SIDE_REQUEST 0u
+#define RW_SIDE_RESPONSE 1u
 
 #define RW_LOG_ERROR 1u
 #define RW_LOG_WARN 2u
 #define RW_LOG_INFO 3u
 #define RW_LOG_DEBUG 4u
 
-typedef struct rw_loader rw_loader; /* the gateway's side of a running load; lifetime: until load returns */
+typedef struct rw_loader rw_loader; /* the gateway's side of a running load or core_init; lifetime: until it returns */
 
 struct rw_host {
   uint32_t size; /* bytes of this table; check before using a function newer than 1.0 */
@@ -377,19 +423,23 @@ struct rw_host {
   /* -- edits: RW_WANT_EDIT_REQUEST or RW_WANT_EDIT_RESPONSE, by side -- */
 
   /* Replaces every header of this name by one. The place of the first is kept; new ones go to the end.
-   * Host may be set; Content-Length, Transfer-Encoding, Connection and the other hop-by-hop fields may not (RW_ERR_FORBIDDEN). */
+   * Host and Date may be set. The fields of framing and connection are the gateway's (RW_ERR_FORBIDDEN): Connection,
+   * Content-Length, HTTP2-Settings, Keep-Alive, Proxy-Connection, TE, Trailer, Transfer-Encoding, Upgrade.
+   *
+   * After resp_begin or resp_prebuilt in the same hook, the three functions edit that new response when side is
+   * RW_SIDE_RESPONSE, and need no `wants` bit for it but RW_WANT_RESPOND. */
   rw_status (*header_set)(rw_cx *cx, uint32_t side, const uint8_t *name, uint32_t name_len, const uint8_t *value, uint32_t value_len);
 
   /* Adds one more header of this name. */
   rw_status (*header_add)(rw_cx *cx, uint32_t side, const uint8_t *name, uint32_t name_len, const uint8_t *value, uint32_t value_len);
 
-  /* Removes every header of this name. Returns how many there were (0 is no error). */
+  /* Removes every header of this name. Returns how many there were, edits of this hook included (0 is no error). */
   rw_status (*header_del)(rw_cx *cx, uint32_t side, const uint8_t *name, uint32_t name_len);
 
   /* Replaces the request target (path and query, origin-form). Routing has been done; it is not repeated. */
   rw_status (*target_set)(rw_cx *cx, const uint8_t *target, uint32_t target_len);
 
-  /* Replaces the status of the response (200..599). */
+  /* Replaces the status of the response (200..599), not of one that this hook has begun. */
   rw_status (*status_set)(rw_cx *cx, uint32_t status);
 
   /* Sends this exchange to another configured upstream (RW_WANT_UPSTREAM; on_request, on_request_body). */
@@ -402,52 +452,58 @@ struct rw_host {
 
   /* -- the response writer: RW_WANT_RESPOND; on_request, on_request_chunk, on_request_body, on_response -- */
 
-  /* Begins a response; anything begun before in this hook is forgotten. Headers follow through header_add(RW_RESPONSE)
-   * (no further `wants` bit is needed for them); Content-Length and Date are the gateway's. The response is sent when the hook returns RW_RESPOND. */
+  /* Begins a response; anything begun before in this hook is forgotten. Headers follow through header_add(RW_SIDE_RESPONSE)
+   * and its siblings. Framing is the gateway's; so is Date, unless the plugin sets it. The response is sent when the hook
+   * returns RW_RESPOND. */
   rw_status (*resp_begin)(rw_cx *cx, uint32_t status);
 
   /* Room for `len` more body bytes, directly in the send buffer. NULL when the bound (limits.plugin_response_bytes)
-   * would be passed. The pointer is valid until the next call of resp_reserve or until the hook returns. */
+   * would be passed, or when no response was begun. The pointer is valid until the next call of resp_reserve, resp_begin
+   * or resp_prebuilt, or until the hook returns. The bytes are initialized, but to nothing in particular: write what you
+   * commit. */
   uint8_t *(*resp_reserve)(rw_cx *cx, uint32_t len);
 
   /* The first `len` reserved bytes are now body. */
   rw_status (*resp_commit)(rw_cx *cx, uint32_t len);
 
-  /* Answers with a response laid out by prebuilt_add; then return RW_RESPOND. */
+  /* Begins a response that prebuilt_add has laid out, with its body; headers may follow as after resp_begin. Then return
+   * RW_RESPOND. */
   rw_status (*resp_prebuilt)(rw_cx *cx, uint32_t id);
 
   /* -- memory, measuring, logging -- */
 
-  /* `size` bytes, 16-byte aligned, not zeroed, [exchange]; NULL when the exchange's bound is reached. */
+  /* `size` bytes, 16-byte aligned, not zeroed, [exchange]; they never move. NULL when the bound of the exchange
+   * (limits.plugin_alloc_bytes, shared by its links) would be passed, in on_accept and in on_tick. */
   void *(*alloc)(rw_cx *cx, uint32_t size);
 
-  /* Adds to a metric of the descriptor (counter) or sets it (gauge), for this worker. [worker] in any hook. */
+  /* Adds to a metric of the descriptor (counter) or sets it (gauge), for this worker. `metric` is its index there. Any hook. */
   rw_status (*metric_add)(rw_cx *cx, uint32_t metric, uint64_t delta);
   rw_status (*metric_set)(rw_cx *cx, uint32_t metric, uint64_t value);
 
-  /* One log line, with the plugin's name and the request id. At most 1024 bytes are kept. */
+  /* One log line, with the plugin's name and the request id. At most 1024 bytes are kept. Any hook. */
   void (*log)(rw_cx *cx, uint32_t level, const uint8_t *text, uint32_t len);
 
-  /* The precise clock, nanoseconds since the epoch. Costs ten times a hook call: ask only when needed. */
+  /* The precise clock, nanoseconds since the epoch. Costs ten times a hook call: ask only when needed. Any hook. */
   uint64_t (*now_unix_ns)(rw_cx *cx);
 
-  /* -- while loading: [main], only inside `load` -- */
+  /* -- while loading: inside `load`, [main]; the last three also inside `core_init`, [worker] -- */
 
-  /* The id for a header name: a fixed one, or one of the ids 53..63, shared by all who ask for that name.
-   * RW_ERR_NO_SPACE when all are taken. */
+  /* The id for a header name: a fixed one, or a free one below RW_H_LIMIT, shared by all who ask for that name.
+   * RW_ERR_NO_SPACE when all are taken. RW_ERR_WRONG_HOOK in core_init: views are shown with the ids of load. */
   rw_status (*intern_header)(rw_loader *loader, const uint8_t *name, uint32_t name_len);
 
-  /* Lays a complete response out once. `headers` is "Name: value\r\n" lines. Returns its id. */
+  /* Lays a complete response out once. `headers` is "Name: value\r\n" lines, under the rules of header_add. Returns its id.
+   * RW_ERR_WRONG_HOOK in core_init. */
   rw_status (*prebuilt_add)(rw_loader *loader, uint32_t status, const uint8_t *headers, uint32_t headers_len, const uint8_t *body, uint32_t body_len);
 
-  /* The reason why load fails; at most 1023 bytes are kept. Shown to the operator. */
+  /* The reason why load or core_init fails; at most 1023 bytes are kept, of the last call. Shown to the operator. */
   void (*load_error)(rw_loader *loader, const uint8_t *text, uint32_t len);
 
   /* One log line while loading. */
   void (*load_log)(rw_loader *loader, uint32_t level, const uint8_t *text, uint32_t len);
 
-  /* An extension table by id ("ringway.NAME/N"), NUL-terminated; NULL when the gateway has none. [process]. Resolve
-   * once, in load. */
+  /* An extension table by id ("ringway.NAME/N"), NUL-terminated; NULL when the gateway has none. The table lives
+   * [process]: resolve it once. */
   const void *(*get_ext)(rw_loader *loader, const char *id);
 };
 
@@ -485,7 +541,7 @@ struct rw_host {
 #define RW_LANG_CPP 4
 #define RW_LANG_GO 5
 
-/* A metric. Shown as ringway_plugin_NAME{plugin="..."}; name is [a-z0-9_]+. */
+/* A metric. Shown as ringway_plugin_NAME{plugin="..."}; name is [a-z0-9_]+, at most 63 bytes, once in a plugin. May grow. */
 typedef struct rw_metric_def {
   const char *name; /* NUL-terminated, [process] */
   const char *help; /* NUL-terminated, [process] */
@@ -496,10 +552,13 @@ typedef struct rw_metric_def {
 #define RW_METRIC_COUNTER 1
 #define RW_METRIC_GAUGE 2
 
+/* The most that `metric_count` may be. */
+#define RW_METRICS_MAX 256
+
 /* The most that `scratch_bytes` may ask for. */
 #define RW_SCRATCH_BYTES_MAX 4096
 
-/* A map (not offered by 1.0; map_count must be 0). */
+/* A map (not offered by 1.0; map_count must be 0). May grow. */
 typedef struct rw_map_def {
   const char *name;
   const char *value_fields;
@@ -527,18 +586,23 @@ typedef struct rw_plugin {
   const rw_map_def *maps;
   uint32_t metric_count;
   uint32_t map_count;
+  uint32_t metric_bytes; /* sizeof(rw_metric_def); the gateway steps by it. Not looked at when metric_count is 0 */
+  uint32_t map_bytes;    /* sizeof(rw_map_def); not looked at when map_count is 0 */
 
   /* Once per process, [main]. `config` is the plugin's [plugin.config] as JSON ("{}" when absent), [hook]. Store what
    * the cores share in *state [process]. Returns RW_OK, or anything else after load_error. NULL allowed. */
   rw_status (*load)(const rw_host *host, rw_loader *loader, const uint8_t *config, uint32_t config_len, void **state);
   /* Once per process, [main], after every core_fini. Not called when load failed. NULL allowed. */
   void (*unload)(void *state);
-  /* Once per worker, on its thread, [worker]. Store the core instance in *core. NULL allowed: then cx->core is state. */
-  rw_status (*core_init)(void *state, uint32_t worker, void **core);
+  /* Once per worker, on its thread, [worker]. Store the core instance in *core. Returns RW_OK, or anything else after
+   * load_error: then the plugin is not used at all. NULL allowed: then cx->core is state. */
+  rw_status (*core_init)(const rw_host *host, rw_loader *loader, void *state, uint32_t worker, void **core);
   /* Once per worker, on its thread, after its last hook. NULL allowed. */
   void (*core_fini)(void *core);
 
-  /* Hooks, [worker]. Pre hooks run in link order; post hooks in reverse, exactly for the links whose pre hook ran. */
+  /* Hooks, [worker]. Pre hooks (on_request, on_request_chunk, on_request_body) run in link order; post hooks
+   * (on_response, on_response_chunk) in reverse, exactly for the links whose pre hooks let the exchange go on, for every
+   * response, whoever made it. A link without a pre hook lets it go on; `post_always` links behind a short circuit are added. */
   rw_verdict (*on_accept)(rw_cx *cx, const rw_accept *event);
   rw_verdict (*on_request)(rw_cx *cx, const rw_request *request);
   rw_verdict (*on_request_chunk)(rw_cx *cx, const rw_chunk *chunk);
@@ -585,14 +649,18 @@ typedef struct rw_note {
   char version[32]; /* NUL-padded */
 } rw_note;
 
-/* Defines the note of a C or C++ plugin; use the same values as in the descriptor. */
-#define RW_DEFINE_NOTE(NAME, VERSION, LANGUAGE, HOOKS, WANTS, SCRATCH)                                                  \
+/* Defines the note of a C or C++ plugin; use the same values as in the descriptor. MIN_MINOR is abi_min_minor. */
+#define RW_DEFINE_NOTE_MIN(NAME, VERSION, LANGUAGE, HOOKS, WANTS, SCRATCH, MIN_MINOR)                                   \
   __attribute__((section(".note.ringway"), used, aligned(4))) static const rw_note rw_plugin_note = {                   \
       8u, (uint32_t)(sizeof(rw_note) - 20u), RW_NOTE_TYPE, {'R', 'i', 'n', 'g', 'w', 'a', 'y', '\0'},                   \
-      RW_ABI_MAJOR, RW_ABI_MINOR, 0, LANGUAGE,                                                                          \
+      RW_ABI_MAJOR, RW_ABI_MINOR, MIN_MINOR, LANGUAGE,                                                                  \
       (uint32_t)(RW_LAYOUT_FINGERPRINT & 0xffffffffu), (uint32_t)(RW_LAYOUT_FINGERPRINT >> 32),                         \
       (uint32_t)((uint64_t)(WANTS) & 0xffffffffu), (uint32_t)((uint64_t)(WANTS) >> 32),                                 \
       HOOKS, SCRATCH, NAME, VERSION}
+
+/* The same for a plugin that runs with every minor version of the gateway: abi_min_minor is 0. */
+#define RW_DEFINE_NOTE(NAME, VERSION, LANGUAGE, HOOKS, WANTS, SCRATCH)                                                  \
+  RW_DEFINE_NOTE_MIN(NAME, VERSION, LANGUAGE, HOOKS, WANTS, SCRATCH, 0)
 
 #ifdef __cplusplus
 }

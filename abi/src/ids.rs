@@ -6,7 +6,8 @@ pub struct HeaderId(pub u16);
 
 /// The id of an entry that an edit removed.
 pub const HEADER_ID_REMOVED: u16 = 0xffff;
-/// Ids below this are fixed; ids from here to [`HEADER_ID_LIMIT`] are given to names that plugins register.
+/// Ids below this are fixed in this minor version; ids from here to [`HEADER_ID_LIMIT`] are given to names that plugins
+/// register. For gateways and test hosts: it is not part of the contract, and a plugin must not depend on it.
 pub const HEADER_ID_FIXED_COUNT: u16 = 53;
 /// Every id is below this.
 pub const HEADER_ID_LIMIT: u16 = 64;

@@ -11,7 +11,7 @@ use rkyv::ser::{Allocator, Positional, Writer, WriterExt};
 use rkyv::{Archive, Deserialize, Place, Serialize};
 
 use crate::ids::HeaderId;
-use crate::view::{HeaderView, NameSpan, REQUEST_MAGIC, RESPONSE_MAGIC, RequestView, ResponseView, Seq, Span};
+use crate::view::{HEADERS_MAX, HeaderView, NameSpan, REQUEST_MAGIC, RESPONSE_MAGIC, RequestView, ResponseView, Seq, Span};
 
 /// Owned bytes; archived as [`Span`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -167,11 +167,11 @@ impl Response {
     }
 }
 
-/// `known_mask` and `known` for these headers: the first 254 entries can be found by id.
+/// `known_mask` and `known` for these headers; `access` refuses a message with more than [`HEADERS_MAX`] of them.
 fn index_known(headers: &[Header]) -> (u64, [u8; 64]) {
     let mut mask = 0u64;
     let mut known = [0u8; 64];
-    for (index, header) in headers.iter().enumerate().take(254) {
+    for (index, header) in headers.iter().enumerate().take(HEADERS_MAX) {
         let id = usize::from(header.name.id);
         if (1..64).contains(&id) && known[id] == 0 {
             known[id] = index as u8 + 1;

@@ -15,7 +15,7 @@ pub const ABI_MAJOR: u16 = 1;
 /// `RW_ABI_MINOR`
 pub const ABI_MINOR: u16 = 0;
 /// `RW_LAYOUT_FINGERPRINT`: FNV-1a 64 of `layout-1.0.txt`; a test keeps the three equal.
-pub const LAYOUT_FINGERPRINT: u64 = 0x8fbd_8201_e697_b9fc;
+pub const LAYOUT_FINGERPRINT: u64 = 0x8e64_e4c0_6acb_a37a;
 /// `RW_SYMBOL` with its NUL.
 pub const SYMBOL: &[u8] = b"ringway_plugin_v1\0";
 
@@ -118,9 +118,9 @@ pub const WANTS: [(u64, &str); 10] = [
     (WANT_MAPS, "maps"),
 ];
 
-/// `RW_REQUEST`: the side of an edit.
+/// `RW_SIDE_REQUEST`: the side of an edit.
 pub const SIDE_REQUEST: u32 = 0;
-/// `RW_RESPONSE`
+/// `RW_SIDE_RESPONSE`
 pub const SIDE_RESPONSE: u32 = 1;
 
 /// `RW_LOG_ERROR`
@@ -134,13 +134,15 @@ pub const LOG_DEBUG: u32 = 4;
 
 /// `RW_CHUNK_LAST`
 pub const CHUNK_LAST: u32 = 0x1;
-/// `RW_DONE_ABORTED`
-pub const DONE_ABORTED: u8 = 0x01;
+/// `RW_END_ABORTED`
+pub const END_ABORTED: u8 = 0x01;
 
 /// `RW_METRIC_COUNTER`
 pub const METRIC_COUNTER: u32 = 1;
 /// `RW_METRIC_GAUGE`
 pub const METRIC_GAUGE: u32 = 2;
+/// `RW_METRICS_MAX`: the largest `metric_count`.
+pub const METRICS_MAX: u32 = 256;
 
 /// The names of `RW_LANG_*`, by number.
 pub const LANGUAGES: [&str; 6] = ["other", "c", "rust", "zig", "c++", "go"];
@@ -391,9 +393,11 @@ pub struct Plugin {
     pub maps: *const MapDef,
     pub metric_count: u32,
     pub map_count: u32,
+    pub metric_bytes: u32,
+    pub map_bytes: u32,
     pub load: Option<unsafe extern "C" fn(*const Host, *mut RawLoader, *const u8, u32, *mut *mut c_void) -> i32>,
     pub unload: Option<unsafe extern "C" fn(*mut c_void)>,
-    pub core_init: Option<unsafe extern "C" fn(*mut c_void, u32, *mut *mut c_void) -> i32>,
+    pub core_init: Option<unsafe extern "C" fn(*const Host, *mut RawLoader, *mut c_void, u32, *mut *mut c_void) -> i32>,
     pub core_fini: Option<unsafe extern "C" fn(*mut c_void)>,
     pub on_accept: Option<Hook<Accept>>,
     pub on_request: Option<Hook<RequestView>>,
@@ -438,7 +442,7 @@ pub const NOTE_TYPE: u32 = 1;
 pub const NOTE_OWNER: [u8; 8] = *b"Ringway\0";
 
 impl Note {
-    /// A note of this ABI version; `name` and `version` are cut to their fields. For `static` items in `.note.ringway`.
+    /// A note of this ABI version for a plugin that runs with every minor version; `name` and `version` are cut to their fields. For `static` items in `.note.ringway`.
     pub const fn new(name: &str, version: &str, language: u16, hooks: u32, wants: u64, scratch_bytes: u32) -> Note {
         Note {
             owner_bytes: NOTE_OWNER.len() as u32,
@@ -458,6 +462,12 @@ impl Note {
             name: padded(name),
             version: padded(version),
         }
+    }
+
+    /// The same note of a plugin that needs at least this minor version of the gateway; [`Note::new`] says 0.
+    pub const fn with_min_minor(mut self, abi_min_minor: u16) -> Note {
+        self.abi_min_minor = abi_min_minor;
+        self
     }
 }
 

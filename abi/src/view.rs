@@ -6,8 +6,13 @@
 //!
 //! Invariants that `rkyv::access` establishes and every accessor relies on:
 //! - each non-empty span lies inside the archive, below the root;
-//! - `known[id] <= headers.len()`;
-//! - `magic`, `root_size` and `entry_size` are those of this version.
+//! - `known[id] <= headers.len() <= HEADERS_MAX`;
+//! - `magic` and `entry_size` are those of ABI 1, and `root_size` is at least the size of the type here.
+//!
+//! A root may grow at its end in a later minor version. A reference to a live view begins at the root, so it reads the
+//! same in every version. In stored bytes the root stands last: [`rkyv::access`] looks for a root of *its* size there and
+//! so takes only frames of the version it was compiled with; it refuses others, because no magic stands where it looks.
+//! Who knows where the root begins reads frames of later versions with `rkyv::api::high::access_pos`.
 
 use core::alloc::Layout;
 use core::fmt;
@@ -25,6 +30,9 @@ use crate::ids::{HEADER_ID_REMOVED, HeaderId};
 pub const REQUEST_MAGIC: u32 = 0x7165_7277;
 /// `RW_RESPONSE_MAGIC`: "wres" in memory order.
 pub const RESPONSE_MAGIC: u32 = 0x7365_7277;
+
+/// `RW_HEADERS_MAX`: entries of a view at most, removed ones included, so that `known` leads to the first header of an id.
+pub const HEADERS_MAX: usize = 254;
 
 /// `RW_REQ_HAS_BODY`: content length above zero, or chunked.
 pub const REQ_HAS_BODY: u16 = 0x0001;
@@ -268,7 +276,7 @@ macro_rules! header_accessors {
             self.headers.as_slice()
         }
 
-        /// The value of the first header with a known id. Constant time.
+        /// The value of the first header with this id; `None` for [`HeaderId::OTHER`] and what is no id. Constant time.
         #[inline]
         pub fn header(&self, id: HeaderId) -> Option<&[u8]> {
             let at = *self.known.get(usize::from(id.0))?;
@@ -384,8 +392,10 @@ impl ResponseView {
 /// What a view's own checks found wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ViewFault {
-    /// `magic`, `root_size` or `entry_size` is not that of this version.
+    /// `magic` or `entry_size` is not that of ABI 1, or `root_size` is below the size that this version knows.
     ForeignRoot,
+    /// There are more than [`HEADERS_MAX`] entries.
+    TooManyHeaders,
     /// `known` points behind the last header.
     KnownOutOfRange,
 }
@@ -393,7 +403,8 @@ pub enum ViewFault {
 impl fmt::Display for ViewFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            ViewFault::ForeignRoot => "the view has another magic, root size or entry size than ABI 1.0",
+            ViewFault::ForeignRoot => "the view has another magic or entry size than ABI 1, or a smaller root than ABI 1.0",
+            ViewFault::TooManyHeaders => "the view has more than 254 headers",
             ViewFault::KnownOutOfRange => "the view's table of known headers points behind the last header",
         })
     }
@@ -474,10 +485,13 @@ where
 }
 
 fn check_root(magics: (u32, u32), sizes: (u16, usize), entry_size: u16, known: &[u8; 64], headers: &Seq<HeaderView>) -> Result<(), ViewFault> {
-    if magics.0 != magics.1 || usize::from(sizes.0) != sizes.1 || usize::from(entry_size) != size_of::<HeaderView>() {
+    if magics.0 != magics.1 || usize::from(sizes.0) < sizes.1 || usize::from(entry_size) != size_of::<HeaderView>() {
         return Err(ViewFault::ForeignRoot);
     }
     let count = headers.len();
+    if count > HEADERS_MAX {
+        return Err(ViewFault::TooManyHeaders);
+    }
     if known.iter().any(|at| usize::from(*at) > count) {
         return Err(ViewFault::KnownOutOfRange);
     }

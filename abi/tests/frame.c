@@ -62,7 +62,7 @@ static void print_request(const rw_request *r) {
   print_span("authority", &r->authority);
   print_span("body", &r->body);
   print_headers(&r->headers, r->entry_size);
-  for (uint32_t id = 0; id < RW_H_LIMIT; id++) print_first(id, rw_request_header(r, id));
+  for (uint32_t id = 0; id <= RW_H_REMOVED; id++) print_first(id, rw_request_header(r, id));
 }
 
 static void print_response(const rw_response *r) {
@@ -80,7 +80,7 @@ static void print_response(const rw_response *r) {
   print_span("reason", &r->reason);
   print_span("body", &r->body);
   print_headers(&r->headers, r->entry_size);
-  for (uint32_t id = 0; id < RW_H_LIMIT; id++) print_first(id, rw_response_header(r, id));
+  for (uint32_t id = 0; id <= RW_H_REMOVED; id++) print_first(id, rw_response_header(r, id));
 }
 
 int main(void) {

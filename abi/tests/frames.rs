@@ -32,6 +32,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("request-body", request(with_body())),
         ("request-removed", request(with_removed_header())),
         ("request-other-method", request(other_method())),
+        ("request-254-headers", request(Request::new(b"GET", b"/full", full()))),
         ("request-no-headers", request(Request { http_version: 10, ..Request::new(b"GET", b"/old", vec![]) })),
         ("response-minimal", response(Response::new(204, vec![]))),
         ("response-64-headers", response(Response::new(200, many_headers(b"Set-Cookie")))),
@@ -122,7 +123,7 @@ fn access_refuses_foreign_roots() {
     let root = golden.len() - size_of::<raw::RawRequest>();
     let cases: [(&str, usize, &[u8]); 7] = [
         ("magic", 0, b"wres"),
-        ("root_size", 4, &200u16.to_le_bytes()),
+        ("a root_size below that of 1.0", 4, &184u16.to_le_bytes()),
         ("entry_size", 6, &24u16.to_le_bytes()),
         ("target before the frame", 24, &(-4000i32).to_le_bytes()),
         ("target longer than the frame", 28, &u32::MAX.to_le_bytes()),
@@ -137,6 +138,33 @@ fn access_refuses_foreign_roots() {
     assert!(rkyv::access::<RequestView, Failure>(&golden[8..]).is_err(), "spans into what was cut away were accepted");
     assert!(rkyv::access::<RequestView, Failure>(&golden[root + 8..]).is_err(), "half a root was accepted");
     assert!(rkyv::access::<ResponseView, Failure>(&golden).is_err(), "a request was accepted as a response");
+}
+
+/// S-7, S-22: a frame whose root has grown by eight bytes is found by where its root begins, and not by its end.
+#[test]
+fn a_root_that_has_grown_is_read_where_it_begins() {
+    let mut grown = frames()[0].1.to_bytes();
+    let root = grown.len() - size_of::<raw::RawRequest>();
+    let size = size_of::<raw::RawRequest>() as u16 + 8;
+    grown[root + 4..root + 6].copy_from_slice(&size.to_le_bytes());
+    grown.extend_from_slice(&[0xa5; 8]);
+    assert!(rkyv::access::<RequestView, Failure>(&grown).is_err(), "a root of another size was taken for one of 1.0");
+    let view = rkyv::api::high::access_pos::<RequestView, Error>(&grown, root).unwrap();
+    assert_eq!((view.method(), view.header(ids::HeaderId::HOST)), (&b"GET"[..], Some(&b"a"[..])));
+}
+
+/// S-22, S-29: a view has at most 254 entries, so that `known` leads to the first of every id.
+#[test]
+fn access_refuses_more_entries_than_known_can_lead_to() {
+    let fillers = |count: usize| (0..count).map(|_| Header::new(b"X-Filler", b"")).collect::<Vec<_>>();
+    let last_is_known = [fillers(253), vec![Header::new(b"Via", b"last")]].concat();
+    let bytes = request(Request::new(b"GET", b"/", last_is_known)).to_bytes();
+    let view = rkyv::access::<RequestView, Error>(&bytes).unwrap();
+    assert_eq!((view.entries().len(), view.header(ids::HeaderId::VIA)), (view::HEADERS_MAX, Some(&b"last"[..])));
+    let bytes = request(Request::new(b"GET", b"/", fillers(255))).to_bytes();
+    assert!(rkyv::access::<RequestView, Failure>(&bytes).is_err());
+    let bytes = response(Response::new(200, fillers(255))).to_bytes();
+    assert!(rkyv::access::<ResponseView, Failure>(&bytes).is_err());
 }
 
 /// S-26: views need 8-byte alignment, and say so instead of being read.
@@ -352,7 +380,8 @@ fn describe_headers<'a>(out: &mut String, headers: impl Iterator<Item = &'a Head
         describe_bytes(out, "name", header.name());
         describe_bytes(out, "value", header.value());
     }
-    for id in 0..ids::HEADER_ID_LIMIT {
+    // Numbers that are no id find nothing.
+    for id in 0..=ids::HEADER_ID_REMOVED {
         if let Some(value) = find(ids::HeaderId(id)) {
             describe_bytes(out, &format!("first {id}"), value);
         }
@@ -385,6 +414,12 @@ fn many_headers(prefix: &[u8]) -> Vec<Header> {
         Header::new(&[prefix, number.as_bytes()].concat(), format!("value {index}").as_bytes())
     });
     known.into_iter().chain(others).collect()
+}
+
+/// As many entries as a view may have; the last one is found by its id.
+fn full() -> Vec<Header> {
+    let fillers = (1..view::HEADERS_MAX).map(|index| Header::new(b"X-Filler", index.to_string().as_bytes()));
+    fillers.chain([Header::new(b"Via", b"1.1 last")]).collect()
 }
 
 fn long_target() -> Request {

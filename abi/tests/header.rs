@@ -23,11 +23,17 @@ static rw_verdict on_request(rw_cx *cx, const rw_request *request) {
   (void)cx;
   return rw_request_header(request, RW_H_HOST) ? RW_CONTINUE : RW_DROP;
 }
-RW_DEFINE_NOTE("note-test", "1.2.3", RW_LANG_C, RW_HOOK_REQUEST, RW_WANT_RESPOND | RW_WANT_TIME, 32);
+DEFINE_NOTE;
 const rw_plugin ringway_plugin_v1 = {
-    sizeof(rw_plugin), RW_ABI_MAJOR, RW_ABI_MINOR, 0, RW_LANG_C, 32, RW_LAYOUT_FINGERPRINT, RW_WANT_RESPOND | RW_WANT_TIME,
-    RW_HOOK_REQUEST, 0, "note-test", "1.2.3", 0, 0, 0, 0, 0, 0, 0, 0, 0, on_request, 0, 0, 0, 0, 0, 0, 0, 0};
+    sizeof(rw_plugin), RW_ABI_MAJOR, RW_ABI_MINOR, MIN_MINOR, RW_LANG_C, 32, RW_LAYOUT_FINGERPRINT, RW_WANT_RESPOND | RW_WANT_TIME,
+    RW_HOOK_REQUEST, 0, "note-test", "1.2.3", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, on_request, 0, 0, 0, 0, 0, 0, 0, 0};
 "#;
+
+/// Both macros that define the note, with the `abi_min_minor` that they state.
+const NOTES: [(u16, &str); 2] = [
+    (0, r#"RW_DEFINE_NOTE("note-test", "1.2.3", RW_LANG_C, RW_HOOK_REQUEST, RW_WANT_RESPOND | RW_WANT_TIME, 32)"#),
+    (7, r#"RW_DEFINE_NOTE_MIN("note-test", "1.2.3", RW_LANG_C, RW_HOOK_REQUEST, RW_WANT_RESPOND | RW_WANT_TIME, 32, 7)"#),
+];
 
 const ZIG_PLUGIN: &str = r#"
 const ringway = @import("ringway");
@@ -36,6 +42,7 @@ const P = struct {
     pub const name = "note-test";
     pub const version = "1.2.3";
     pub const wants: ringway.Wants = .{ .respond = true, .time = true };
+    pub const min_minor = MIN_MINOR;
     pub const Scratch = extern struct { bytes: [32]u8 };
     pub fn onRequest(_: *ringway.Cx, request: *const ringway.Request) ringway.Verdict {
         return if (request.header(.host) != null) .@"continue" else .drop;
@@ -82,11 +89,13 @@ fn the_header_includes_nothing_but_stddef_and_stdint() {
 #[test]
 fn the_note_of_every_c_compiler_is_a_note_and_survives_strip() {
     for compiler in toolchain::c_compilers() {
-        let source = write_source("plugin.c", PLUGIN);
-        let library = toolchain::output_path(&format!("note-{compiler}.so"));
-        compile(compiler, &["-std=c11", "-O2", "-fPIC", "-shared", "-fvisibility=hidden"], &source, Some(&library));
-        check_note(&library, raw::LANG_C);
-        check_note(&stripped(&library), raw::LANG_C);
+        for (min_minor, note) in NOTES {
+            let source = write_source("plugin.c", &PLUGIN.replace("DEFINE_NOTE", note).replace("MIN_MINOR", &min_minor.to_string()));
+            let library = toolchain::output_path(&format!("note-{compiler}-{min_minor}.so"));
+            compile(compiler, &["-std=c11", "-O2", "-fPIC", "-shared", "-fvisibility=hidden"], &source, Some(&library));
+            check_note(&library, raw::LANG_C, min_minor);
+            check_note(&stripped(&library), raw::LANG_C, min_minor);
+        }
     }
 }
 
@@ -94,18 +103,19 @@ fn the_note_of_every_c_compiler_is_a_note_and_survives_strip() {
 #[test]
 fn the_note_of_every_cpp_compiler_is_a_note_and_survives_strip() {
     for compiler in toolchain::cpp_compilers() {
-        let source = write_source("plugin.cc", PLUGIN);
+        let (min_minor, note) = NOTES[0];
+        let source = write_source("plugin.cc", &PLUGIN.replace("DEFINE_NOTE", note).replace("MIN_MINOR", &min_minor.to_string()));
         let library = toolchain::output_path(&format!("note-{compiler}.so"));
         compile(compiler, &["-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-Wl,--gc-sections"], &source, Some(&library));
-        check_note(&library, raw::LANG_C);
-        check_note(&stripped(&library), raw::LANG_C);
+        check_note(&library, raw::LANG_C, min_minor);
+        check_note(&stripped(&library), raw::LANG_C, min_minor);
     }
 }
 
 /// S-13 to S-16
 #[test]
 fn the_note_of_zig_is_a_note_and_survives_strip() {
-    let source = write_source("plugin.zig", ZIG_PLUGIN);
+    let source = write_source("plugin.zig", &ZIG_PLUGIN.replace("MIN_MINOR", "3"));
     let library = toolchain::output_path("note-zig.so");
     let mut command = toolchain::zig();
     command.args(["build-lib", "-dynamic", "-O", "safe", "-fPIC", "--name", "plugin", "--dep", "ringway"]);
@@ -113,11 +123,11 @@ fn the_note_of_zig_is_a_note_and_survives_strip() {
     command.arg(format!("-Mringway={}", toolchain::abi_dir().join("zig/ringway.zig").display()));
     command.arg(format!("-femit-bin={}", library.display())).arg("--cache-dir").arg(toolchain::zig_cache());
     toolchain::run(&mut command);
-    check_note(&library, raw::LANG_ZIG);
-    check_note(&stripped(&library), raw::LANG_ZIG);
+    check_note(&library, raw::LANG_ZIG, 3);
+    check_note(&stripped(&library), raw::LANG_ZIG, 3);
 }
 
-fn check_note(library: &Path, language: u16) {
+fn check_note(library: &Path, language: u16, min_minor: u16) {
     let file = std::fs::read(library).unwrap();
     let elf = elf::Elf::new(&file);
     let section = elf.section(".note.ringway").unwrap_or_else(|| panic!("{library:?} has no .note.ringway"));
@@ -130,7 +140,7 @@ fn check_note(library: &Path, language: u16) {
     );
     assert!(elf.dynamic_symbol("ringway_plugin_v1"), "{library:?} does not export the descriptor");
 
-    let expected = raw::Note::new("note-test", "1.2.3", language, raw::HOOK_REQUEST, raw::WANT_RESPOND | raw::WANT_TIME, 32);
+    let expected = raw::Note::new("note-test", "1.2.3", language, raw::HOOK_REQUEST, raw::WANT_RESPOND | raw::WANT_TIME, 32).with_min_minor(min_minor);
     let at = section.offset as usize;
     // SAFETY: a `Note` is made of integers without padding (S-1), so its bytes are initialized.
     let expected = unsafe { std::slice::from_raw_parts((&raw const expected).cast::<u8>(), size_of::<raw::Note>()) };

@@ -55,8 +55,8 @@
   F(rw_plugin, size) F(rw_plugin, abi_major) F(rw_plugin, abi_minor) F(rw_plugin, abi_min_minor)                        \
   F(rw_plugin, language) F(rw_plugin, scratch_bytes) F(rw_plugin, layout_fingerprint) F(rw_plugin, wants)               \
   F(rw_plugin, hooks) F(rw_plugin, reserved) F(rw_plugin, name) F(rw_plugin, version) F(rw_plugin, metrics)             \
-  F(rw_plugin, maps) F(rw_plugin, metric_count) F(rw_plugin, map_count) F(rw_plugin, load) F(rw_plugin, unload)         \
-  F(rw_plugin, core_init) F(rw_plugin, core_fini) F(rw_plugin, on_accept) F(rw_plugin, on_request)                      \
+  F(rw_plugin, maps) F(rw_plugin, metric_count) F(rw_plugin, map_count) F(rw_plugin, metric_bytes)                      \
+  F(rw_plugin, map_bytes) F(rw_plugin, load) F(rw_plugin, unload) F(rw_plugin, core_init) F(rw_plugin, core_fini) F(rw_plugin, on_accept) F(rw_plugin, on_request)                      \
   F(rw_plugin, on_request_chunk) F(rw_plugin, on_request_body) F(rw_plugin, on_response)                                \
   F(rw_plugin, on_response_chunk) F(rw_plugin, on_event) F(rw_plugin, on_done) F(rw_plugin, on_tick)                    \
   F(rw_plugin, get_ext)                                                                                                 \
@@ -67,7 +67,7 @@
   F(rw_note, scratch_bytes) F(rw_note, name) F(rw_note, version)
 
 #define CONSTANTS(C)                                                                                                    \
-  C(RW_ABI_MAJOR) C(RW_ABI_MINOR) C(RW_REQUEST_MAGIC) C(RW_RESPONSE_MAGIC)                                              \
+  C(RW_ABI_MAJOR) C(RW_ABI_MINOR) C(RW_REQUEST_MAGIC) C(RW_RESPONSE_MAGIC) C(RW_HEADERS_MAX)                            \
   C(RW_REQ_HAS_BODY) C(RW_REQ_CHUNKED) C(RW_REQ_ABSOLUTE_TARGET) C(RW_REQ_UPGRADE) C(RW_REQ_TLS)                        \
   C(RW_REQ_BODY_COMPLETE)                                                                                               \
   C(RW_ORIGIN_UPSTREAM) C(RW_ORIGIN_PLUGIN) C(RW_ORIGIN_GATEWAY)                                                        \
@@ -84,18 +84,18 @@
   C(RW_H_PROXY_AUTHORIZATION) C(RW_H_VIA) C(RW_H_X_FORWARDED_FOR) C(RW_H_X_FORWARDED_PROTO)                             \
   C(RW_H_X_FORWARDED_HOST) C(RW_H_FORWARDED) C(RW_H_X_REQUEST_ID) C(RW_H_TRACEPARENT) C(RW_H_WWW_AUTHENTICATE)          \
   C(RW_H_ALLOW) C(RW_H_MAX_FORWARDS) C(RW_H_X_REAL_IP) C(RW_H_RETRY_AFTER) C(RW_H_HTTP2_SETTINGS)                       \
-  C(RW_H_SEC_WEBSOCKET_KEY) C(RW_H_FIXED_COUNT) C(RW_H_LIMIT) C(RW_H_REMOVED)                                           \
+  C(RW_H_SEC_WEBSOCKET_KEY) C(RW_H_LIMIT) C(RW_H_REMOVED)                                           \
   C(RW_ABORTED) C(RW_CONTINUE) C(RW_DONE) C(RW_RESPOND) C(RW_DROP) C(RW_SUSPEND) C(RW_NEED_BODY) C(RW_TAIL)             \
   C(RW_OK) C(RW_ERR_NOT_DECLARED) C(RW_ERR_WRONG_HOOK) C(RW_ERR_BAD_BYTES) C(RW_ERR_NO_SPACE)                           \
   C(RW_ERR_NOT_FOUND) C(RW_ERR_FORBIDDEN) C(RW_ERR_BAD_ARGUMENT)                                                        \
-  C(RW_CHUNK_LAST) C(RW_DONE_ABORTED) C(RW_REQUEST) C(RW_RESPONSE)                                                      \
+  C(RW_CHUNK_LAST) C(RW_END_ABORTED) C(RW_SIDE_REQUEST) C(RW_SIDE_RESPONSE)                                                      \
   C(RW_LOG_ERROR) C(RW_LOG_WARN) C(RW_LOG_INFO) C(RW_LOG_DEBUG)                                                         \
   C(RW_HOOK_ACCEPT) C(RW_HOOK_REQUEST) C(RW_HOOK_REQUEST_CHUNK) C(RW_HOOK_REQUEST_BODY) C(RW_HOOK_RESPONSE)             \
   C(RW_HOOK_RESPONSE_CHUNK) C(RW_HOOK_EVENT) C(RW_HOOK_DONE) C(RW_HOOK_TICK)                                            \
   C(RW_WANT_EDIT_REQUEST) C(RW_WANT_EDIT_RESPONSE) C(RW_WANT_EDIT_REQUEST_BODY) C(RW_WANT_EDIT_RESPONSE_BODY)           \
   C(RW_WANT_REQUEST_BODY) C(RW_WANT_RESPOND) C(RW_WANT_UPSTREAM) C(RW_WANT_TIME) C(RW_WANT_SUSPEND) C(RW_WANT_MAPS)     \
   C(RW_LANG_OTHER) C(RW_LANG_C) C(RW_LANG_RUST) C(RW_LANG_ZIG) C(RW_LANG_CPP) C(RW_LANG_GO)                             \
-  C(RW_METRIC_COUNTER) C(RW_METRIC_GAUGE) C(RW_SCRATCH_BYTES_MAX) C(RW_NOTE_TYPE)
+  C(RW_METRIC_COUNTER) C(RW_METRIC_GAUGE) C(RW_METRICS_MAX) C(RW_SCRATCH_BYTES_MAX) C(RW_NOTE_TYPE)
 
 #define PRINT_STRUCT(T) printf("struct " #T " size %zu align %zu\n", sizeof(T), _Alignof(T));
 #define PRINT_FIELD(T, f) printf("field " #T "." #f " offset %zu size %zu\n", offsetof(T, f), sizeof(((T *)0)->f));

@@ -69,7 +69,7 @@ fn rust_layout() -> String {
         rw_map_def = raw::MapDef { name, value_fields, kind, key_bytes, value_bytes, entries_max }
         rw_plugin = raw::Plugin {
             size, abi_major, abi_minor, abi_min_minor, language, scratch_bytes, layout_fingerprint, wants, hooks, reserved,
-            name, version, metrics, maps, metric_count, map_count, load, unload, core_init, core_fini, on_accept, on_request,
+            name, version, metrics, maps, metric_count, map_count, metric_bytes, map_bytes, load, unload, core_init, core_fini, on_accept, on_request,
             on_request_chunk, on_request_body, on_response, on_response_chunk, on_event, on_done, on_tick, get_ext,
         }
         rw_note = raw::Note {
@@ -82,6 +82,7 @@ fn rust_layout() -> String {
         RW_ABI_MINOR = raw::ABI_MINOR;
         RW_REQUEST_MAGIC = view::REQUEST_MAGIC;
         RW_RESPONSE_MAGIC = view::RESPONSE_MAGIC;
+        RW_HEADERS_MAX = view::HEADERS_MAX as u32;
         RW_REQ_HAS_BODY = view::REQ_HAS_BODY;
         RW_REQ_CHUNKED = view::REQ_CHUNKED;
         RW_REQ_ABSOLUTE_TARGET = view::REQ_ABSOLUTE_TARGET;
@@ -111,7 +112,6 @@ fn rust_layout() -> String {
         writeln!(out, "const RW_H_{} {id}", name.replace('-', "_").to_uppercase()).unwrap();
     }
     print_constants! { out:
-        RW_H_FIXED_COUNT = ids::HEADER_ID_FIXED_COUNT;
         RW_H_LIMIT = ids::HEADER_ID_LIMIT;
         RW_H_REMOVED = ids::HEADER_ID_REMOVED;
         RW_ABORTED = raw::ABORTED;
@@ -131,9 +131,9 @@ fn rust_layout() -> String {
         RW_ERR_FORBIDDEN = raw::ERR_FORBIDDEN;
         RW_ERR_BAD_ARGUMENT = raw::ERR_BAD_ARGUMENT;
         RW_CHUNK_LAST = raw::CHUNK_LAST;
-        RW_DONE_ABORTED = raw::DONE_ABORTED;
-        RW_REQUEST = raw::SIDE_REQUEST;
-        RW_RESPONSE = raw::SIDE_RESPONSE;
+        RW_END_ABORTED = raw::END_ABORTED;
+        RW_SIDE_REQUEST = raw::SIDE_REQUEST;
+        RW_SIDE_RESPONSE = raw::SIDE_RESPONSE;
         RW_LOG_ERROR = raw::LOG_ERROR;
         RW_LOG_WARN = raw::LOG_WARN;
         RW_LOG_INFO = raw::LOG_INFO;
@@ -165,6 +165,7 @@ fn rust_layout() -> String {
         RW_LANG_GO = raw::LANG_GO;
         RW_METRIC_COUNTER = raw::METRIC_COUNTER;
         RW_METRIC_GAUGE = raw::METRIC_GAUGE;
+        RW_METRICS_MAX = raw::METRICS_MAX;
         RW_SCRATCH_BYTES_MAX = raw::SCRATCH_BYTES_MAX;
         RW_NOTE_TYPE = raw::NOTE_TYPE;
     }

@@ -31,14 +31,16 @@ const text = blk: {
     for (structs) |entry| out = out ++ structText(entry[0], entry[1]);
     out = out ++ constantText("RW_ABI_MAJOR", ringway.abi_major) ++ constantText("RW_ABI_MINOR", ringway.abi_minor);
     out = out ++ constantText("RW_REQUEST_MAGIC", ringway.request_magic) ++ constantText("RW_RESPONSE_MAGIC", ringway.response_magic);
+    out = out ++ constantText("RW_HEADERS_MAX", ringway.headers_max);
     out = out ++ flagsText("RW_REQ_", ringway.RequestFlags) ++ enumText("RW_ORIGIN_", ringway.Origin);
     out = out ++ flagsText("RW_RES_", ringway.ResponseFlags) ++ enumText("RW_M_", ringway.Method);
     out = out ++ enumText("RW_H_", ringway.HeaderId);
     out = out ++ enumText("RW_", ringway.Verdict) ++ enumText("RW_", ringway.Status);
-    out = out ++ flagsText("RW_CHUNK_", ringway.ChunkFlags) ++ flagsText("RW_DONE_", ringway.DoneFlags);
-    out = out ++ enumText("RW_", ringway.Side) ++ enumText("RW_LOG_", ringway.LogLevel);
+    out = out ++ flagsText("RW_CHUNK_", ringway.ChunkFlags) ++ flagsText("RW_END_", ringway.DoneFlags);
+    out = out ++ enumText("RW_SIDE_", ringway.Side) ++ enumText("RW_LOG_", ringway.LogLevel);
     out = out ++ flagsText("RW_HOOK_", ringway.Hooks) ++ flagsText("RW_WANT_", ringway.Wants);
     out = out ++ enumText("RW_LANG_", ringway.Language) ++ enumText("RW_METRIC_", ringway.MetricKind);
+    out = out ++ constantText("RW_METRICS_MAX", ringway.metrics_max);
     out = out ++ constantText("RW_SCRATCH_BYTES_MAX", ringway.scratch_bytes_max) ++ constantText("RW_NOTE_TYPE", ringway.note_type);
     break :blk out;
 };
@@ -56,7 +58,7 @@ fn enumText(comptime prefix: []const u8, comptime T: type) []const u8 {
     var out: []const u8 = "";
     for (@typeInfo(T).@"enum".field_names, @typeInfo(T).@"enum".field_values) |field, value| {
         if (T == ringway.HeaderId and value == @backingInt(ringway.HeaderId.removed)) {
-            out = out ++ constantText("RW_H_FIXED_COUNT", T.fixed_count) ++ constantText("RW_H_LIMIT", T.limit);
+            out = out ++ constantText("RW_H_LIMIT", T.limit);
         }
         out = out ++ constantText(prefix ++ upper(field), value);
     }

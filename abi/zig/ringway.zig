@@ -28,9 +28,12 @@ const std = @import("std");
 pub const abi_major: u16 = 1;
 pub const abi_minor: u16 = 0;
 /// FNV-1a 64 of layout-1.0.txt; a test keeps it equal to the header's.
-pub const layout_fingerprint: u64 = 0x8fbd8201e697b9fc;
+pub const layout_fingerprint: u64 = 0x8e64e4c06acba37a;
 pub const request_magic: u32 = 0x71657277;
 pub const response_magic: u32 = 0x73657277;
+/// Entries of a view at most, removed ones included, so that `known` leads to the first header of an id.
+pub const headers_max: u32 = 254;
+pub const metrics_max: u32 = 256;
 pub const scratch_bytes_max: u32 = 4096;
 pub const note_type: u32 = 1;
 
@@ -194,7 +197,7 @@ pub const length_unknown = std.math.maxInt(u64);
 
 pub const Method = enum(u8) { other, get, head, post, put, delete, connect, options, trace, patch, _ };
 
-/// Fixed ids of header names; 53..63 are given out by `Loader.internHeader`.
+/// Fixed ids of header names. Others below `limit` mean what `Loader.internHeader` returned them for, in this process.
 pub const HeaderId = enum(u16) {
     other,
     host,
@@ -252,8 +255,6 @@ pub const HeaderId = enum(u16) {
     removed = 0xffff,
     _,
 
-    /// Ids below this are fixed.
-    pub const fixed_count = 53;
     /// Every id is below this.
     pub const limit = 64;
 };
@@ -533,7 +534,8 @@ pub const Host = extern struct {
     get_ext: *const fn (*RawLoader, [*:0]const u8) callconv(.c) ?*const anyopaque,
 };
 
-/// What `load` can ask the gateway for. Not to be kept: it ends with `load`.
+/// What `load` can ask the gateway for; in `coreInit` `internHeader` and `prebuiltAdd` are `error.WrongHook`. Not to be
+/// kept: it ends with the call.
 pub const Loader = struct {
     host: *const Host,
     raw: *RawLoader,
@@ -551,7 +553,7 @@ pub const Loader = struct {
         return @fromBackingInt(try result.check());
     }
 
-    /// Explains to the operator why the plugin does not load: `return loader.refuse("...", .{})`.
+    /// Explains to the operator why the plugin cannot be used: `return loader.refuse("...", .{})`.
     pub fn refuse(loader: *Loader, comptime format: []const u8, args: anytype) error{Refused} {
         var buffer: [1023]u8 = undefined;
         const text = formatCut(&buffer, format, args);
@@ -616,9 +618,11 @@ pub const Plugin = extern struct {
     maps: ?[*]const MapDef = null,
     metric_count: u32 = 0,
     map_count: u32 = 0,
+    metric_bytes: u32 = @sizeOf(MetricDef),
+    map_bytes: u32 = @sizeOf(MapDef),
     load: ?*const fn (*const Host, *RawLoader, [*]const u8, u32, *?*anyopaque) callconv(.c) Status = null,
     unload: ?*const fn (?*anyopaque) callconv(.c) void = null,
-    core_init: ?*const fn (?*anyopaque, u32, *?*anyopaque) callconv(.c) Status = null,
+    core_init: ?*const fn (*const Host, *RawLoader, ?*anyopaque, u32, *?*anyopaque) callconv(.c) Status = null,
     core_fini: ?*const fn (?*anyopaque) callconv(.c) void = null,
     on_accept: HookFn(Accept) = null,
     on_request: HookFn(Request) = null,
@@ -639,7 +643,7 @@ pub const Note = extern struct {
     owner: [8]u8 = "Ringway\x00".*,
     abi_major: u16 = abi_major,
     abi_minor: u16 = abi_minor,
-    abi_min_minor: u16 = 0,
+    abi_min_minor: u16,
     language: Language = .zig,
     fingerprint_low: u32 = @truncate(layout_fingerprint),
     fingerprint_high: u32 = layout_fingerprint >> 32,
@@ -655,10 +659,11 @@ pub const Note = extern struct {
 ///
 /// `P` declares `name` and `version`, and may declare
 ///
-///  - `wants: Wants`, `metrics: []const MetricDef`, `Scratch: type` (the type behind `cx.scratchAs`);
+///  - `wants: Wants`, `metrics: []const MetricDef`, `Scratch: type` (the type behind `cx.scratchAs`), `min_minor: u16`
+///    (the oldest minor version of the gateway that it runs with; 0 without it);
 ///  - `load(*Loader, config: []const u8) !*State`, `unload(*State) void`: once per process;
-///  - `coreInit(*State, worker: u32) !*Core`, `coreFini(*Core) void`: once per worker. Without `coreInit` the core
-///    instance is the state;
+///  - `coreInit(*State, worker: u32) !*Core` or `coreInit(*Loader, *State, worker: u32) !*Core`, `coreFini(*Core) void`: once
+///    per worker. Without `coreInit` the core instance is the state;
 ///  - hooks: `onAccept onRequest onRequestChunk onRequestBody onResponse onResponseChunk onEvent onDone onTick`, each
 ///    `fn (*Cx, *const T)` or `fn (*Core, *Cx, *const T)`, that return `Verdict`, `void` (go on), or an error union of one
 ///    of these. An error is logged and counts as `.aborted`.
@@ -672,7 +677,10 @@ pub fn exportPlugin(comptime P: type) void {
         const wants: Wants = if (@hasDecl(P, "wants")) P.wants else .{};
         const scratch_bytes = if (@hasDecl(P, "Scratch")) scratchBytes(P.Scratch) else 0;
 
+        const min_minor: u16 = if (@hasDecl(P, "min_minor")) P.min_minor else 0;
+
         const descriptor: Plugin = .{
+            .abi_min_minor = min_minor,
             .scratch_bytes = scratch_bytes,
             .wants = wants,
             .hooks = hooks,
@@ -696,6 +704,7 @@ pub fn exportPlugin(comptime P: type) void {
         };
 
         const note: Note = .{
+            .abi_min_minor = min_minor,
             .wants_low = @truncate(@as(u64, @bitCast(wants))),
             .wants_high = @truncate(@as(u64, @bitCast(wants)) >> 32),
             .hooks = hooks,
@@ -794,9 +803,16 @@ fn Lifecycle(comptime P: type) type {
             P.unload(@ptrCast(@alignCast(state.?)));
         }
 
-        fn coreInit(state: ?*anyopaque, worker: u32, core: *?*anyopaque) callconv(.c) Status {
-            const State = @typeInfo(@TypeOf(P.coreInit)).@"fn".param_types[0].?;
-            core.* = P.coreInit(@as(State, @ptrCast(@alignCast(state.?))), worker) catch return .err_no_space;
+        fn coreInit(host: *const Host, raw: *RawLoader, state: ?*anyopaque, worker: u32, core: *?*anyopaque) callconv(.c) Status {
+            const parameters = @typeInfo(@TypeOf(P.coreInit)).@"fn".param_types;
+            const State = parameters[parameters.len - 2].?;
+            const mine: State = @ptrCast(@alignCast(state.?));
+            var loader: Loader = .{ .host = host, .raw = raw };
+            const made = if (parameters.len == 3) P.coreInit(&loader, mine, worker) else P.coreInit(mine, worker);
+            core.* = made catch |failure| {
+                if (!loader.explained) _ = loader.refuse("coreInit failed: {t}", .{failure}) catch {};
+                return .err_bad_argument;
+            };
             return .ok;
         }
 
@@ -833,7 +849,8 @@ fn relativeBytes(field: anytype, off: i32, len: usize) []const u8 {
 }
 
 fn knownValue(view: anytype, id: HeaderId) ?[]const u8 {
-    const index = view.known[@backingInt(id) & 63];
+    const number = @backingInt(id);
+    const index = if (number < HeaderId.limit) view.known[number] else 0;
     if (index == 0) return null;
     return view.headers.at(view.entry_size, index - 1).value.bytes();
 }

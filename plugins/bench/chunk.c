@@ -38,5 +38,6 @@ const rw_plugin ringway_plugin_v1 = {
     .version = "1.0.0",
     .metrics = metrics,
     .metric_count = 1,
+    .metric_bytes = sizeof(rw_metric_def),
     .on_response_chunk = on_response_chunk,
 };

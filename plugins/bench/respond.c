@@ -10,12 +10,23 @@
 
 enum { BODY_BYTES = 1024 };
 
+/* The pattern that the origin of the bench harness answers with, so that its answers can be checked byte by byte. */
+static uint8_t body[BODY_BYTES];
+
+static rw_status load(const rw_host *host, rw_loader *loader, const uint8_t *config, uint32_t config_len, void **state) {
+  (void)host, (void)loader, (void)config, (void)config_len, (void)state;
+  for (uint32_t at = 0; at < BODY_BYTES; at++) body[at] = (uint8_t)('a' + (at ^ (at >> 8)) % 26u);
+  return RW_OK;
+}
+
 static rw_verdict on_request(rw_cx *cx, const rw_request *request) {
+  static const char name[] = "content-type", value[] = "text/plain";
   (void)request;
   if (cx->host->resp_begin(cx, 200) < 0) return RW_ABORTED;
+  if (cx->host->header_add(cx, RW_SIDE_RESPONSE, (const uint8_t *)name, sizeof name - 1, (const uint8_t *)value, sizeof value - 1) < 0) return RW_ABORTED;
   uint8_t *room = cx->host->resp_reserve(cx, BODY_BYTES);
   if (room == NULL) return RW_ABORTED;
-  memset(room, 'x', BODY_BYTES);
+  memcpy(room, body, BODY_BYTES);
   return cx->host->resp_commit(cx, BODY_BYTES) < 0 ? RW_ABORTED : RW_RESPOND;
 }
 
@@ -31,5 +42,6 @@ const rw_plugin ringway_plugin_v1 = {
     .hooks = HOOKS,
     .name = "bench-respond",
     .version = "1.0.0",
+    .load = load,
     .on_request = on_request,
 };

@@ -1,11 +1,11 @@
 /*
  * ip-filter.c - lets clients in by address.
  *
- * Config: {"allow": ["10.0.0.0/8", "2001:db8::/32"], "deny": ["10.6.6.6"], "drop_connections": false}
+ * Config: {"allow": ["10.0.0.0/8", "2001:db8::/32"], "deny": ["10.6.6.6"]}
  *
- * "deny" wins; then, when "allow" is not empty, an address must be in it; else everybody is let in. A refused client gets
- * 403. With "drop_connections" its connection is closed as soon as it is accepted, which concerns every route of the
- * listener. A client of a Unix socket has no address and is let in.
+ * "deny" wins; then, when "allow" is not empty, an address must be in it; else everybody is let in. Attached to a route, it
+ * answers refused clients with 403; attached to a listener, it closes their connections as soon as they are accepted. A
+ * client of a Unix socket has no address and is let in.
  */
 #include <arpa/inet.h>
 #include <stdbool.h>
@@ -35,7 +35,6 @@ typedef struct net_list {
 typedef struct filter {
   net_list allow;
   net_list deny;
-  bool drop_connections;
   uint32_t forbidden; /* the prebuilt 403 */
 } filter;
 
@@ -57,7 +56,7 @@ static bool lets_in(const filter *self, const uint8_t peer_addr[16]) {
 
 static rw_verdict on_accept(rw_cx *cx, const rw_accept *event) {
   const filter *self = cx->core;
-  if (!self->drop_connections || lets_in(self, event->peer_addr)) return RW_CONTINUE;
+  if (lets_in(self, event->peer_addr)) return RW_CONTINUE;
   cx->host->metric_add(cx, METRIC_REFUSED, 1);
   return RW_DROP;
 }
@@ -124,8 +123,7 @@ static rw_status load(const rw_host *host, rw_loader *loader, const uint8_t *con
   while (json_next_key(&j, &key)) {
     if (json_is(&key, "allow")) read_nets(&j, &self->allow);
     else if (json_is(&key, "deny")) read_nets(&j, &self->deny);
-    else if (json_is(&key, "drop_connections")) json_bool(&j, &self->drop_connections);
-    else json_fail(&j, "unknown key; this plugin knows \"allow\", \"deny\" and \"drop_connections\"");
+    else json_fail(&j, "unknown key; this plugin knows \"allow\" and \"deny\"");
   }
   if (!json_end(&j)) {
     char text[160];
@@ -160,6 +158,7 @@ const rw_plugin ringway_plugin_v1 = {
     .version = "1.0.0",
     .metrics = metrics,
     .metric_count = sizeof metrics / sizeof metrics[0],
+    .metric_bytes = sizeof(rw_metric_def),
     .load = load,
     .unload = unload,
     .on_accept = on_accept,

@@ -60,7 +60,7 @@ static rw_verdict on_request(rw_cx *cx, const rw_request *request) {
   mine->id_bytes = NEW_ID_BYTES;
   put_hex(mine->id, self->seed);
   put_hex(mine->id + 16, self->count++);
-  rw_status status = cx->host->header_set(cx, RW_REQUEST, header_name, HEADER_NAME_BYTES, mine->id, mine->id_bytes);
+  rw_status status = cx->host->header_set(cx, RW_SIDE_REQUEST, header_name, HEADER_NAME_BYTES, mine->id, mine->id_bytes);
   return status < 0 ? RW_ABORTED : RW_CONTINUE;
 }
 
@@ -68,7 +68,7 @@ static rw_verdict on_response(rw_cx *cx, const rw_response *response) {
   (void)response;
   const exchange *mine = cx->scratch;
   if (mine->id_bytes == 0) return RW_CONTINUE; /* our request hook did not run */
-  rw_status status = cx->host->header_set(cx, RW_RESPONSE, header_name, HEADER_NAME_BYTES, mine->id, mine->id_bytes);
+  rw_status status = cx->host->header_set(cx, RW_SIDE_RESPONSE, header_name, HEADER_NAME_BYTES, mine->id, mine->id_bytes);
   return status < 0 ? RW_ABORTED : RW_CONTINUE;
 }
 
@@ -99,14 +99,14 @@ static rw_status load(const rw_host *host, rw_loader *loader, const uint8_t *con
 
 static void unload(void *state) { free(state); }
 
-static rw_status core_init(void *state, uint32_t worker, void **instance) {
+static rw_status core_init(const rw_host *host, rw_loader *loader, void *state, uint32_t worker, void **instance) {
   (void)worker;
   core *self = malloc(sizeof *self);
-  if (self == NULL) return RW_ERR_NO_SPACE;
+  if (self == NULL) return refuse(host, loader, "out of memory");
   *self = *(const core *)state;
   if (getrandom(&self->seed, sizeof self->seed, 0) != (ssize_t)sizeof self->seed) {
     free(self);
-    return RW_ERR_NOT_FOUND;
+    return refuse(host, loader, "the system gives no random bytes");
   }
   *instance = self;
   return RW_OK;

@@ -26,6 +26,9 @@
 #ifndef LOAD
 #define LOAD NULL
 #endif
+#ifndef CORE_INIT
+#define CORE_INIT NULL
+#endif
 #ifndef SIZE
 #define SIZE sizeof(rw_plugin)
 #endif
@@ -34,6 +37,9 @@
 #endif
 #ifndef METRIC_COUNT
 #define METRIC_COUNT 0
+#endif
+#ifndef METRIC_BYTES
+#define METRIC_BYTES sizeof(rw_metric_def)
 #endif
 #ifndef NOTE_HOOKS
 #define NOTE_HOOKS HOOKS
@@ -61,7 +67,9 @@ const rw_plugin ringway_plugin_v1 = {
     .name = DESCRIPTOR_NAME,
     .version = "0.0.1",
     .metric_count = METRIC_COUNT,
+    .metric_bytes = METRIC_BYTES,
     .load = LOAD,
+    .core_init = CORE_INIT,
     .on_request = ON_REQUEST,
 };
 #endif

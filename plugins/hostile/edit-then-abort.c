@@ -4,7 +4,7 @@
 #include "hostile.h"
 static rw_verdict on_request(rw_cx *cx, const rw_request *request) {
   (void)request;
-  set_header(cx, RW_REQUEST, "x-half-done", "1");
+  set_header(cx, RW_SIDE_REQUEST, "x-half-done", "1");
   return RW_ABORTED;
 }
 #define NAME "hostile-edit-then-abort"

@@ -7,7 +7,7 @@ static rw_verdict on_request(rw_cx *cx, const rw_request *request) {
   rw_status status = RW_OK;
   (void)request;
   for (int i = 0; i < 1000000 && status == RW_OK; i++) {
-    status = cx->host->header_add(cx, RW_REQUEST, name, sizeof name - 1, value, sizeof value - 1);
+    status = cx->host->header_add(cx, RW_SIDE_REQUEST, name, sizeof name - 1, value, sizeof value - 1);
   }
   return respond_number(cx, status);
 }

@@ -4,7 +4,7 @@
 #include "hostile.h"
 static rw_verdict on_request(rw_cx *cx, const rw_request *request) {
   (void)request;
-  return respond_number(cx, set_header(cx, RW_REQUEST, "Transfer-Encoding", "chunked"));
+  return respond_number(cx, set_header(cx, RW_SIDE_REQUEST, "Transfer-Encoding", "chunked"));
 }
 #define NAME "hostile-header-framing"
 #define WANTS (RW_WANT_EDIT_REQUEST | RW_WANT_RESPOND)

@@ -4,7 +4,7 @@
 #include "hostile.h"
 static rw_verdict on_request(rw_cx *cx, const rw_request *request) {
   (void)request;
-  return respond_number(cx, set_header(cx, RW_REQUEST, "x-note", "a"));
+  return respond_number(cx, set_header(cx, RW_SIDE_REQUEST, "x-note", "a"));
 }
 #define NAME "hostile-undeclared-edit"
 #define WANTS RW_WANT_RESPOND

@@ -6,7 +6,7 @@
 //! written `"off"`. A field that ends in `_bytes` counts bytes, every other one counts the things in its name.
 //!
 //! Invariants, checked by [`Limits::conflicts`]: `line_bytes <= head_bytes`, `target_bytes < head_bytes`,
-//! `header_fields <= 254`, `slots * slot_bytes_min() <= SLAB_BYTES_MAX`, and those of the buffers.
+//! `header_fields <= 254`, `slots * SLOTS_PER_EXCHANGE * slot_bytes_min() <= SLAB_BYTES_MAX`, and those of the buffers.
 #![forbid(unsafe_code)]
 
 use schemars::JsonSchema;
@@ -54,12 +54,12 @@ pub const PLUGIN_ALLOC_BYTES: usize = 64 * KIB;
 pub const RELAY_BUFFER_BYTES: usize = 256 * KIB;
 /// 64 large bodies at once per worker, 16 MiB; further ones use the slot until a buffer is free.
 pub const RELAY_BUFFERS: usize = 64;
-/// Bytes of later requests kept while one is answered: as much as one head.
-pub const PIPELINED_BYTES: usize = 16 * KIB;
 /// Reading a short rest keeps the connection; above this, closing it is cheaper.
 pub const DRAIN_BYTES: usize = 256 * KIB;
 
-/// Exchanges in flight per worker; at about 24 KiB each, 96 MiB of address space that is touched only when used.
+/// Slots that one exchange may hold at the same time: its request and its response.
+pub const SLOTS_PER_EXCHANGE: usize = 2;
+/// Exchanges in flight per worker; with two messages of about 50 KiB each, 400 MiB of address space that is touched only when used.
 pub const SLOTS: usize = 4096;
 /// Half of a usual limit of 65,536 file descriptors: each may need one more towards the upstream.
 pub const CONNECTIONS: usize = 32_768;
@@ -168,10 +168,6 @@ pub struct Limits {
     /// Buffers for large bodies, per worker. When all are taken, bodies go through the slots.
     #[schemars(range(min = 1, max = 65536))]
     pub relay_buffers: usize,
-    /// Bytes of later requests that are kept while one is answered. Then reading stops.
-    #[serde(with = "size")]
-    #[schemars(with = "size::Size", extend("minimum" = 0, "maximum" = 1 << 20))]
-    pub pipelined_bytes: usize,
     /// Bytes of an unread request body that are read after an early answer. More: the connection is closed.
     #[serde(with = "size")]
     #[schemars(with = "size::Size", extend("minimum" = 0, "maximum" = 1u64 << 30))]
@@ -220,7 +216,6 @@ impl Default for Limits {
             plugin_alloc_bytes: PLUGIN_ALLOC_BYTES,
             relay_buffer_bytes: RELAY_BUFFER_BYTES,
             relay_buffers: RELAY_BUFFERS,
-            pipelined_bytes: PIPELINED_BYTES,
             drain_bytes: DRAIN_BYTES,
             slots: SLOTS,
             connections: CONNECTIONS,
@@ -252,7 +247,6 @@ impl Limits {
         at_most("line_bytes", self.line_bytes, "head_bytes", self.head_bytes);
         at_most("target_bytes", self.target_bytes, "head_bytes", self.head_bytes);
         at_most("trailer_bytes", self.trailer_bytes, "head_bytes", self.head_bytes);
-        at_most("pipelined_bytes", self.pipelined_bytes, "head_bytes", self.head_bytes);
         if self.body_bytes != 0 {
             at_most("body_buffer_bytes", self.body_buffer_bytes, "body_bytes", self.body_bytes);
         }
@@ -262,14 +256,14 @@ impl Limits {
                 format!("`connections_per_address` is {}, more than `connections` ({})", self.connections_per_address, self.connections),
             ));
         }
-        if self.slots.saturating_mul(self.slot_bytes_min()) > SLAB_BYTES_MAX {
-            let slots_max = SLAB_BYTES_MAX / self.slot_bytes_min();
+        let exchange_bytes_min = SLOTS_PER_EXCHANGE * self.slot_bytes_min();
+        if self.slots.saturating_mul(exchange_bytes_min) > SLAB_BYTES_MAX {
+            let slots_max = SLAB_BYTES_MAX / exchange_bytes_min;
             found.push((
                 "slots",
                 format!(
-                    "{} slots of at least {} bytes need more than the 2 GiB of a worker's slab; {slots_max} fit",
-                    self.slots,
-                    self.slot_bytes_min()
+                    "{} exchanges of at least {} bytes need more than the 2 GiB of a worker's slab; {slots_max} fit",
+                    self.slots, exchange_bytes_min
                 ),
             ));
         }
@@ -567,9 +561,8 @@ mod tests {
             [
                 "`line_bytes` is 8KiB, more than `head_bytes` (4KiB)",
                 "`target_bytes` is 8KiB, more than `head_bytes` (4KiB)",
-                "`pipelined_bytes` is 16KiB, more than `head_bytes` (4KiB)",
                 "`connections_per_address` is 16384, more than `connections` (10)",
-                "65536 slots of at least 1056256 bytes need more than the 2 GiB of a worker's slab; 2033 fit",
+                "65536 exchanges of at least 2112512 bytes need more than the 2 GiB of a worker's slab; 1016 fit",
             ]
         );
     }

@@ -93,10 +93,19 @@ pub(crate) unsafe extern "C" fn unload<P: Plugin>(state: *mut c_void) {
 
 /// # Safety
 /// The contract of `core_init`: `state` is what `load` stored, `core` can be written.
-pub(crate) unsafe extern "C" fn core_init<P: Plugin>(state: *mut c_void, worker: u32, core: *mut *mut c_void) -> i32 {
+pub(crate) unsafe extern "C" fn core_init<P: Plugin>(
+    host: *const raw::Host,
+    raw_loader: *mut RawLoader,
+    state: *mut c_void,
+    worker: u32,
+    core: *mut *mut c_void,
+) -> i32 {
+    let (Some(host), Some(raw_loader)) = (NonNull::new(host.cast_mut()), NonNull::new(raw_loader)) else { return raw::ERR_BAD_ARGUMENT };
     if state.is_null() || core.is_null() {
         return raw::ERR_BAD_ARGUMENT;
     }
+    // SAFETY: the contract: both live until this function returns; `load` has looked at the size of the table.
+    let loader = unsafe { Loader::new(host, raw_loader) };
     panics::enter_gateway_thread();
     let made = panics::catch(|| {
         let state = state.cast::<P::Shared>().cast_const();
@@ -114,8 +123,7 @@ pub(crate) unsafe extern "C" fn core_init<P: Plugin>(state: *mut c_void, worker:
         }
         Ok(Err(line)) | Err(line) => {
             panics::leave_gateway_thread();
-            // ABI 1.0 gives core_init no way to say why. Once per worker, so one line on standard error is bounded.
-            eprintln!("{}: core_init on worker {worker}: {}", std::any::type_name::<P>(), String::from_utf8_lossy(line.bytes()));
+            loader.fail(&line);
             raw::ERR_BAD_ARGUMENT
         }
     }

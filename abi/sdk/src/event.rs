@@ -78,7 +78,7 @@ impl Done {
 
     /// Whether the client or the upstream went away before the end.
     pub fn is_aborted(&self) -> bool {
-        self.0.flags & raw::DONE_ABORTED != 0
+        self.0.flags & raw::END_ABORTED != 0
     }
 
     /// Bytes of the request body.

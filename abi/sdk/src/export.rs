@@ -265,6 +265,7 @@ impl<P: Plugin> Builder<P> {
             assert!(name[at].is_ascii_lowercase() || name[at].is_ascii_digit() || name[at] == b'-', "the name of a plugin is made of a-z, 0-9 and -");
             at += 1;
         }
+        assert!(metrics.len() <= raw::METRICS_MAX as usize, "a plugin has at most 256 metrics");
         assert!(size_of::<P::Scratch>() <= raw::SCRATCH_BYTES_MAX as usize, "the scratch of a plugin has at most 4096 bytes");
         assert!(align_of::<P::Scratch>() <= 16, "the scratch of a plugin is aligned to at most 16 bytes");
         let raw = raw::Plugin {
@@ -284,6 +285,8 @@ impl<P: Plugin> Builder<P> {
             maps: std::ptr::null(),
             metric_count: metrics.len() as u32,
             map_count: 0,
+            metric_bytes: size_of::<raw::MetricDef>() as u32,
+            map_bytes: size_of::<raw::MapDef>() as u32,
             load: Some(entry::load::<P>),
             unload: Some(entry::unload::<P>),
             core_init: Some(entry::core_init::<P>),

@@ -24,7 +24,7 @@ pub struct Prebuilt(pub(crate) u32);
 
 impl Loader<'_> {
     /// # Safety
-    /// For the lifetime of the result, `host` leads to a table of at least ABI 1.0 and `raw` to the running load.
+    /// For the lifetime of the result, `host` leads to a table of at least ABI 1.0 and `raw` to the running load or core_init.
     pub(crate) unsafe fn new(host: NonNull<raw::Host>, raw: NonNull<RawLoader>) -> Self {
         Loader { host, raw, load: PhantomData }
     }
@@ -86,7 +86,7 @@ impl Loader<'_> {
         NonNull::new(unsafe { (self.host().get_ext)(self.raw.as_ptr(), id.as_ptr()) }.cast_mut())
     }
 
-    /// Reports why loading failed.
+    /// Reports why load or core_init failed.
     pub(crate) fn fail(&self, line: &Line) {
         let bytes = line.bytes();
         // SAFETY: as above.

@@ -47,7 +47,8 @@ pub trait Plugin: Sized + 'static {
     /// text of the fault is shown to the operator: say what is wrong in the configuration and what to do.
     fn load(loader: &mut Loader<'_>, config: &[u8]) -> Result<Self::Shared, Fault>;
 
-    /// Once per worker, on its thread. Limits and caches that live in `Self` are per worker.
+    /// Once per worker, on its thread. Limits and caches that live in `Self` are per worker. The text of the fault is shown to
+    /// the operator; the plugin is not used at all then.
     fn core_init(shared: &Arc<Self::Shared>, worker: u32) -> Result<Self, Fault>;
 
     /// A client connected. [`Verdict::Drop`] closes the connection.

@@ -10,7 +10,7 @@ use crate::edit::add_header;
 use crate::error::{HostError, length};
 use crate::plugin::{Outcome, Verdict};
 
-/// An answer in the making; from [`Cx::respond`](crate::Cx::respond). Content-Length and Date are the gateway's.
+/// An answer in the making; from [`Cx::respond`](crate::Cx::respond). Framing is the gateway's, and Date unless it is set here.
 ///
 /// Nothing is sent until the hook returns the verdict of [`Respond::send`]. An answer that is dropped is forgotten.
 ///

@@ -95,6 +95,19 @@ impl Plugin for Actor {
                 assert_eq!(answer.reserve(1 << 20).err(), Some(HostError::NoSpace));
                 return answer.send();
             }
+            b"/dated" => {
+                let answer = cx.respond(200)?.header("date", "Thu, 01 Jan 1970 00:00:00 GMT")?.header("x-a", "1")?;
+                let verdict = answer.send();
+                cx.response_mut().set_header("X-A", "2")?.add_header("x-b", "3")?;
+                assert_eq!(cx.response_mut().remove_header("x-b"), Ok(1));
+                return verdict;
+            }
+            b"/full" => {
+                for _ in 0..254 {
+                    cx.request_mut().add_header("x-a", "")?;
+                }
+                assert_eq!(cx.request_mut().add_header("x-a", "").err(), Some(HostError::NoSpace));
+            }
             b"/twice" => {
                 cx.respond(500)?.header("x-first", "1")?.body("first")?.send()?;
                 return cx.respond(200)?.body("second")?.send();
@@ -212,6 +225,11 @@ fn answers_are_written_in_pieces_begun_anew_or_prebuilt() {
     let mut host = loaded();
     let answer = host.exchange(get("/respond")).on_request().answer();
     assert_eq!((answer.status, answer.header("X-A"), answer.body.as_slice()), (201, Some("1"), b"one 2 three".as_slice()));
+    let answer = host.exchange(get("/dated")).on_request().answer();
+    assert_eq!(answer.headers, [("date", "Thu, 01 Jan 1970 00:00:00 GMT"), ("x-a", "2")].map(|(n, v)| (n.to_owned(), v.to_owned())));
+    let mut exchange = host.exchange(get("/full"));
+    exchange.on_request().continues();
+    assert_eq!(exchange.on_response(response(200, &[], b"")), Returned::Continue, "a view shows 254 entries");
     let answer = host.exchange(get("/twice")).on_request().answer();
     assert_eq!((answer.status, answer.header("x-first"), answer.body.as_slice()), (200, None, b"second".as_slice()));
     let answer = host.exchange(get("/prebuilt")).on_request().answer();
@@ -273,6 +291,31 @@ fn loading_fails_with_the_authors_words_and_instances_are_dropped_once() {
     let before = DROPPED.load(Ordering::Relaxed);
     drop(host);
     assert!(DROPPED.load(Ordering::Relaxed) > before);
+}
+
+/// Fails where each worker begins.
+#[derive(Debug)]
+struct Late;
+
+impl Plugin for Late {
+    type Shared = ();
+    type Scratch = ();
+
+    fn load(_: &mut Loader<'_>, _: &[u8]) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn core_init(_: &Arc<()>, worker: u32) -> Result<Self, Fault> {
+        Err(format!("worker {worker} finds no table").into())
+    }
+}
+
+describe_plugin!(Late { name: "late", version: "1", hooks: [] });
+
+#[test]
+fn core_init_fails_with_the_authors_words() {
+    let refusal = TestHost::<Late>::load("{}").err().expect("refused");
+    assert_eq!(refusal.0, "worker 0 finds no table");
 }
 
 /// Implements a hook that its description does not list.

@@ -30,6 +30,8 @@ pub struct FakeLoader {
     pub log: Vec<String>,
     pub prebuilt: Vec<Prebuilt>,
     interned: Vec<Vec<u8>>,
+    /// `core_init` runs, or has run.
+    in_core_init: bool,
 }
 
 #[derive(Debug)]
@@ -131,8 +133,15 @@ impl Instance {
         }
         instance.core = instance.state;
         if let Some(core_init) = instance.plugin.core_init {
-            // SAFETY: S-43: `state` is what `load` stored.
-            assert_eq!(unsafe { core_init(instance.state, 0, &raw mut instance.core) }, raw::OK);
+            instance.core = null_mut();
+            instance.loader.in_core_init = true;
+            let loader = (&raw mut *instance.loader).cast::<RawLoader>();
+            // SAFETY: S-43: `state` is what `load` stored; the other pointers live as long as the call.
+            let status = unsafe { core_init(&HOST, loader, instance.state, 0, &raw mut instance.core) };
+            if status != raw::OK {
+                instance.core = null_mut();
+                return Err(std::mem::take(&mut instance.loader.error));
+            }
         }
         Ok(instance)
     }
@@ -305,17 +314,18 @@ fn is_token(name: &[u8]) -> bool {
 }
 
 fn is_value(value: &[u8]) -> bool {
-    !value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0))
+    let is_blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
+    !value.iter().any(|b| matches!(b, 0..=8 | 10..=31 | 127)) && !is_blank(value.first()) && !is_blank(value.last())
 }
 
 fn is_framing(name: &[u8]) -> bool {
-    const FRAMING: [&str; 8] =
-        ["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
+    const FRAMING: [&str; 9] =
+        ["connection", "content-length", "http2-settings", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
     FRAMING.iter().any(|framing| name.eq_ignore_ascii_case(framing.as_bytes()))
 }
 
 fn edit(exchange: &mut Exchange, side: u32, call: &'static str, name: &[u8], value: &[u8]) -> i32 {
-    let writes_answer = side == raw::SIDE_RESPONSE && call == "add" && exchange.did.answer.is_some();
+    let writes_answer = side == raw::SIDE_RESPONSE && exchange.did.answer.is_some();
     let bit = if side == raw::SIDE_REQUEST { raw::WANT_EDIT_REQUEST } else { raw::WANT_EDIT_RESPONSE };
     if !writes_answer && !exchange.wants(bit) {
         return raw::ERR_NOT_DECLARED;
@@ -330,7 +340,14 @@ fn edit(exchange: &mut Exchange, side: u32, call: &'static str, name: &[u8], val
         return raw::ERR_NO_SPACE;
     }
     match &mut exchange.did.answer {
-        Some(answer) if writes_answer => answer.headers.push((text(name), value.to_vec())),
+        Some(answer) if writes_answer => {
+            if call != "add" {
+                answer.headers.retain(|(known, _)| !known.as_bytes().eq_ignore_ascii_case(name));
+            }
+            if call != "del" {
+                answer.headers.push((text(name), value.to_vec()));
+            }
+        }
         _ => exchange.did.edits.push(Edit { side, call, name: text(name), value: value.to_vec() }),
     }
     raw::OK
@@ -458,6 +475,9 @@ unsafe extern "C" fn now_unix_ns(cx: *mut RawCx) -> u64 {
 unsafe extern "C" fn intern_header(loader: *mut RawLoader, name: *const u8, name_len: u32) -> i32 {
     // SAFETY: the plugin's promises (S-51).
     let (loader, name) = unsafe { (loading(loader), bytes_of(name, name_len).to_ascii_lowercase()) };
+    if loader.in_core_init {
+        return raw::ERR_WRONG_HOOK;
+    }
     let fixed = ids::HeaderId::of(&name);
     if fixed != ids::HeaderId::OTHER {
         return fixed.0.into();
@@ -473,6 +493,9 @@ unsafe extern "C" fn intern_header(loader: *mut RawLoader, name: *const u8, name
 unsafe extern "C" fn prebuilt_add(loader: *mut RawLoader, status: u32, headers: *const u8, headers_len: u32, body: *const u8, body_len: u32) -> i32 {
     // SAFETY: the plugin's promises (S-51).
     let (loader, headers, body) = unsafe { (loading(loader), bytes_of(headers, headers_len), bytes_of(body, body_len)) };
+    if loader.in_core_init {
+        return raw::ERR_WRONG_HOOK;
+    }
     assert!(headers.is_empty() || headers.ends_with(b"\r\n"), "header lines end with CRLF: {:?}", text(headers));
     loader.prebuilt.push(Prebuilt { status, headers: text(headers), body: body.to_vec() });
     loader.prebuilt.len() as i32 - 1

@@ -21,7 +21,7 @@ static rw_verdict on_response(rw_cx *cx, const rw_response *response) {
   static const uint8_t name[] = "x-hello", value[] = "from C";
   if (response->status >= 500) return RW_CONTINUE;
   /* The edit takes effect after this hook returned. Names and values are copied: no lifetime to think of. */
-  rw_status status = cx->host->header_set(cx, RW_RESPONSE, name, sizeof name - 1, value, sizeof value - 1);
+  rw_status status = cx->host->header_set(cx, RW_SIDE_RESPONSE, name, sizeof name - 1, value, sizeof value - 1);
   return status < 0 ? RW_ABORTED : RW_CONTINUE;
 }
 

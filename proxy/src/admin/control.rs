@@ -13,7 +13,6 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
-use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -113,7 +112,6 @@ pub struct Control {
     leaked: Vec<String>,
     publications: u64,
     failures: u64,
-    decayed: Instant,
 }
 
 impl Control {
@@ -144,7 +142,6 @@ impl Control {
             leaked: Vec::new(),
             publications: 1,
             failures: 0,
-            decayed: Instant::now(),
         })
     }
 
@@ -327,13 +324,8 @@ impl Control {
         published.map_err(|reason| Refusal::new(422, reason))
     }
 
-    /// Unloads versions that no worker uses any more, and lets the recent past of retry budgets fade. Called a few times a
-    /// second.
+    /// Unloads versions that no worker uses any more. Called a few times a second.
     pub fn tend(&mut self, board: &Board) {
-        if self.decayed.elapsed().as_secs() >= 1 {
-            self.decayed = Instant::now();
-            self.upstreams.decay_budgets();
-        }
         self.old_tables.retain(|table| Arc::strong_count(table) > 1);
         let mut unloaded = false;
         for old in std::mem::take(&mut self.old) {

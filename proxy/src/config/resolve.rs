@@ -118,7 +118,6 @@ impl<'a> Resolver<'a> {
             ("line_bytes", "head_bytes"),
             ("target_bytes", "head_bytes"),
             ("trailer_bytes", "head_bytes"),
-            ("pipelined_bytes", "head_bytes"),
             ("body_buffer_bytes", "body_bytes"),
             ("connections_per_address", "connections"),
         ] {
@@ -135,7 +134,6 @@ impl<'a> Resolver<'a> {
                 "line_bytes" => &mut limits.line_bytes,
                 "target_bytes" => &mut limits.target_bytes,
                 "trailer_bytes" => &mut limits.trailer_bytes,
-                "pipelined_bytes" => &mut limits.pipelined_bytes,
                 "body_buffer_bytes" => &mut limits.body_buffer_bytes,
                 _ => &mut limits.connections_per_address,
             };

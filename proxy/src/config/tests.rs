@@ -118,7 +118,7 @@ fn variables_fill_strings_numbers_and_truth_values() {
 fn a_smaller_head_makes_unwritten_limits_smaller() {
     let config = with("[limits]\nhead_bytes = \"4KiB\"\nconnections = 100\n");
     let limits = &config.limits;
-    assert_eq!((limits.line_bytes, limits.target_bytes, limits.pipelined_bytes, limits.connections_per_address), (4096, 4096, 4096, 100));
+    assert_eq!((limits.line_bytes, limits.target_bytes, limits.connections_per_address), (4096, 4096, 100));
 }
 
 #[test]

@@ -15,17 +15,18 @@ use std::time::{Duration, UNIX_EPOCH};
 use ringway_abi::ids::HeaderId;
 
 use super::io::{Reader, Writer};
+use super::splice::PipePool;
 use super::watch::Watch;
 use crate::clock;
 use crate::config::ConnectTarget;
 use crate::error::{Fault, UpstreamFault};
 use crate::http1::head::HeadLimits;
 use crate::http1::names::NameTable;
-use crate::limits::{Limits, Timeouts};
+use crate::limits::{Limits, SLOTS_PER_EXCHANGE, Timeouts};
 use crate::plugin::chain::CoreChain;
 use crate::plugin::host::HostShared;
 use crate::route::RouteTable;
-use crate::view::slab::{Buf, Slab, Slot, Ticket};
+use crate::view::slab::{Buf, Slab, Ticket};
 
 /// How an exchange gets a connection to an upstream, and gives it back.
 pub trait Upstreams {
@@ -35,8 +36,9 @@ pub trait Upstreams {
     type Writer: Writer;
 
     /// A connection to a server of the upstream: a pooled one that is still quiet and open, or a new one. Registers its
-    /// socket with `watch`, under the deadline for connecting.
-    fn lease(&self, choice: &Choice, watch: &Watch) -> impl Future<Output = Result<Lease<Self::Reader, Self::Writer>, UpstreamFault>>;
+    /// socket with `watch`, under the deadline for connecting. The server that was tried becomes the one that the next
+    /// attempt avoids.
+    fn lease(&self, choice: &mut Choice, watch: &Watch) -> impl Future<Output = Result<Lease<Self::Reader, Self::Writer>, UpstreamFault>>;
 
     /// The exchange is over and the connection can be used again.
     fn give_back(&self, lease: Lease<Self::Reader, Self::Writer>);
@@ -132,10 +134,23 @@ pub struct Program {
     pub via: Vec<u8>,
     /// How clients are told to upstreams.
     pub forwarded: Forwarded,
+    /// Our own name in Via, for finding loops.
+    pub name: Vec<u8>,
+    /// The Host that each upstream gets.
+    pub hosts: Vec<HostPolicy>,
     /// What each upstream balances by.
     pub hash_keys: Vec<HashKey>,
     /// Whether every exchange is logged.
     pub access_log: bool,
+}
+
+/// The Host that an upstream gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPolicy {
+    /// The client's Host is replaced.
+    pub replace: bool,
+    /// What replaces it, or stands in for one that is missing, by server.
+    pub names: Vec<Vec<u8>>,
 }
 
 /// What an upstream hashes to choose a server.
@@ -220,31 +235,38 @@ pub struct Core<U> {
     pub stats: Arc<WorkerStats>,
     /// Big buffers for bodies.
     pub relay: RelayPool,
+    /// Pipes for bodies that nobody looks at.
+    pub pipes: PipePool,
     /// The Date line.
     pub date: DateLine,
     /// The gateway is stopping: connections close after their exchange.
     pub draining: Cell<bool>,
     program: RefCell<Rc<Program>>,
     requests: Cell<u64>,
-    /// Connections that wait for a slot.
-    slot_waiters: RefCell<VecDeque<Waker>>,
+    /// Exchanges that may begin now.
+    permits: Cell<usize>,
+    /// Connections that wait for a permit, in the order they came.
+    waiting: RefCell<VecDeque<Rc<Waiting>>>,
 }
 
 impl<U> Core<U> {
     /// A worker with this program.
     pub fn new(worker: u32, slab: Slab, upstreams: U, stats: Arc<WorkerStats>, program: Rc<Program>) -> Core<U> {
         let relay = RelayPool::new(program.limits.relay_buffer_bytes, program.limits.relay_buffers);
+        let permits = slab.slots() / SLOTS_PER_EXCHANGE;
         Core {
             worker,
             slab,
             upstreams,
             stats,
             relay,
+            pipes: PipePool::default(),
             date: DateLine::default(),
             draining: Cell::new(false),
             program: RefCell::new(program),
             requests: Cell::new(0),
-            slot_waiters: RefCell::default(),
+            permits: Cell::new(permits),
+            waiting: RefCell::default(),
         }
     }
 
@@ -267,28 +289,59 @@ impl<U> Core<U> {
         u64::from(self.worker) << 48 | count
     }
 
-    /// A slot; waits while none is free. Connections wait in the order they came.
-    pub async fn slot(&self) -> Slot {
-        poll_fn(|cx| match self.slab.take() {
-            Some(slot) => Poll::Ready(slot),
-            None => {
-                self.slot_waiters.borrow_mut().push_back(cx.waker().clone());
-                Poll::Pending
-            }
-        })
-        .await
+    /// The right to use slots, if one is free and nobody waits for it.
+    pub fn try_permit(&self) -> Option<Permit<'_, U>> {
+        let left = self.permits.get().checked_sub(1)?;
+        self.permits.set(left);
+        Some(Permit { core: self })
     }
 
-    /// Wakes as many waiting connections as there are free slots. Called by the worker's tick and when a slot is given back.
-    pub fn wake_for_slots(&self) {
-        let mut waiters = self.slot_waiters.borrow_mut();
-        if waiters.is_empty() {
-            return;
+    /// The right to use slots; waits while none is free.
+    pub async fn permit(&self) -> Permit<'_, U> {
+        if let Some(permit) = self.try_permit() {
+            return permit;
         }
-        let Some(free) = self.slab.take() else { return };
-        drop(free);
-        if let Some(waiter) = waiters.pop_front() {
-            waiter.wake();
+        let place = Rc::new(Waiting::default());
+        self.waiting.borrow_mut().push_back(Rc::clone(&place));
+        poll_fn(|cx| {
+            if place.granted.get() {
+                return Poll::Ready(());
+            }
+            place.waker.replace(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+        Permit { core: self }
+    }
+
+    /// Connections wait for slots, or the next one would: whoever is idle should not hold any.
+    pub fn is_crowded(&self) -> bool {
+        self.permits.get() == 0
+    }
+}
+
+/// The right of one connection to hold [`SLOTS_PER_EXCHANGE`] slots, so that an exchange that has begun finds what it needs.
+/// Dropping it gives the right to the connection that has waited longest.
+pub struct Permit<'a, U> {
+    core: &'a Core<U>,
+}
+
+/// A connection that waits for a permit. Permits are handed over, so that no newcomer overtakes.
+#[derive(Default)]
+struct Waiting {
+    granted: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl<U> Drop for Permit<'_, U> {
+    fn drop(&mut self) {
+        let Some(next) = self.core.waiting.borrow_mut().pop_front() else {
+            self.core.permits.set(self.core.permits.get() + 1);
+            return;
+        };
+        next.granted.set(true);
+        if let Some(waker) = next.waker.take() {
+            waker.wake();
         }
     }
 }

@@ -21,9 +21,11 @@ use super::watch::{Lane, Watch};
 use super::{Connection, End, Exchange, Input, Next, RequestBodyState};
 use crate::clock;
 use crate::error::{ClientFault, Fault, ResourceFault, UpstreamFault};
+use crate::http1::bytes::decimal_digits;
 use crate::http1::entry_set::EntrySet;
 use crate::http1::head::RequestBody;
 use crate::http1::write::{Addition, OutFraming, write_request_head};
+use crate::limits::Timeouts;
 use crate::plugin::frame::{ChunkFlow, Flow, Frame};
 use crate::view::slab::{Buf, Slot};
 
@@ -65,17 +67,17 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let mut choice = Choice { upstream, hash, attempt: 0, avoid: None, pooled: true };
         let outgoing = self.outgoing(exchange);
         loop {
-            let fault = match self.core.upstreams.lease(&choice, self.watch).await {
+            let (fault, stale) = match self.core.upstreams.lease(&mut choice, self.watch).await {
                 Ok(lease) => {
-                    choice.avoid = Some(lease.server);
                     // A pooled connection that turns out to be dead says nothing about its server.
-                    choice.pooled = !lease.reused;
+                    let reused = lease.reused;
+                    choice.pooled = !reused;
                     match self.attempt(exchange, lease, outgoing).await {
                         Attempt::Over(next) => return next,
-                        Attempt::Retry(fault) => fault,
+                        Attempt::Retry(fault) => (fault, reused),
                     }
                 }
-                Err(fault) => fault,
+                Err(fault) => (fault, false),
             };
             self.watch.up.set(-1);
             self.watch.renew_upstream();
@@ -85,11 +87,26 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             // RFC 9110 §9.2.2: what may have been sent is only repeated when the method is idempotent.
             let idempotent = !sent || self.is_idempotent();
             let again = fault.row().may_retry && replayable && idempotent && choice.attempt < ATTEMPTS_MAX && !self.watch.is_expired();
-            if !again || !self.core.upstreams.may_retry(upstream) {
+            // The one replay after a dead pooled connection loads nobody: the budget is for servers in trouble.
+            if !again || !(stale || self.core.upstreams.may_retry(upstream)) {
                 return self.fail(exchange, Fault::Upstream(fault)).await;
             }
             add(&self.core.stats.upstream_retries, 1);
         }
+    }
+
+    /// The connection goes back to the pool; the sweep must not touch it any more.
+    pub(super) fn give_back(&self, lease: Lease<U::Reader, U::Writer>) {
+        self.watch.up.set(-1);
+        self.watch.renew_upstream();
+        self.core.upstreams.give_back(lease);
+    }
+
+    /// The connection is closed.
+    pub(super) fn discard(&self, lease: Lease<U::Reader, U::Writer>, fault: Option<UpstreamFault>) {
+        self.watch.up.set(-1);
+        self.watch.renew_upstream();
+        self.core.upstreams.discard(lease, fault);
     }
 
     fn is_idempotent(&self) -> bool {
@@ -141,19 +158,19 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     /// One attempt on one connection.
     async fn attempt(&mut self, exchange: &mut Exchange, mut lease: Lease<U::Reader, U::Writer>, outgoing: Outgoing) -> Attempt {
         let Some(slot) = self.core.slab.take() else {
-            self.core.upstreams.discard(lease, None);
+            self.discard(lease, None);
             return Attempt::Over(self.fail(exchange, Fault::Resource(ResourceFault::SlotsExhausted)).await);
         };
         let layout = *slot.layout();
         let upgrade = self.wants_upgrade(exchange);
-        let Some(head) = self.write_head(exchange, outgoing, upgrade.as_deref()) else {
-            self.core.upstreams.give_back(lease);
+        let Some(head) = self.write_head(exchange, outgoing, upgrade.as_deref(), &lease) else {
+            self.give_back(lease);
             return Attempt::Over(self.fail(exchange, Fault::Resource(ResourceFault::HeadDoesNotFit)).await);
         };
         // Head and body leave in one write when they fit.
         let (appended, rest) = self.append_body(exchange, outgoing, head);
         let sent_at = if self.frame.borrow().chain().plan().has_want(raw::WANT_TIME) { clock::monotonic_ns() } else { 0 };
-        let write_stall = exchange.program.timeouts.write_stall;
+        let write_stall = exchange.timeouts().write_stall;
         self.watch.arm(Lane::UpWrite, write_stall);
         let first = Buf::slot(self.input.slot.clone(), layout.out_at()..layout.out_at() + head + appended);
         let mut written = write_all(&mut lease.writer, first).await.0;
@@ -162,17 +179,18 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         }
         self.watch.disarm(Lane::UpWrite);
         if written.is_err() && lease.reused {
-            self.core.upstreams.discard(lease, None);
+            self.discard(lease, None);
             return Attempt::Retry(UpstreamFault::WriteFailed);
         }
         if self.watch.expired(Lane::UpWrite) {
-            self.core.upstreams.discard(lease, Some(UpstreamFault::WriteTimeout));
+            self.discard(lease, Some(UpstreamFault::WriteTimeout));
             return Attempt::Over(self.fail(exchange, Fault::Upstream(UpstreamFault::WriteTimeout)).await);
         }
         // On a fresh connection a failed write may have an answer behind it: the response is read all the same.
         if let Outgoing::InSlot(length) = outgoing {
             exchange.body.received = length as u64;
         }
+        let timeouts = exchange.timeouts().clone();
         let pump_done = Cell::new(!matches!(outgoing, Outgoing::Streamed(_)));
         let mut replying = Replying {
             core: self.core,
@@ -182,6 +200,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             writer: &mut *self.writer,
             reply: &mut exchange.reply,
             facts: &exchange.facts,
+            timeouts: timeouts.clone(),
+            awaits_continue: exchange.body.awaits_continue && !pump_done.get(),
             persist: exchange.persist,
             upgrade: upgrade.is_some(),
             pump_done: &pump_done,
@@ -192,12 +212,12 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 let pump = Pump {
                     core: self.core,
                     watch: self.watch,
-                    program: &exchange.program,
                     frame: &self.frame,
                     reader: &mut *self.reader,
                     input: &mut self.input,
                     body: &mut exchange.body,
                     framing,
+                    timeouts: &timeouts,
                 };
                 both(pump.run(&mut lease.writer), replying.run(&mut lease.reader, slot), &pump_done).await
             }
@@ -215,9 +235,9 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                     return Attempt::Over(self.tunnel(exchange, lease, leftover).await);
                 }
                 if end.reusable && body_sent {
-                    self.core.upstreams.give_back(lease);
+                    self.give_back(lease);
                 } else {
-                    self.core.upstreams.discard(lease, None);
+                    self.discard(lease, None);
                 }
                 if let Outgoing::InSlot(length) = outgoing {
                     self.input.at += length;
@@ -230,34 +250,39 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             }
             Both::Reply(Err(ReplyFault::Unanswered(fault))) => {
                 let stale = lease.reused && fault == UpstreamFault::ClosedEarly;
-                self.core.upstreams.discard(lease, if stale { None } else { Some(fault) });
+                self.discard(lease, if stale { None } else { Some(fault) });
                 if fault.row().may_retry {
                     return Attempt::Retry(fault);
                 }
                 Attempt::Over(self.fail(exchange, Fault::Upstream(fault)).await)
             }
             Both::Reply(Err(ReplyFault::Broken(fault))) => {
-                self.core.upstreams.discard(lease, Some(fault));
+                self.discard(lease, Some(fault));
                 exchange.reply.fault = Some(Fault::Upstream(fault));
                 Attempt::Over(Next::End(End::Abort))
             }
             Both::Reply(Err(ReplyFault::ClientGone)) => {
-                self.core.upstreams.discard(lease, None);
+                self.discard(lease, None);
                 Attempt::Over(Next::End(End::Abort))
             }
             Both::Reply(Err(ReplyFault::Internal(fault))) => {
-                self.core.upstreams.discard(lease, None);
+                self.discard(lease, None);
                 Attempt::Over(if answered { Next::End(End::Abort) } else { self.fail(exchange, fault).await })
             }
-            Both::Reply(Err(ReplyFault::Hook(flow))) | Both::Pump(PumpFault::Plugin(flow)) => {
+            // SPEC S-35: no response of the upstream was shown, so the post hooks have not run.
+            Both::Pump(PumpFault::Plugin(Flow::Respond)) if !answered => {
                 self.core.upstreams.discard(lease, None);
+                Attempt::Over(self.answer(exchange).await)
+            }
+            Both::Reply(Err(ReplyFault::Hook(flow))) | Both::Pump(PumpFault::Plugin(flow)) => {
+                self.discard(lease, None);
                 if let Outgoing::InSlot(length) = outgoing {
                     self.input.at += length;
                 }
                 Attempt::Over(self.after_hook(exchange, flow, answered).await)
             }
             Both::Pump(PumpFault::Client(fault)) => {
-                self.core.upstreams.discard(lease, None);
+                self.discard(lease, None);
                 if answered || fault == ClientFault::BodyIncomplete {
                     exchange.reply.fault = Some(Fault::Client(fault));
                     return Attempt::Over(Next::End(End::Abort));
@@ -265,7 +290,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 Attempt::Over(self.fail(exchange, Fault::Client(fault)).await)
             }
             Both::Pump(PumpFault::Upstream(fault)) => {
-                self.core.upstreams.discard(lease, Some(fault));
+                self.discard(lease, Some(fault));
                 Attempt::Over(if answered { Next::End(End::Abort) } else { self.fail(exchange, Fault::Upstream(fault)).await })
             }
         }
@@ -296,7 +321,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     }
 
     /// Lays the request head out in the out area; `None` when it does not fit.
-    fn write_head(&mut self, exchange: &Exchange, outgoing: Outgoing, upgrade: Option<&[u8]>) -> Option<usize> {
+    fn write_head(&mut self, exchange: &Exchange, outgoing: Outgoing, upgrade: Option<&[u8]>, lease: &Lease<U::Reader, U::Writer>) -> Option<usize> {
         let program = &exchange.program;
         let frame = self.frame.borrow();
         let view = frame.request().request();
@@ -313,10 +338,24 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             Outgoing::Streamed(Framing::Chunked) => OutFraming::Chunked,
             Outgoing::Buffered => OutFraming::Length(exchange.buffered.as_ref().map_or(0, Vec::len) as u64),
         };
+        let mut hops = [0u8; 20];
         let mut rfc7239 = [0u8; 512];
         let mut additions = Additions::default();
         if !program.via.is_empty() {
             additions.push(b"via", &program.via);
+        }
+        if let Some(host) = program.hosts.get(lease.upstream as usize)
+            && (host.replace || view.header(HeaderId::HOST).is_none())
+        {
+            drop_received(view, &mut dropped, self.input.slot.bytes(0..self.input.filled), &[HeaderId::HOST]);
+            additions.push(b"host", host.names.get(lease.server as usize).map_or(&[], Vec::as_slice));
+        }
+        // RFC 9110 §7.6.2: one hop less.
+        if let Some(left) = exchange.facts.max_forwards {
+            drop_received(view, &mut dropped, self.input.slot.bytes(0..self.input.filled), &[HeaderId::MAX_FORWARDS]);
+            let (digits, count) = decimal_digits(u64::from(left.saturating_sub(1)));
+            hops[..count].copy_from_slice(&digits[digits.len() - count..]);
+            additions.push(b"max-forwards", &hops[..count]);
         }
         match program.forwarded {
             Forwarded::XForwarded => {
@@ -436,12 +475,12 @@ impl<'a> Additions<'a> {
 struct Pump<'a, R, U> {
     core: &'a Core<U>,
     watch: &'a Watch,
-    program: &'a Program,
     frame: &'a RefCell<Frame>,
     reader: &'a mut R,
     input: &'a mut Input,
     body: &'a mut RequestBodyState,
     framing: Framing,
+    timeouts: &'a Timeouts,
 }
 
 impl<R: Reader, U: Upstreams> Pump<'_, R, U> {
@@ -464,7 +503,7 @@ impl<R: Reader, U: Upstreams> Pump<'_, R, U> {
 
     /// One piece; true after the last.
     async fn step<W: Writer>(&mut self, writer: &mut W, relay: Buf) -> (Result<bool, PumpFault>, Buf) {
-        let idle_ms = self.program.timeouts.body_idle;
+        let idle_ms = self.timeouts.body_idle;
         let offset = self.body.received;
         let (piece, mut relay) = read_piece(self.reader, self.watch, self.input, self.body, idle_ms, relay).await;
         let mut count = match piece {
@@ -484,7 +523,7 @@ impl<R: Reader, U: Upstreams> Pump<'_, R, U> {
                 }
             }
         }
-        self.watch.arm(Lane::UpWrite, self.program.timeouts.write_stall);
+        self.watch.arm(Lane::UpWrite, self.timeouts.write_stall);
         let written = match replaced {
             Some(bytes) => {
                 // The replacement goes out framed like any piece, from a buffer of its own size.

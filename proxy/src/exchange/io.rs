@@ -4,7 +4,9 @@
 //! before it is ready leaves its buffer with the operation; the bytes it would have brought are lost, so a half whose
 //! read was dropped must be closed.
 
+use std::future::ready;
 use std::io;
+use std::os::fd::RawFd;
 
 use crate::view::slab::Buf;
 
@@ -18,6 +20,16 @@ pub trait Reader {
     fn read_idle(&mut self, buf: Buf) -> impl Future<Output = (io::Result<usize>, Buf)> {
         self.read(buf)
     }
+
+    /// The socket, when bytes can be moved from it without being read; `None` elsewhere.
+    fn descriptor(&self) -> Option<RawFd> {
+        None
+    }
+
+    /// Waits until [`Reader::descriptor`] has bytes or its end.
+    fn readable(&mut self) -> impl Future<Output = io::Result<()>> {
+        ready(Ok(()))
+    }
 }
 
 /// The sending half of a connection.
@@ -27,6 +39,16 @@ pub trait Writer {
 
     /// Tells the peer that nothing more comes.
     fn finish(&mut self);
+
+    /// The socket, when bytes can be moved to it without being written; `None` elsewhere.
+    fn descriptor(&self) -> Option<RawFd> {
+        None
+    }
+
+    /// Waits until [`Writer::descriptor`] takes bytes.
+    fn writable(&mut self) -> impl Future<Output = io::Result<()>> {
+        ready(Ok(()))
+    }
 }
 
 /// The error of [`Reader::read_idle`] when the worker called the read back.

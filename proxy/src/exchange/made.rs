@@ -27,6 +27,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
 
     /// Answers with an error of the gateway. Post hooks see it like any response.
     pub(super) async fn fail(&mut self, exchange: &mut Exchange, fault: Fault) -> Next {
+        let fault = if self.watch.expired(Lane::Exchange) { Fault::Resource(ResourceFault::ExchangeTimeout) } else { fault };
         let row = fault.row();
         exchange.reply.fault = Some(fault);
         exchange.persist &= row.keep_alive;
@@ -102,7 +103,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     }
 
     async fn write_down(&mut self, exchange: &Exchange, buf: Buf) -> bool {
-        self.watch.arm(Lane::DownWrite, exchange.program.timeouts.write_stall);
+        self.watch.arm(Lane::DownWrite, exchange.timeouts().write_stall);
         let (result, _) = write_all(self.writer, buf).await;
         self.watch.disarm(Lane::DownWrite);
         result.is_ok()
@@ -113,6 +114,12 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let mut frame = self.frame.borrow_mut();
         let body = frame.take_made_body()?;
         if !frame.chain().plan().has_hook(raw::HOOK_RESPONSE_CHUNK) {
+            return Some(body);
+        }
+        // SPEC S-81: a message without a body gets no chunk hook.
+        let is_head = frame.request().request().method_id() == METHOD_HEAD;
+        let view = frame.response()?.response();
+        if is_head || matches!(view.status(), 204 | 304) || view.content_length() == 0 {
             return Some(body);
         }
         let slot: Option<Slot> = frame.response().map(|r| r.slot().clone());
@@ -193,7 +200,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let slot = self.input.slot.clone();
         let mut relay = self.core.relay.take(|| Buf::slot(slot, layout.out_at()..layout.out_at() + layout.out()));
         debug_assert!(relay.region_bytes() > PREFIX_BYTES);
-        let idle_ms = exchange.program.timeouts.linger;
+        let idle_ms = exchange.timeouts().linger;
         let mut next = Next::KeepAlive;
         while !exchange.body.reader.is_done() {
             let (piece, returned) = read_piece(self.reader, self.watch, &mut self.input, &mut exchange.body, idle_ms, relay).await;

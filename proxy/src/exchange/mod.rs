@@ -3,7 +3,7 @@
 //! [`serve`] is the loop of a downstream connection: read a head, run the exchange, go on or stop. The parts: [`io`] what a
 //! connection is, [`watch`] its deadlines, [`core`] what the worker shares, [`body`] framing as it streams, `head` reading
 //! heads, `request` from the head to the plugins' decision, `forward` to the upstream, `response` back to the client,
-//! `made` responses that were made here, `tunnel` after an upgrade.
+//! `made` responses that were made here, [`splice`] bodies that nobody looks at, `tunnel` after an upgrade.
 //!
 //! Must not: name sockets, the runtime or io_uring.
 //!
@@ -20,6 +20,7 @@ pub mod io;
 mod made;
 mod request;
 mod response;
+pub mod splice;
 mod tunnel;
 pub mod watch;
 
@@ -35,6 +36,7 @@ use self::watch::{Lane, Watch};
 use crate::clock;
 use crate::error::{ClientFault, Fault};
 use crate::http1::head::RequestFacts;
+use crate::limits::Timeouts;
 use crate::plugin::frame::Frame;
 use crate::view::slab::Slot;
 
@@ -120,6 +122,10 @@ struct RequestBodyState {
     reader: BodyReader,
     /// Bytes received, transfer coding removed.
     received: u64,
+    /// When the first piece was waited for (monotonic ms); 0 for not yet.
+    began_ms: u64,
+    /// Bytes a second that the client must bring on average; 0 for any.
+    rate_min: u64,
     /// Bound in bytes; 0 for none.
     bytes_max: u64,
     /// The client waits for 100, and nobody has told it to go on.
@@ -173,6 +179,11 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             if self.core.draining.get() && self.input.filled == 0 && self.input.pending.is_empty() {
                 return End::Linger;
             }
+            if self.core.is_crowded() && self.input.filled == 0 && self.input.pending.is_empty() {
+                // Others wait for the memory that this connection would be idle in.
+                self.watch.arm(Lane::DownRead, self.core.program().timeouts.keep_alive_idle);
+                return End::Park;
+            }
         }
     }
 
@@ -182,11 +193,13 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         add(&self.core.stats.requests, 1);
         self.watch.arm(Lane::Exchange, program.timeouts.exchange);
         let bound = program.limits.requests_per_connection;
+        let age_ms = clock::monotonic_ms().saturating_sub(self.watch.began_ms);
+        let aged = program.timeouts.connection_age != 0 && age_ms > u64::from(program.timeouts.connection_age);
         // RFC 9112 §9.3: a proxy does not persist with an HTTP/1.0 client.
-        let persist = facts.persist && !facts.http10 && !self.core.draining.get() && (bound == 0 || (requests as usize) < bound);
+        let persist = facts.persist && !facts.http10 && !aged && !self.core.draining.get() && (bound == 0 || (requests as usize) < bound);
         let reader = self::request::reader_of(&facts, &program.limits);
         self.input.at = facts.head_bytes as usize;
-        let body = RequestBodyState { reader, received: 0, bytes_max: program.limits.body_bytes as u64, awaits_continue: facts.expect_continue };
+        let body = RequestBodyState { reader, received: 0, began_ms: 0, rate_min: program.limits.body_rate_bytes as u64, bytes_max: program.limits.body_bytes as u64, awaits_continue: facts.expect_continue };
         let reply = Reply { status: 0, origin: ringway_abi::view::ORIGIN_GATEWAY, sent: 0, fault: None };
         Exchange { program, facts, body, route: None, reply, persist, began_ms: clock::monotonic_ms(), buffered: None }
     }
@@ -201,7 +214,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             size: size_of::<raw::Done>() as u32,
             status: reply.status,
             origin: reply.origin,
-            flags: if aborted { raw::DONE_ABORTED } else { 0 },
+            flags: if aborted { raw::END_ABORTED } else { 0 },
             request_body_bytes: exchange.body.received,
             response_body_bytes: reply.sent,
             duration_ns: duration_ms * 1_000_000,
@@ -218,7 +231,6 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             self.log_exchange(exchange, &frame, duration_ms);
         }
         frame.end();
-        self.core.wake_for_slots();
     }
 
     fn log_exchange(&self, exchange: &Exchange, frame: &Frame, duration_ms: u64) {
@@ -248,6 +260,13 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             request::Decision::Fault(fault) => self.fail(exchange, fault).await,
             request::Decision::Drop => Next::End(End::Abort),
         }
+    }
+}
+
+impl Exchange {
+    /// The deadlines of the route; those of the configuration while no route is known.
+    fn timeouts(&self) -> &Timeouts {
+        self.route.map_or(&self.program.timeouts, |at| &self.program.routes[at].timeouts)
     }
 }
 

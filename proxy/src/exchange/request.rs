@@ -1,6 +1,7 @@
 //! From a request's head to a decision: policy of methods, route, pre hooks, buffered bodies.
 
-use ringway_abi::ids::{METHOD_CONNECT, METHOD_TRACE};
+use ringway_abi::RequestView;
+use ringway_abi::ids::{HeaderId, METHOD_CONNECT, METHOD_TRACE};
 use ringway_abi::raw;
 
 use super::body::{BodyReader, PREFIX_BYTES, SUFFIX_BYTES};
@@ -9,7 +10,9 @@ use super::io::{Reader, Writer, write_all};
 use super::watch::{Lane, Watch};
 use super::{Connection, Exchange, Input, RequestBodyState, incomplete};
 use crate::config::ConnectTarget;
-use crate::error::{ClientFault, Fault};
+use crate::clock;
+use crate::error::{ClientFault, Fault, ResourceFault};
+use crate::http1::bytes::list;
 use crate::http1::chunked::ChunkLimits;
 use crate::http1::head::{RequestBody, RequestFacts};
 use crate::http1::target::split_port;
@@ -68,6 +71,12 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 }
             }
         }
+        // RFC 9110 §7.6.2: an OPTIONS that may go no further is answered here.
+        if exchange.facts.max_forwards == Some(0) {
+            let allow: (&[u8], &[u8]) = (b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
+            let made = self.frame.borrow_mut().respond_gateway(200, &[allow], b"");
+            return if made { Decision::Respond } else { Decision::Fault(Fault::Resource(ResourceFault::SlotsExhausted)) };
+        }
         if let Some(decision) = self.show_whole_body(exchange) {
             return decision;
         }
@@ -86,6 +95,9 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         // RFC 9110 §9.3.8 and HTTP1.md rule 59: TRACE is off.
         if view.method_id() == METHOD_TRACE {
             return Err(ClientFault::MethodNotAllowed);
+        }
+        if is_loop(view, &program.name) {
+            return Err(ClientFault::LoopDetected);
         }
         let found = program.table.find(view, self.peer.listener)?;
         let route = &program.routes[found];
@@ -114,7 +126,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             exchange.body.awaits_continue = false;
             self.send_continue(exchange).await?;
         }
-        let idle_ms = exchange.program.timeouts.body_idle;
+        let idle_ms = exchange.timeouts().body_idle;
         let layout = *self.input.slot.layout();
         let mut relay = self.core.relay.take(|| Buf::slot(self.input.slot.clone(), layout.out_at()..layout.out_at() + layout.out()));
         while !exchange.body.reader.is_done() {
@@ -143,7 +155,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
         let at = self.input.slot.layout().out_at();
         self.input.slot.bytes_mut(at..at + CONTINUE.len()).copy_from_slice(CONTINUE);
-        self.watch.arm(Lane::DownWrite, exchange.program.timeouts.write_stall);
+        self.watch.arm(Lane::DownWrite, exchange.timeouts().write_stall);
         let (result, _) = write_all(self.writer, Buf::slot(self.input.slot.clone(), at..at + CONTINUE.len())).await;
         self.watch.disarm(Lane::DownWrite);
         result.map_err(|_| Fault::Client(ClientFault::BodyIncomplete))
@@ -171,6 +183,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         }
         let here = exchange.body.reader.remaining().filter(|left| *left > 0 && *left <= self.input.unread().len() as u64);
         let flow = match (&exchange.buffered, here) {
+            // SPEC S-81: a message without a body gets no chunk hook; a chunked one has a body, though it may be empty.
+            (Some(body), _) if body.is_empty() && exchange.facts.body != RequestBody::Chunked => return None,
             (Some(body), _) => frame.run_request_chunk(body, 0, true),
             (None, Some(length)) => frame.run_request_chunk(&self.input.unread()[..length as usize], 0, true),
             (None, None) => return None,
@@ -191,6 +205,32 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             ChunkFlow::Stop(_) => Some(Decision::Drop),
         }
     }
+}
+
+/// After so many milliseconds a body must have come at its minimum rate.
+const RATE_GRACE_MS: u64 = 5000;
+
+impl RequestBodyState {
+    /// HTTP1.md rule 95: a body that trickles holds memory and a connection to the upstream.
+    fn is_too_slow(&mut self, now_ms: u64) -> bool {
+        if self.began_ms == 0 {
+            self.began_ms = now_ms;
+        }
+        let elapsed = now_ms.saturating_sub(self.began_ms);
+        self.rate_min > 0 && elapsed > RATE_GRACE_MS && self.received < elapsed * self.rate_min / 1000
+    }
+}
+
+/// Occurrences of our own name in Via from which a request is a loop; below that it may be a chain of gateways.
+const LOOPS_MAX: usize = 5;
+
+/// RFC 9110 §7.6: a request that keeps coming back to us is not forwarded again.
+fn is_loop(view: &RequestView, name: &[u8]) -> bool {
+    if view.header(HeaderId::VIA).is_none() {
+        return false;
+    }
+    let ours = |member: &[u8]| member.split(|b| *b == b' ' || *b == b'\t').nth(1) == Some(name);
+    view.headers().filter(|h| h.id() == HeaderId::VIA).map(|h| list(h.value()).filter(|m| ours(m)).count()).sum::<usize>() >= LOOPS_MAX
 }
 
 /// Whether CONNECT may open this target. RFC 9110 §9.3.6.
@@ -220,6 +260,7 @@ pub(super) async fn read_piece<R: Reader>(
         watch.disarm(Lane::DownRead);
         relay = returned;
         match result {
+            Ok(_) if body.is_too_slow(clock::monotonic_ms()) => return (Err(ClientFault::BodyTimeout), relay),
             Ok(count) if count > 0 => (count, false),
             _ => return (Err(incomplete(watch, Lane::DownRead)), relay),
         }

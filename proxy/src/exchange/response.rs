@@ -1,7 +1,11 @@
 //! The response of an upstream: its heads, the post hooks, the head for the client, the body as it streams.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use ringway_abi::ids::HeaderId;
 use ringway_abi::raw;
@@ -13,11 +17,13 @@ use super::io::{Reader, Writer, write_all};
 use super::request::chunk_limits;
 use super::watch::{Lane, Watch};
 use super::Reply;
+use super::splice::{SPLICE_BYTES_MIN, SpliceFault};
 use crate::clock;
 use crate::error::{Fault, ResourceFault, UpstreamFault};
 use crate::http1::head::{Area, HeadProgress, RequestFacts, ResponseBody, ResponseFacts, ResponseTo, parse_response};
 use crate::http1::write::{Addition, Connection, OutFraming, write_response_head};
 use crate::plugin::frame::{ChunkFlow, Flow, Frame};
+use crate::limits::Timeouts;
 use crate::view::message::{Message, Side};
 use crate::view::slab::{Buf, Slot};
 
@@ -55,6 +61,9 @@ pub(super) struct Replying<'a, W, U> {
     pub(super) writer: &'a mut W,
     pub(super) reply: &'a mut Reply,
     pub(super) facts: &'a RequestFacts,
+    pub(super) timeouts: Timeouts,
+    /// The client waits for 100, and the upstream may be waiting for the body.
+    pub(super) awaits_continue: bool,
     pub(super) persist: bool,
     pub(super) upgrade: bool,
     pub(super) pump_done: &'a Cell<bool>,
@@ -120,7 +129,7 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
             passing.offset += fed.data as u64;
             extra = passing.reader.is_done() && fed.consumed < here;
         }
-        self.watch.arm(Lane::DownWrite, self.program.timeouts.write_stall);
+        self.watch.arm(Lane::DownWrite, self.timeouts.write_stall);
         let (written, _) = write_all(self.writer, Buf::slot(slot.clone(), layout.out_at()..layout.out_at() + used)).await;
         self.watch.disarm(Lane::DownWrite);
         written.map_err(|_| ReplyFault::ClientGone)?;
@@ -143,7 +152,7 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         let mut interim = 0;
         let capacity = slot.layout().receive();
         let to = ResponseTo { method_id: self.frame.borrow().request().request().method_id(), upgrade: self.upgrade };
-        self.watch.arm(Lane::UpRead, self.program.timeouts.first_byte);
+        self.watch.arm(Lane::UpRead, self.timeouts.first_byte);
         loop {
             if *filled > 0 {
                 let (bytes, entries, root) = slot.response_parts();
@@ -151,6 +160,7 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
                 match parse_response(area, &self.program.head_limits, &self.program.names, entries, root, to, &mut progress) {
                     Ok(Some(facts)) if facts.status < 200 && !facts.upgrade => {
                         interim += 1;
+                        self.awaits_continue = false;
                         if interim > self.program.limits.interim_responses {
                             return Err(ReplyFault::Unanswered(UpstreamFault::TooManyInterim));
                         }
@@ -170,7 +180,12 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
                     Err(fault) => return Err(ReplyFault::Unanswered(fault)),
                 }
             }
-            match reader.read(Buf::slot(slot.clone(), *filled..capacity)).await.0 {
+            let result = if self.awaits_continue {
+                self.read_or_continue(reader, Buf::slot(slot.clone(), *filled..capacity)).await?
+            } else {
+                reader.read(Buf::slot(slot.clone(), *filled..capacity)).await.0
+            };
+            match result {
                 Ok(count) if count > 0 => *filled += count,
                 _ => {
                     let fault = match (self.watch.expired(Lane::UpRead), *filled) {
@@ -182,6 +197,27 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
                 }
             }
         }
+    }
+
+    /// Waits for the upstream; when it stays silent although the client waits for 100, the gateway says it (HTTP1.md rule 82).
+    async fn read_or_continue<R: Reader>(&mut self, reader: &mut R, buf: Buf) -> Result<io::Result<usize>, ReplyFault> {
+        const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+        self.awaits_continue = false;
+        let mut read = pin!(reader.read(buf));
+        let mut alarm = pin!(self.watch.alarm(self.timeouts.expect_continue));
+        let first = poll_fn(|cx| match read.as_mut().poll(cx) {
+            Poll::Ready((result, _)) => Poll::Ready(Some(result)),
+            Poll::Pending => alarm.as_mut().poll(cx).map(|()| None),
+        })
+        .await;
+        if let Some(result) = first {
+            return Ok(result);
+        }
+        self.watch.arm(Lane::DownWrite, self.timeouts.write_stall);
+        let (written, _) = write_all(self.writer, Buf::heap(CONTINUE.to_vec(), None)).await;
+        self.watch.disarm(Lane::DownWrite);
+        written.map_err(|_| ReplyFault::ClientGone)?;
+        Ok(read.await.0)
     }
 
     /// RFC 9110 §15.2: interim responses are passed on, except to HTTP/1.0 clients.
@@ -197,7 +233,7 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         let Ok(used) = write_response_head(room, message.response(), received, &facts.dropped, OutFraming::None, Connection::Nothing, &[]) else {
             return Err(ReplyFault::Internal(Fault::Resource(ResourceFault::HeadDoesNotFit)));
         };
-        self.watch.arm(Lane::DownWrite, self.program.timeouts.write_stall);
+        self.watch.arm(Lane::DownWrite, self.timeouts.write_stall);
         let (written, _) = write_all(self.writer, Buf::slot(slot.clone(), layout.out_at()..layout.out_at() + used)).await;
         self.watch.disarm(Lane::DownWrite);
         written.map_err(|_| ReplyFault::ClientGone)
@@ -250,14 +286,10 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         let frame = self.frame.borrow();
         let view = frame.response()?.response();
         let date = self.core.date.now();
-        let mut additions: smallvec::SmallVec<[Addition<'_>; 2]> = smallvec::SmallVec::new();
+        let mut additions: smallvec::SmallVec<[Addition<'_>; 1]> = smallvec::SmallVec::new();
         // RFC 9110 §6.6.1: a response without a date gets one.
         if view.header(HeaderId::DATE).is_none() && facts.status >= 200 {
             additions.push(Addition { name: b"date", value: &date });
-        }
-        let upgrade = view.header(HeaderId::UPGRADE);
-        if let (true, Some(protocol)) = (facts.upgrade, upgrade) {
-            additions.push(Addition { name: b"upgrade", value: protocol });
         }
         let layout = *slot.layout();
         let mut out = slot.clone();
@@ -273,6 +305,11 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         let mut relay = self.core.relay.take(|| Buf::slot(slot.clone(), out));
         let mut here = here;
         let result = loop {
+            if here.start == here.end
+                && let Some(result) = self.splice_rest(reader, passing).await
+            {
+                break result;
+            }
             let (result, returned) = self.pass_piece(reader, slot, &mut here, passing, relay).await;
             relay = returned;
             match result {
@@ -283,6 +320,30 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         };
         self.core.relay.give_back(relay);
         result
+    }
+
+    /// Moves the rest of a large body that nobody looks at from socket to socket. `None`: it goes the ordinary way.
+    async fn splice_rest<R: Reader>(&mut self, reader: &mut R, passing: &mut Passing) -> Option<Result<bool, ReplyFault>> {
+        let BodyReader::Length(left) = passing.reader else { return None };
+        // A request body that is still on its way has operations pending on both sockets.
+        let plain = passing.framing == Framing::Plain && !passing.shown && self.pump_done.get();
+        if !plain || left < SPLICE_BYTES_MIN || reader.descriptor().is_none() || self.writer.descriptor().is_none() {
+            return None;
+        }
+        let times = (self.timeouts.response_idle, self.timeouts.write_stall);
+        let mut moved = 0;
+        let result = self.core.pipes.run(reader, self.writer, self.watch, times, left, &mut moved).await;
+        passing.offset += moved;
+        match result {
+            Ok(()) => {
+                passing.reader = BodyReader::Done;
+                Some(Ok(false))
+            }
+            Err(SpliceFault::NoPipe) => None,
+            Err(SpliceFault::Sink) => Some(Err(ReplyFault::ClientGone)),
+            Err(SpliceFault::Source) if self.watch.expired(Lane::UpRead) => Some(Err(ReplyFault::Broken(UpstreamFault::ReadTimeout))),
+            Err(SpliceFault::Source) => Some(Err(ReplyFault::Broken(UpstreamFault::Truncated))),
+        }
     }
 
     /// One piece of the body; `Some` after the last.
@@ -297,7 +358,7 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         let room = relay.region_bytes() - PREFIX_BYTES - SUFFIX_BYTES;
         let count = if here.start == here.end {
             relay.narrow(PREFIX_BYTES..PREFIX_BYTES + room);
-            self.watch.arm(Lane::UpRead, self.program.timeouts.response_idle);
+            self.watch.arm(Lane::UpRead, self.timeouts.response_idle);
             let (result, returned) = reader.read(relay).await;
             self.watch.disarm(Lane::UpRead);
             relay = returned;
@@ -334,7 +395,7 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
             }
         }
         let written;
-        self.watch.arm(Lane::DownWrite, self.program.timeouts.write_stall);
+        self.watch.arm(Lane::DownWrite, self.timeouts.write_stall);
         if let Some(bytes) = replaced {
             let mut framed = vec![0; bytes.len() + PREFIX_BYTES + SUFFIX_BYTES];
             framed[PREFIX_BYTES..PREFIX_BYTES + bytes.len()].copy_from_slice(&bytes);

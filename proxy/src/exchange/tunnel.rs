@@ -14,7 +14,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     /// Relays until both sides have said that nothing more comes, or nothing has come for long. `leftover` came from the
     /// upstream behind its 101.
     pub(super) async fn tunnel(&mut self, exchange: &mut Exchange, mut lease: Lease<U::Reader, U::Writer>, leftover: Vec<u8>) -> Next {
-        let idle_ms = exchange.program.timeouts.tunnel_idle;
+        let idle_ms = exchange.timeouts().tunnel_idle;
         self.watch.disarm(Lane::Exchange);
         let layout = *self.input.slot.layout();
         let early = self.input.unread().to_vec();
@@ -50,7 +50,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         self.watch.disarm(Lane::DownRead);
         exchange.body.received += sent.map_or(0, |s| s.bytes);
         exchange.reply.sent += received.map_or(0, |r| r.bytes);
-        self.core.upstreams.discard(lease, None);
+        self.discard(lease, None);
         Next::End(End::Close)
     }
 }

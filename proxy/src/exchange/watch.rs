@@ -5,7 +5,9 @@
 //! it asks [`Watch::expired`] why. So no timer exists per operation, no operation is ever dropped half-way, and a
 //! deadline is exact to one tick of the worker.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
 
 use crate::clock;
 
@@ -42,6 +44,11 @@ pub struct Watch {
     pub requests: Cell<u32>,
     /// It waits for readability, without a slot.
     pub parked: Cell<bool>,
+    /// When the connection was accepted (monotonic ms).
+    pub began_ms: u64,
+    /// When [`Watch::alarm`] rings, and whom it wakes.
+    alarm: Cell<u64>,
+    alarm_waker: RefCell<Option<Waker>>,
 }
 
 impl Default for Watch {
@@ -54,6 +61,9 @@ impl Default for Watch {
             idle_since: Cell::new(NEVER),
             requests: Cell::new(0),
             parked: Cell::new(false),
+            began_ms: clock::monotonic_ms(),
+            alarm: Cell::new(NEVER),
+            alarm_waker: RefCell::new(None),
         }
     }
 }
@@ -70,6 +80,30 @@ impl Watch {
     #[inline]
     pub fn disarm(&self, lane: Lane) {
         self.deadlines[lane as usize].set(NEVER);
+    }
+
+    /// Waits `ms` milliseconds, exact to one tick. One alarm at a time; it ends nothing.
+    pub async fn alarm(&self, ms: u32) {
+        let due = clock::monotonic_ms() + u64::from(ms);
+        self.alarm.set(due);
+        poll_fn(|cx| {
+            if self.alarm.get() == NEVER {
+                return Poll::Ready(());
+            }
+            *self.alarm_waker.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Rings the alarm when it is due by `now` (monotonic ms).
+    pub fn ring(&self, now: u64) {
+        if self.alarm.get() <= now {
+            self.alarm.set(NEVER);
+            if let Some(waker) = self.alarm_waker.take() {
+                waker.wake();
+            }
+        }
     }
 
     /// Whether the lane's deadline has passed and ended its operation.

@@ -2,18 +2,22 @@
 //!
 //! Owns: the order of hooks, what verdicts mean, when edits take effect. Must not: do input or output.
 //!
-//! Order (DESIGN §4): pre hooks in link order; post hooks in reverse, exactly for the links whose pre hook ran to a
-//! verdict that goes on, and for links with `post_always`. A link whose pre hook answered, failed or dropped gets no post
-//! hook; every link that was reached gets `on_done`.
+//! Order (DESIGN §4, SPEC S-35): pre hooks in link order; post hooks in reverse, exactly for the links whose pre hooks ran
+//! to a verdict that goes on, and for links with `post_always`. A link whose pre hook (a chunk hook too) answered, failed
+//! or dropped gets no further hook but `on_done`, which every link that was reached gets.
 //!
 //! Invariant during a call: nothing of the frame is borrowed. The host functions (see [`super::host`]) reach the frame
 //! through the `rw_cx` that is its first field, so a call goes through a raw pointer to the whole frame.
+
+#[cfg(test)]
+mod tests;
 
 use std::rc::Rc;
 
 use ringway_abi::raw::{self, Hook, RawChunk, RawCx};
 use ringway_abi::view::{ORIGIN_GATEWAY, ORIGIN_PLUGIN};
 
+use super::arena::Arena;
 use super::chain::{CoreChain, LinkCounters, OnError};
 use super::host::{HOST, HostShared};
 use super::loaded::CorePlugin;
@@ -108,6 +112,8 @@ pub struct Frame {
     pub(super) upstream: Option<u32>,
     staged_upstream_reset: Option<Option<u32>>,
     pub(super) replacement: Option<Vec<u8>>,
+    /// What the plugins asked for with `alloc`.
+    pub(super) arena: Arena,
     /// Links reached in link order: they get `on_done`.
     reached: u64,
     /// Links whose pre hook let the exchange go on: they get the post hook.
@@ -147,6 +153,7 @@ impl Frame {
             upstream: None,
             staged_upstream_reset: None,
             replacement: None,
+            arena: Arena::default(),
             reached: 0,
             passed: 0,
             finished: 0,
@@ -188,6 +195,7 @@ impl Frame {
         self.upstream = None;
         self.staged_upstream_reset = None;
         self.replacement = None;
+        self.arena.reset();
         self.reached = 0;
         self.passed = 0;
         self.finished = 0;
@@ -315,7 +323,11 @@ impl Frame {
         let mut outcome = Flow::Continue;
         for at in (0..self.chain.links.len()).rev() {
             let link = &self.chain.links[at];
-            let due = (self.passed & !self.finished) & (1 << at) != 0 || (link.post_always && self.reached & (1 << at) == 0);
+            if link.post_always && self.reached & (1 << at) == 0 {
+                self.reached |= 1 << at;
+                self.passed |= 1 << at;
+            }
+            let due = self.passed & !self.finished & (1 << at) != 0;
             let Some(hook) = link.on_response.filter(|_| due) else { continue };
             let event = self.raw.response;
             let verdict = self.call(at, raw::HOOK_RESPONSE, hook, event);
@@ -362,8 +374,11 @@ impl Frame {
                         current = Some(replaced);
                     }
                 }
-                Settled::Failed => self.replacement = None,
-                Settled::Stop(flow) => return ChunkFlow::Stop(flow),
+                Settled::Failed => self.leave(at, which),
+                Settled::Stop(flow) => {
+                    self.leave(at, which);
+                    return ChunkFlow::Stop(flow);
+                }
             }
         }
         match current {
@@ -372,6 +387,13 @@ impl Frame {
                 ChunkFlow::Replaced
             }
             None => ChunkFlow::Forward,
+        }
+    }
+
+    /// A link whose pre hook did not let the exchange go on gets no post hook.
+    fn leave(&mut self, at: usize, which: u32) {
+        if which == raw::HOOK_REQUEST_CHUNK {
+            self.passed &= !(1 << at);
         }
     }
 
@@ -435,15 +457,18 @@ impl Frame {
         let fault = match verdict {
             raw::CONTINUE => {
                 self.apply_edits(at);
+                self.made = None;
                 return Settled::GoOn;
             }
             raw::DONE => {
                 self.apply_edits(at);
+                self.made = None;
                 self.finished |= 1 << at;
                 return Settled::GoOn;
             }
             raw::RESPOND if self.made.is_some() => {
                 self.apply_edits(at);
+                self.replacement = None;
                 self.adopt_made();
                 self.culprit = Some(at);
                 LinkCounters::count(&self.chain.links[at].counters.responds);
@@ -457,6 +482,7 @@ impl Frame {
             }
             raw::NEED_BODY if which == raw::HOOK_REQUEST && self.may_buffer(at) => {
                 self.apply_edits(at);
+                self.made = None;
                 return Settled::Stop(Flow::NeedBody(at));
             }
             raw::ABORTED => PluginFault::Aborted,
@@ -553,18 +579,22 @@ impl Frame {
     }
 }
 
-/// `on_tick` of one plugin instance on its worker's thread.
-pub fn run_tick(shared: &Rc<HostShared>, plugin: &Rc<CorePlugin>, worker: u32) {
-    let Some(hook) = plugin.version().descriptor().on_tick else { return };
-    let link = super::chain::LinkParts { plugin: Rc::clone(plugin), on_error: OnError::Open, post_always: false, counters: std::sync::Arc::default() };
+/// `on_tick` of one plugin instance on its worker's thread; whether it failed. Any other verdict means nothing there.
+pub fn run_tick(shared: &Rc<HostShared>, plugin: &Rc<CorePlugin>, worker: u32) -> Option<PluginFault> {
+    let hook = plugin.version().descriptor().on_tick?;
+    let link = super::chain::LinkParts { plugin: Rc::clone(plugin), on_error: OnError::Closed, post_always: false, counters: std::sync::Arc::default() };
     let mut frame = Frame::new(Rc::clone(shared), worker);
     frame.chain = Rc::new(CoreChain::new(vec![link]));
     let now_unix_ns = clock::unix_ns_coarse();
     frame.raw.now_unix_ns = now_unix_ns;
     let tick = raw::Tick { size: size_of::<raw::Tick>() as u32, worker, now_unix_ns };
     let verdict = frame.call(0, raw::HOOK_TICK, hook, &raw const tick);
-    frame.settle(0, raw::HOOK_TICK, verdict);
+    let settled = frame.settle(0, raw::HOOK_TICK, verdict);
     frame.end();
+    match settled {
+        Settled::Stop(Flow::Fault(fault)) => Some(fault),
+        _ => None,
+    }
 }
 
 enum Settled {

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use ringway_abi::ids::HeaderId;
 use ringway_abi::raw::{self, Host, RawCx, RawLoader};
 use ringway_abi::view::ORIGIN_PLUGIN;
 
@@ -23,7 +24,7 @@ use crate::clock;
 use crate::error::PluginFault;
 use crate::http1::bytes::{is_field_value, is_token};
 use crate::http1::names::NameTable;
-use crate::view::message::{EditFault, HeaderEdit};
+use crate::view::message::{EditFault, HeaderEdit, Message, Staged, belongs_to_gateway};
 use crate::view::slab::Slab;
 
 /// Bytes of one log line of a plugin that are kept.
@@ -45,6 +46,8 @@ pub struct HostShared {
     pub upstreams: Vec<String>,
     /// `limits.plugin_response_bytes`.
     pub plugin_response_bytes: usize,
+    /// `limits.plugin_alloc_bytes`.
+    pub plugin_alloc_bytes: usize,
     /// `limits.body_buffer_bytes`: what a plugin may put in the place of a chunk or a body.
     pub replacement_bytes: usize,
 }
@@ -126,10 +129,7 @@ fn edit_header(frame: &mut Frame, side: u32, edit: HeaderEdit, name: &[u8], valu
     if side == raw::SIDE_RESPONSE
         && let Some(made) = &mut frame.made
     {
-        return match made.message.stage(&mut made.staged, &shared.names, edit, name, value) {
-            Ok(()) => raw::OK,
-            Err(fault) => status_of(fault),
-        };
+        return stage(&mut made.message, &mut made.staged, &shared.names, edit, name, value);
     }
     let hook = frame.raw_hook();
     let (want, hooks, message, staged) = match side {
@@ -141,11 +141,13 @@ fn edit_header(frame: &mut Frame, side: u32, edit: HeaderEdit, name: &[u8], valu
         return raw::ERR_NOT_DECLARED;
     }
     let (Some(message), true) = (message, hook & hooks != 0) else { return raw::ERR_WRONG_HOOK };
-    let removed = if edit == HeaderEdit::Remove { message.count_named(name) as i32 } else { raw::OK };
-    match message.stage(staged, &shared.names, edit, name, value) {
-        Ok(()) => removed,
-        Err(fault) => status_of(fault),
-    }
+    stage(message, staged, &shared.names, edit, name, value)
+}
+
+/// The status of an edit: for a removal, how many headers it removes.
+fn stage(message: &mut Message, staged: &mut Staged, names: &NameTable, edit: HeaderEdit, name: &[u8], value: &[u8]) -> i32 {
+    let removed = if edit == HeaderEdit::Remove { message.count_named(staged, name) as i32 } else { raw::OK };
+    message.stage(staged, names, edit, name, value).map_or_else(status_of, |()| removed)
 }
 
 unsafe extern "C" fn header_set(cx: *mut RawCx, side: u32, name: *const u8, name_len: u32, value: *const u8, value_len: u32) -> i32 {
@@ -343,8 +345,11 @@ unsafe extern "C" fn resp_prebuilt(cx: *mut RawCx, id: u32) -> i32 {
 unsafe extern "C" fn alloc(cx: *mut RawCx, size: u32) -> *mut c_void {
     // SAFETY: the contract of the host table (module documentation).
     let Some(frame) = (unsafe { frame(cx) }) else { return ptr::null_mut() };
-    let Some(request) = &mut frame.request else { return ptr::null_mut() };
-    request.allocate(size as usize).map_or(ptr::null_mut(), |at| request.slot().address(at).cast())
+    if frame.request.is_none() {
+        return ptr::null_mut();
+    }
+    let bound = frame.shared.plugin_alloc_bytes;
+    frame.arena.allocate(size as usize, bound).unwrap_or(ptr::null_mut())
 }
 
 fn with_metric(frame: &Frame, index: u32, change: impl FnOnce(&std::sync::atomic::AtomicU64)) -> i32 {
@@ -396,9 +401,9 @@ unsafe extern "C" fn now_unix_ns(_: *mut RawCx) -> u64 {
 /// The loader behind a `rw_loader`.
 ///
 /// # Safety
-/// `loader` is null or the one that the running `load` was given.
+/// `loader` is null or the one that the running `load` or `core_init` was given.
 unsafe fn loader<'a>(loader: *mut RawLoader) -> Option<&'a mut Loader<'a>> {
-    // SAFETY: `PluginVersion::load` passes a pointer to its `Loader`, which lives until `load` returns.
+    // SAFETY: `PluginVersion::load` and `CorePlugin::new` pass a pointer to their `Loader`, which outlives the call.
     unsafe { loader.cast::<Loader<'a>>().as_mut() }
 }
 
@@ -407,10 +412,11 @@ unsafe extern "C" fn intern_header(handle: *mut RawLoader, name: *const u8, name
     let Some(loader) = (unsafe { loader(handle) }) else { return raw::ERR_BAD_ARGUMENT };
     // SAFETY: as above.
     let Some(name) = (unsafe { bytes(name, name_len.into()) }) else { return raw::ERR_BAD_ARGUMENT };
+    let Some(settling) = &mut loader.settling else { return raw::ERR_WRONG_HOOK };
     if !is_token(name) {
         return raw::ERR_BAD_BYTES;
     }
-    match loader.names.intern(name) {
+    match settling.names.intern(name) {
         Ok(id) => i32::from(id.0),
         Err(_) => raw::ERR_NO_SPACE,
     }
@@ -439,15 +445,19 @@ unsafe extern "C" fn prebuilt_add(handle: *mut RawLoader, status: u32, headers: 
     let Some(loader) = (unsafe { loader(handle) }) else { return raw::ERR_BAD_ARGUMENT };
     // SAFETY: as above.
     let (Some(headers), Some(body)) = (unsafe { bytes(headers, headers_len.into()) }, unsafe { bytes(body, body_len.into()) }) else { return raw::ERR_BAD_ARGUMENT };
+    let Some(settling) = &mut loader.settling else { return raw::ERR_WRONG_HOOK };
     if !(200..600).contains(&status) {
         return raw::ERR_BAD_ARGUMENT;
     }
-    if loader.prebuilt.len() == PREBUILT_MAX {
+    let Some(headers) = header_lines(headers) else { return raw::ERR_BAD_BYTES };
+    if headers.iter().any(|(name, _)| belongs_to_gateway(HeaderId::of(name))) {
+        return raw::ERR_FORBIDDEN;
+    }
+    if settling.prebuilt.len() == PREBUILT_MAX {
         return raw::ERR_NO_SPACE;
     }
-    let Some(headers) = header_lines(headers) else { return raw::ERR_BAD_BYTES };
-    loader.prebuilt.push(Prebuilt { status: status as u16, headers, body: body.to_vec() });
-    loader.prebuilt.len() as i32 - 1
+    settling.prebuilt.push(Prebuilt { status: status as u16, headers, body: body.to_vec() });
+    settling.prebuilt.len() as i32 - 1
 }
 
 unsafe extern "C" fn load_error(handle: *mut RawLoader, text: *const u8, len: u32) {

@@ -23,8 +23,6 @@ use super::host::HOST;
 use super::inspect::PluginFacts;
 use crate::http1::names::NameTable;
 
-/// Metrics one plugin may define.
-pub const METRICS_MAX: usize = 64;
 /// Responses one plugin may lay out at load.
 pub const PREBUILT_MAX: usize = 256;
 /// Bytes of the text of `load_error` that are kept.
@@ -61,8 +59,8 @@ pub enum LoadFault {
     Open(String),
     /// The descriptor in memory is not what the file promised.
     Descriptor(&'static str),
-    /// `load` failed, with the plugin's words.
-    Load(String),
+    /// `load` failed: its status, and the plugin's words.
+    Load(i32, String),
 }
 
 impl std::fmt::Display for LoadFault {
@@ -71,8 +69,8 @@ impl std::fmt::Display for LoadFault {
             LoadFault::Copy(path, error) => write!(f, "cannot keep a private copy at {}: {error}", path.display()),
             LoadFault::Open(text) => write!(f, "the dynamic loader refused it: {text}"),
             LoadFault::Descriptor(what) => write!(f, "its descriptor is malformed: {what}"),
-            LoadFault::Load(text) if text.is_empty() => write!(f, "its load function failed without giving a reason"),
-            LoadFault::Load(text) => write!(f, "its load function failed: {text}"),
+            LoadFault::Load(status, text) if text.is_empty() => write!(f, "its load function returned {status} without giving a reason"),
+            LoadFault::Load(_, text) => write!(f, "its load function failed: {text}"),
         }
     }
 }
@@ -97,15 +95,25 @@ unsafe impl Send for PluginVersion {}
 // SAFETY: as above.
 unsafe impl Sync for PluginVersion {}
 
-/// What the host functions of `load` write to. `RawLoader` is this, behind an opaque pointer.
+/// What the host functions of `load` and `core_init` write to. `RawLoader` is this, behind an opaque pointer.
 pub(super) struct Loader<'a> {
     pub(super) plugin: &'a str,
+    /// What only `load` may add to; `None` in `core_init`.
+    pub(super) settling: Option<Settling<'a>>,
+    error: Vec<u8>,
+}
+
+/// Header names and laid out responses: settled when `load` returns.
+pub(super) struct Settling<'a> {
     pub(super) names: &'a mut NameTable,
     pub(super) prebuilt: Vec<Prebuilt>,
-    pub(super) error: Vec<u8>,
 }
 
 impl Loader<'_> {
+    fn reason(&self) -> String {
+        String::from_utf8_lossy(&self.error).into_owned()
+    }
+
     pub(super) fn set_error(&mut self, text: &[u8]) {
         self.error.clear();
         self.error.extend_from_slice(&text[..text.len().min(ERROR_BYTES_MAX)]);
@@ -133,17 +141,17 @@ impl PluginVersion {
         // is open, which is longer than this reference is used.
         let plugin: &'static raw::Plugin = unsafe { &*address };
         let metrics = read_metrics(plugin)?;
-        let mut loader = Loader { plugin: name, names, prebuilt: Vec::new(), error: Vec::new() };
+        let mut loader = Loader { plugin: name, settling: Some(Settling { names, prebuilt: Vec::new() }), error: Vec::new() };
         let mut state = ptr::null_mut();
         if let Some(load) = plugin.load {
             let loader_pointer = ptr::from_mut(&mut loader).cast::<RawLoader>();
             // SAFETY: the contract of `load` in ringway.h: all pointers are valid for the call, on this one thread.
             let status = unsafe { load(&raw const HOST, loader_pointer, config.as_ptr(), config.len() as u32, &mut state) };
             if status != raw::OK {
-                return Err(LoadFault::Load(String::from_utf8_lossy(&loader.error).into_owned()));
+                return Err(LoadFault::Load(status, loader.reason()));
             }
         }
-        let prebuilt = loader.prebuilt;
+        let prebuilt = loader.settling.map(|settling| settling.prebuilt).unwrap_or_default();
         Ok(PluginVersion { name: name.to_owned(), facts, plugin, state, metrics, prebuilt, _library: library })
     }
 
@@ -193,15 +201,22 @@ impl CorePlugin {
     /// Runs `core_init` on this thread. `metrics` is this worker's storage, one word per metric of the plugin.
     ///
     /// # Errors
-    /// When `core_init` fails.
+    /// When `core_init` fails, with the plugin's words.
     pub fn new(version: Arc<PluginVersion>, worker: u32, metrics: Arc<[AtomicU64]>) -> Result<Rc<CorePlugin>, String> {
         let mut core = version.state;
         if let Some(init) = version.plugin.core_init {
             core = ptr::null_mut();
-            // SAFETY: the contract of `core_init`: called once for this worker, on its thread, after `load`.
-            let status = unsafe { init(version.state, worker, &mut core) };
+            let mut loader = Loader { plugin: &version.name, settling: None, error: Vec::new() };
+            let loader_pointer = ptr::from_mut(&mut loader).cast::<RawLoader>();
+            // SAFETY: the contract of `core_init`: called once for this worker, on its thread, after `load`; all pointers
+            // are valid for the call.
+            let status = unsafe { init(&raw const HOST, loader_pointer, version.state, worker, &mut core) };
             if status != raw::OK {
-                return Err(format!("plugin {}: core_init failed on worker {worker} with status {status}", version.name));
+                let reason = match loader.reason() {
+                    reason if reason.is_empty() => format!("without giving a reason, with status {status}"),
+                    reason => reason,
+                };
+                return Err(format!("plugin {}: core_init failed on worker {worker}: {reason}", version.name));
             }
         }
         Ok(Rc::new(CorePlugin { version, core, metrics }))
@@ -245,16 +260,21 @@ pub(super) fn add_single_writer(word: &AtomicU64, delta: u64) {
 
 fn read_metrics(plugin: &raw::Plugin) -> Result<Vec<Metric>, LoadFault> {
     let count = plugin.metric_count as usize;
-    if count > METRICS_MAX {
-        return Err(LoadFault::Descriptor("it defines more than 64 metrics"));
+    if count == 0 {
+        return Ok(Vec::new());
     }
-    if count > 0 && plugin.metrics.is_null() {
-        return Err(LoadFault::Descriptor("metric_count is above zero and metrics is null"));
+    if count > raw::METRICS_MAX as usize {
+        return Err(LoadFault::Descriptor("it defines more than 256 metrics"));
+    }
+    let step = plugin.metric_bytes as usize;
+    if plugin.metrics.is_null() || !plugin.metrics.is_aligned() || step < size_of::<raw::MetricDef>() || !step.is_multiple_of(align_of::<raw::MetricDef>()) {
+        return Err(LoadFault::Descriptor("metric_count is above zero, and metrics or metric_bytes makes no sense"));
     }
     let mut metrics = Vec::with_capacity(count);
     for index in 0..count {
-        // SAFETY: the descriptor promises `metric_count` definitions at `metrics`, for the life of the process.
-        let definition = unsafe { &*plugin.metrics.add(index) };
+        // SAFETY: the descriptor promises `metric_count` definitions at `metrics`, `metric_bytes` from one to the next (checked:
+        // at least a definition's size, aligned), for the life of the process.
+        let definition = unsafe { &*plugin.metrics.byte_add(index * step) };
         let name = text(definition.name).ok_or(LoadFault::Descriptor("a metric has no name"))?;
         let well_named = !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
         if !well_named {

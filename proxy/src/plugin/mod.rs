@@ -4,6 +4,7 @@
 //! their cost, [`frame`] runs the hooks of an exchange, [`host`] is what plugins call. Must not: do input or output on
 //! connections.
 
+mod arena;
 pub mod chain;
 pub mod elf;
 pub mod frame;

@@ -54,8 +54,6 @@ pub struct SharedUpstream {
     pub config: Upstream,
     /// Its servers, in the order of the configuration.
     pub servers: Vec<SharedServer>,
-    requests: AtomicU64,
-    retries: AtomicU64,
 }
 
 /// All upstreams of one configuration, and those of earlier ones that exchanges in flight may still use.
@@ -166,8 +164,6 @@ impl SharedUpstream {
         SharedUpstream {
             servers: config.servers.iter().map(|s| SharedServer::new(&s.address, s.weight)).collect(),
             config: config.clone(),
-            requests: AtomicU64::new(0),
-            retries: AtomicU64::new(0),
         }
     }
 }
@@ -221,23 +217,14 @@ impl Shared {
         self.ids.iter().map(|id| &self.upstreams[*id as usize])
     }
 
-    /// Counts a retry when the budget allows it: a share of the requests, and a few in any case.
-    pub fn take_retry(&self, upstream: u32, requests: u64) -> bool {
-        let Some(upstream) = self.upstreams.get(upstream as usize) else { return false };
-        let allowed = requests.saturating_mul(self.retry_budget_percent) / 100 + self.retry_reserve;
-        if upstream.retries.load(Ordering::Relaxed) >= allowed {
+    /// Counts a retry when the budget of this worker allows it: a share of its requests, and a few in any case.
+    pub fn take_retry(&self, group: &Group) -> bool {
+        let allowed = group.requests.get().saturating_mul(self.retry_budget_percent) / 100 + self.retry_reserve;
+        if group.retries.get() >= allowed {
             return false;
         }
-        upstream.retries.fetch_add(1, Ordering::Relaxed);
+        group.retries.set(group.retries.get() + 1);
         true
-    }
-
-    /// Forgets half of what the budgets have counted: called about once a second, so that they speak of the recent past.
-    pub fn decay_budgets(&self) {
-        for upstream in &self.upstreams {
-            upstream.retries.store(upstream.retries.load(Ordering::Relaxed) / 2, Ordering::Relaxed);
-            upstream.requests.store(upstream.requests.load(Ordering::Relaxed) / 2, Ordering::Relaxed);
-        }
     }
 }
 
@@ -247,6 +234,8 @@ pub struct Group {
     servers: Vec<Turn>,
     /// Requests of this worker since the last decay.
     pub requests: Cell<u64>,
+    /// Retries of this worker since the last decay.
+    retries: Cell<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -271,7 +260,7 @@ pub struct Pick {
 impl Group {
     /// A group without history.
     pub fn new(shared: &SharedUpstream) -> Group {
-        Group { servers: shared.servers.iter().map(|_| Turn::default()).collect(), requests: Cell::new(0) }
+        Group { servers: shared.servers.iter().map(|_| Turn::default()).collect(), requests: Cell::new(0), retries: Cell::new(0) }
     }
 
     /// The server for the next attempt.
@@ -315,6 +304,12 @@ impl Group {
         let current = &self.servers[best?].current;
         current.set(current.get() - total);
         best
+    }
+
+    /// Forgets half of what the retry budget has counted: called about once a second, so that it speaks of the recent past.
+    pub fn decay(&self) {
+        self.requests.set(self.requests.get() / 2);
+        self.retries.set(self.retries.get() / 2);
     }
 
     /// An exchange begins on this server.
@@ -458,11 +453,12 @@ mod tests {
     }
 
     #[test]
-    fn the_retry_budget_ends() {
+    fn the_retry_budget_ends_and_comes_back() {
         let all = shared(THREE);
-        let allowed = (0..1000).filter(|_| all.take_retry(0, 100)).count();
-        assert_eq!(allowed, 20 + 10);
-        all.decay_budgets();
-        assert!(all.take_retry(0, 100));
+        let group = Group::new(&all.upstreams[0]);
+        group.requests.set(100);
+        assert_eq!((0..1000).filter(|_| all.take_retry(&group)).count(), 20 + 10);
+        group.decay();
+        assert!(all.take_retry(&group));
     }
 }

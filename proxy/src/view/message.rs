@@ -259,13 +259,23 @@ impl Message {
         Ok(())
     }
 
-    /// How many headers of this name the view in force holds.
-    pub fn count_named(&self, name: &[u8]) -> usize {
+    /// How many headers of this name the message holds when the staged edits are applied.
+    pub fn count_named(&self, staged: &Staged, name: &[u8]) -> usize {
         let entries = match self.side {
             Side::Request => self.request().entries(),
             Side::Response => self.response().entries(),
         };
-        entries.iter().filter(|h| !h.is_removed() && h.name().eq_ignore_ascii_case(name)).count()
+        let count = entries.iter().filter(|h| !h.is_removed() && h.name().eq_ignore_ascii_case(name)).count();
+        let is_named = |header: &EditHeader| {
+            let at = header.name_at as usize;
+            self.slot.bytes(at..at + usize::from(header.name_len)).eq_ignore_ascii_case(name)
+        };
+        staged.iter().fold(count, |count, edit| match edit {
+            Edit::Set(header) if is_named(header) => 1,
+            Edit::Add(header) if is_named(header) => count + 1,
+            Edit::Remove(header) if is_named(header) => 0,
+            _ => count,
+        })
     }
 
     /// Makes all staged edits visible, in order, and empties the list.
@@ -294,17 +304,6 @@ impl Message {
     pub fn discard(&mut self, staged: &mut Staged) {
         self.staged_adds = 0;
         staged.clear();
-    }
-
-    /// Bytes for a plugin from the arena, 16-byte aligned: the offset in the slot.
-    pub fn allocate(&mut self, len: usize) -> Option<usize> {
-        let start = (self.slot.layout().arena_at() + self.arena_used).next_multiple_of(16);
-        let used = start.checked_add(len)?.checked_sub(self.slot.layout().arena_at())?;
-        if used > self.slot.layout().arena() {
-            return None;
-        }
-        self.arena_used = used;
-        Some(start)
     }
 
     fn arena_room(&self) -> usize {
@@ -502,7 +501,7 @@ struct Index<'a> {
 }
 
 /// Framing and connection fields are the gateway's: a plugin that could set them could split messages.
-fn belongs_to_gateway(id: HeaderId) -> bool {
+pub(crate) fn belongs_to_gateway(id: HeaderId) -> bool {
     matches!(
         id,
         HeaderId::CONTENT_LENGTH

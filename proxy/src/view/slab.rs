@@ -174,6 +174,11 @@ impl Slab {
         Some(Slot { base, index, shared: Rc::clone(shared) })
     }
 
+    /// Slots in all.
+    pub fn slots(&self) -> usize {
+        self.shared.slots as usize
+    }
+
     /// Slots in use.
     pub fn used(&self) -> usize {
         // SAFETY: one thread, and the reference ends here.

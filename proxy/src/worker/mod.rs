@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
 
-use monoio::io::AsyncReadRent;
+use monoio::io::{AsyncReadRent, CancelHandle, Canceller};
 use monoio::net::{TcpListener, UnixListener, UnixStream};
 use ringway_abi::raw;
 
@@ -32,6 +32,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::error::{Fault, ResourceFault};
 use crate::exchange::core::{Core, Program, WorkerStats, add};
+use crate::limits::SLOTS_PER_EXCHANGE;
 use crate::exchange::io::Reader;
 use crate::exchange::watch::{Lane, Watch};
 use crate::exchange::{End, Peer, serve};
@@ -245,6 +246,8 @@ struct Local {
     config: RefCell<Rc<Config>>,
     admission: Arc<Admission>,
     connections: RefCell<Connections>,
+    /// Ends the accepts that wait; `None` once connections are accepted no more.
+    accepting: RefCell<Option<Canceller>>,
     draining: Cell<bool>,
     stopped: Cell<bool>,
     /// Tasks that wait for the next tick.
@@ -311,9 +314,10 @@ impl Local {
     /// Ends operations whose deadline has passed and calls idle reads back.
     fn sweep(&self) {
         let now = clock::monotonic_ms();
-        let draining = self.draining.get();
+        let hurry = self.draining.get() || self.core.is_crowded();
         for entry in self.connections.borrow().entries.iter().flatten() {
             let watch = &entry.watch;
+            watch.ring(now);
             for lane in watch.sweep(now) {
                 match lane {
                     Lane::DownRead => shut_down(watch.down.get(), libc::SHUT_RD),
@@ -324,11 +328,16 @@ impl Local {
                 }
             }
             let since = watch.idle_since.get();
-            if since != u64::MAX && (draining || now.saturating_sub(since) >= PARK_AFTER_MS) {
+            if since != u64::MAX && (hurry || now.saturating_sub(since) >= PARK_AFTER_MS) {
                 watch.idle_since.set(u64::MAX);
                 entry.park.call_back();
             }
         }
+    }
+
+    /// For the next accept; `None` when there is to be none.
+    fn accept_handle(&self) -> Option<CancelHandle> {
+        self.accepting.borrow().as_ref().map(Canceller::handle)
     }
 
     /// Lets go of the plugins: `core_fini` runs here, on the worker's thread.
@@ -353,7 +362,8 @@ impl Local {
 async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result<(), String> {
     let Start { index, ring, blueprint, upstreams, stats, counts, sockets, admission, tick, commands, .. } = start;
     let config = blueprint.config.clone();
-    let slab = Slab::new(slot_layout(&config), config.limits.slots as u32, config.server.huge_pages).map_err(|e| format!("worker {index}: no memory for slots: {e}"))?;
+    let slots = (SLOTS_PER_EXCHANGE * config.limits.slots) as u32;
+    let slab = Slab::new(slot_layout(&config), slots, config.server.huge_pages).map_err(|e| format!("worker {index}: no memory for slots: {e}"))?;
     let Built { program, accept, plugins } = build(&blueprint, &upstreams, &counts, index, &slab, &[])?;
     // The process holds the plugins too: this is never the last reference, and `unload` never runs here.
     drop(blueprint);
@@ -366,18 +376,22 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
         config: RefCell::new(Rc::new(config)),
         admission,
         connections: RefCell::default(),
+        accepting: RefCell::new(Some(Canceller::new())),
         draining: Cell::new(false),
         stopped: Cell::new(false),
         waiting: RefCell::default(),
     });
+    // With epoll an accept that would block must say so instead; the ring waits in the kernel, and wants blocking sockets.
     for (listener, socket) in sockets.into_iter().enumerate() {
         let listener = listener as u16;
         match socket {
             ListenSocket::Tcp(socket) => {
+                socket.set_nonblocking(!ring).map_err(|e| format!("worker {index}: cannot use a listener: {e}"))?;
                 let socket = TcpListener::from_std(socket).map_err(|e| format!("worker {index}: cannot use a listener: {e}"))?;
                 monoio::spawn(accept_tcp(Rc::clone(&local), socket, listener));
             }
             ListenSocket::Unix(socket) => {
+                socket.set_nonblocking(!ring).map_err(|e| format!("worker {index}: cannot use a listener: {e}"))?;
                 let socket = UnixListener::from_std(socket).map_err(|e| format!("worker {index}: cannot use a listener: {e}"))?;
                 monoio::spawn(accept_unix(Rc::clone(&local), socket, listener));
             }
@@ -412,6 +426,10 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
             Command::Drain => {
                 local.draining.set(true);
                 local.core.draining.set(true);
+                // The listeners are closed with their last accept, so that the kernel refuses whoever comes now.
+                if let Some(accepting) = local.accepting.take() {
+                    accepting.cancel();
+                }
             }
             Command::Stop => local.stopped.set(true),
             Command::Prepare(publication) => local.prepare(*publication),
@@ -423,7 +441,6 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
     if local.draining.get() {
         local.close_idle();
     }
-    local.core.wake_for_slots();
     for waker in local.waiting.take() {
         waker.wake();
     }
@@ -434,14 +451,16 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
         local.core.upstreams.decay();
         local.core.stats.slots.store(local.core.slab.used() as u64, Ordering::Relaxed);
         for instance in local.plugins.borrow().iter().filter(|instance| !instance.disabled) {
-            run_tick(&local.core.program().host, &instance.plugin, local.core.worker);
+            if let Some(fault) = run_tick(&local.core.program().host, &instance.plugin, local.core.worker) {
+                local.core.stats.faults.count(Fault::Plugin(fault));
+            }
         }
     }
 }
 
 async fn accept_tcp(local: Rc<Local>, socket: TcpListener, listener: u16) {
-    while !local.draining.get() {
-        match socket.accept().await {
+    while let Some(handle) = local.accept_handle() {
+        match socket.cancelable_accept(handle).await {
             Ok((stream, peer)) => {
                 let fd = stream.as_raw_fd();
                 close_on_exec(fd);
@@ -449,20 +468,22 @@ async fn accept_tcp(local: Rc<Local>, socket: TcpListener, listener: u16) {
                 let peer = Peer { address: address::octets(peer.ip()), port: peer.port(), listener, trusted: is_trusted(&local.config(), peer.ip()) };
                 admit(&local, Shared::new(Stream::Tcp(stream)), peer);
             }
+            Err(_) if local.draining.get() => break,
             Err(error) => pause(&local, &error).await,
         }
     }
 }
 
 async fn accept_unix(local: Rc<Local>, socket: UnixListener, listener: u16) {
-    while !local.draining.get() {
-        match socket.accept().await {
+    while let Some(handle) = local.accept_handle() {
+        match socket.cancelable_accept(handle).await {
             Ok((stream, _)) => {
                 close_on_exec(stream.as_raw_fd());
                 // Whoever may open the socket is a peer of this machine.
                 let peer = Peer { address: [0; 16], port: 0, listener, trusted: true };
                 admit(&local, Shared::new(Stream::Unix(stream)), peer);
             }
+            Err(_) if local.draining.get() => break,
             Err(error) => pause(&local, &error).await,
         }
     }
@@ -517,22 +538,21 @@ async fn connection(local: Rc<Local>, stream: Shared, peer: Peer) {
     watch.down.set(stream.fd());
     watch.arm(Lane::DownRead, local.config().timeouts.head);
     let at = local.connections.borrow_mut().insert(Entry { watch: Rc::clone(&watch), park: Rc::clone(&park) });
+    // Where memory is short, only who has something to say gets some.
+    let mut parked = local.core.is_crowded();
     loop {
-        match Box::pin(active(&local, &stream, peer, &watch, &park)).await {
-            End::Park if local.draining.get() => break,
-            End::Park => {
-                watch.parked.set(true);
-                let waited = stream.readable().await;
-                watch.parked.set(false);
-                if waited.is_err() {
-                    break;
-                }
-            }
-            End::Close => break,
-            End::Linger => {
-                Box::pin(linger(&local, &stream, &watch)).await;
+        if parked {
+            watch.parked.set(true);
+            let waited = stream.readable().await;
+            watch.parked.set(false);
+            if waited.is_err() {
                 break;
             }
+        }
+        match Box::pin(active(&local, &stream, peer, &watch, &park)).await {
+            End::Park if local.draining.get() => break,
+            End::Park => parked = true,
+            End::Close | End::Linger => break,
             End::Abort => {
                 abort_on_close(stream.fd());
                 break;
@@ -548,16 +568,24 @@ async fn connection(local: Rc<Local>, stream: Shared, peer: Peer) {
 }
 
 async fn active(local: &Local, stream: &Shared, peer: Peer, watch: &Watch, park: &Rc<Park>) -> End {
-    let slot = match local.core.slab.take() {
-        Some(slot) => slot,
+    let _permit = match local.core.try_permit() {
+        Some(permit) => permit,
         None => {
             local.core.stats.faults.count(Fault::Resource(ResourceFault::SlotsExhausted));
-            local.core.slot().await
+            // That it waits is not the client's fault.
+            watch.disarm(Lane::DownRead);
+            local.core.permit().await
         }
     };
+    // A permit covers what an exchange takes, and more than that is asked for by plugins alone.
+    let Some(slot) = local.core.slab.take() else { return End::Abort };
     let (reader, mut writer) = stream.halves();
     let mut reader = reader.with_park(Rc::clone(park));
-    serve(&local.core, watch, peer, &mut reader, &mut writer, slot).await
+    let end = serve(&local.core, watch, peer, &mut reader, &mut writer, slot).await;
+    if end == End::Linger {
+        Box::pin(linger(local, stream, watch)).await;
+    }
+    end
 }
 
 /// RFC 9112 §9.6: after the answer, what the client still sends is read for a moment, so that no reset takes the answer

@@ -126,6 +126,14 @@ impl Reader for ReadHalf {
         // A read that was called back and yet brought bytes is a read.
         (result.map_err(|error| if error.raw_os_error() == Some(libc::ECANCELED) { parked() } else { error }), buf)
     }
+
+    fn descriptor(&self) -> Option<RawFd> {
+        Some(self.stream.fd())
+    }
+
+    async fn readable(&mut self) -> io::Result<()> {
+        self.stream.readable().await
+    }
 }
 
 /// The sending half.
@@ -144,6 +152,14 @@ impl Writer for WriteHalf {
 
     fn finish(&mut self) {
         shut_down(self.stream.fd(), libc::SHUT_WR);
+    }
+
+    fn descriptor(&self) -> Option<RawFd> {
+        Some(self.stream.fd())
+    }
+
+    async fn writable(&mut self) -> io::Result<()> {
+        self.stream.writable().await
     }
 }
 

@@ -91,10 +91,10 @@ impl Pool {
         }
     }
 
-    /// Halves the request counts of the retry budgets; called about once a second.
+    /// Lets the retry budgets forget; called about once a second.
     pub fn decay(&self) {
         for member in &self.pools().members {
-            member.group.requests.set(member.group.requests.get() / 2);
+            member.group.decay();
         }
     }
 
@@ -115,7 +115,7 @@ impl Upstreams for Pool {
     type Reader = ReadHalf;
     type Writer = WriteHalf;
 
-    async fn lease(&self, choice: &Choice, watch: &Watch) -> Result<Lease<ReadHalf, WriteHalf>, UpstreamFault> {
+    async fn lease(&self, choice: &mut Choice, watch: &Watch) -> Result<Lease<ReadHalf, WriteHalf>, UpstreamFault> {
         let pools = self.pools();
         let Some(member) = pools.members.get(choice.upstream as usize) else { return Err(UpstreamFault::NoServer) };
         let (shared, group) = (&member.shared, &member.group);
@@ -125,6 +125,7 @@ impl Upstreams for Pool {
         let now_ms = clock::monotonic_ms();
         let pick = Pick { hash: choice.hash, avoid: choice.avoid.filter(|_| choice.attempt > 0), now_ms };
         let Some(at) = group.pick(shared, &pick) else { return Err(UpstreamFault::NoServer) };
+        choice.avoid = Some(at as u32);
         if choice.pooled
             && let Some(mut lease) = Pool::take_idle(member, at)
         {
@@ -192,7 +193,6 @@ impl Upstreams for Pool {
 
     fn may_retry(&self, upstream: u32) -> bool {
         let pools = self.pools();
-        let requests = pools.members.get(upstream as usize).map_or(0, |m| m.group.requests.get());
-        pools.shared.take_retry(upstream, requests)
+        pools.members.get(upstream as usize).is_some_and(|member| pools.shared.take_retry(&member.group))
     }
 }

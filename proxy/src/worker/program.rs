@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use crate::config::{Balance, Config, Forwarded, Link, OnError, Upstream, UpstreamIndex};
-use crate::exchange::core::{CoreRoute, HashKey, Program};
+use crate::config::{Balance, Config, Forwarded, Link, OnError, ServerAddress, Upstream, UpstreamHost, UpstreamIndex};
+use crate::exchange::core::{CoreRoute, HashKey, HostPolicy, Program};
 use crate::http1::head::HeadLimits;
 use crate::http1::names::NameTable;
 use crate::plugin::chain::{self, CoreChain, LinkCounters, LinkParts};
@@ -154,6 +154,7 @@ pub fn build(blueprint: &Blueprint, upstreams: &upstream::Shared, counts: &Plugi
         no_chain: Rc::default(),
         upstreams: by_id(config, upstreams, String::new(), |u| u.name.clone()),
         plugin_response_bytes: config.limits.plugin_response_bytes,
+        plugin_alloc_bytes: config.limits.plugin_alloc_bytes,
         replacement_bytes: config.limits.body_buffer_bytes,
     });
     let hash_keys = by_id(config, upstreams, HashKey::None, |u| match &u.balance {
@@ -175,6 +176,8 @@ pub fn build(blueprint: &Blueprint, upstreams: &upstream::Shared, counts: &Plugi
             Forwarded::Forwarded => crate::exchange::core::Forwarded::Rfc7239,
             Forwarded::Off => crate::exchange::core::Forwarded::Off,
         },
+        name: config.server.name.clone().into_bytes(),
+        hosts: by_id(config, upstreams, HostPolicy { replace: false, names: Vec::new() }, host_policy),
         hash_keys,
         access_log: config.server.access_log != crate::config::AccessLog::Off,
     };
@@ -188,6 +191,16 @@ fn by_id<T: Clone>(config: &Config, upstreams: &upstream::Shared, none: T, fact:
         facts[upstreams.id(index) as usize] = fact(upstream);
     }
     facts
+}
+
+fn host_policy(upstream: &Upstream) -> HostPolicy {
+    let names = upstream.servers.iter().map(|server| match (&upstream.host, &server.address) {
+        (UpstreamHost::Literal(name), _) => name.clone().into_bytes(),
+        // A socket file has no host; the name of the upstream is the best there is.
+        (_, ServerAddress::Unix(_)) => upstream.name.clone().into_bytes(),
+        (_, address) => address.to_string().into_bytes(),
+    });
+    HostPolicy { replace: upstream.host != UpstreamHost::Keep, names: names.collect() }
 }
 
 /// The parser's bounds of a configuration.

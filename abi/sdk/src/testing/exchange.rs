@@ -55,7 +55,7 @@ pub enum Returned {
 pub struct Answer {
     /// The status.
     pub status: u16,
-    /// Names and values; Content-Length and Date are not in it when a plugin answered.
+    /// Names and values; Content-Length is not in it when a plugin answered, and Date only when the plugin set it.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
@@ -216,7 +216,7 @@ impl<'a, P: Export> Exchange<'a, P> {
             size: size_of::<raw::Done>() as u32,
             status,
             origin,
-            flags: if is_aborted { raw::DONE_ABORTED } else { 0 },
+            flags: if is_aborted { raw::END_ABORTED } else { 0 },
             request_body_bytes: self.request_body.len() as u64,
             response_body_bytes: self.response_body.len() as u64,
             duration_ns: self.host.now_unix_ns() - self.request.received_unix_ns,

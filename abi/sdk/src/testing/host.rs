@@ -59,7 +59,7 @@ impl<P: Export> TestHost<P> {
         // From here on, dropping `host` frees what was made.
         let mut host = TestHost { state, process: std::ptr::null_mut(), core: std::ptr::null_mut(), of: PhantomData };
         let (Some(load), Some(core_init)) = (plugin.load, plugin.core_init) else { unreachable!("the builder fills these") };
-        let mut call = LoadCall { state, error: String::new() };
+        let mut call = LoadCall { state, in_core_init: false, error: String::new() };
         let config = config.as_ref();
         let raw_loader = std::ptr::from_mut(&mut call).cast();
         // SAFETY: the contract of `load`: the table and the call live until it returns, the configuration has that length.
@@ -68,10 +68,12 @@ impl<P: Export> TestHost<P> {
             host.process = std::ptr::null_mut();
             return Err(LoadFailed(call.error));
         }
-        // SAFETY: the contract of `core_init`: `load` has stored the state.
-        if unsafe { core_init(host.process, 0, &mut host.core) } != raw::OK {
+        let mut call = LoadCall { state, in_core_init: true, error: String::new() };
+        let raw_loader = std::ptr::from_mut(&mut call).cast();
+        // SAFETY: the contract of `core_init`: `load` has stored the state; the table and the call live until it returns.
+        if unsafe { core_init(&TABLE, raw_loader, host.process, 0, &mut host.core) } != raw::OK {
             host.core = std::ptr::null_mut();
-            return Err(LoadFailed("core_init failed; its reason is on standard error".to_owned()));
+            return Err(LoadFailed(call.error));
         }
         match probe::unlisted_hook::<P>(&mut host) {
             Some(hook) => Err(LoadFailed(format!("{hook} is implemented, but export_plugin! does not list it in `hooks`, so it would never be called"))),

@@ -3,11 +3,12 @@
 use ringway_abi::Header;
 use ringway_abi::ids::{HEADER_ID_REMOVED, HeaderId};
 use ringway_abi::owned::{HeaderName, Headers, Octets};
+use ringway_abi::view::HEADERS_MAX;
 
 use crate::HostError;
 
 /// Framing and connection headers belong to the gateway (RFC 9110 §7.6.1, RFC 9112 §6).
-const FORBIDDEN: [HeaderId; 8] = [
+const FORBIDDEN: [HeaderId; 9] = [
     HeaderId::CONTENT_LENGTH,
     HeaderId::TRANSFER_ENCODING,
     HeaderId::CONNECTION,
@@ -16,6 +17,7 @@ const FORBIDDEN: [HeaderId; 8] = [
     HeaderId::TE,
     HeaderId::TRAILER,
     HeaderId::UPGRADE,
+    HeaderId::HTTP2_SETTINGS,
 ];
 
 /// A header that may be edited: name and value are well-formed, and it is not the gateway's.
@@ -32,9 +34,16 @@ pub(super) fn check_name(name: &[u8]) -> Result<(), HostError> {
     if name.is_empty() || !name.iter().all(is_token) { Err(HostError::BadBytes) } else { Ok(()) }
 }
 
-/// A value without CR, LF and NUL.
+/// A value without controls other than HTAB, and without blanks around it (RFC 9110 §5.5).
 fn check_value(value: &[u8]) -> Result<(), HostError> {
-    if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) { Err(HostError::BadBytes) } else { Ok(()) }
+    let is_blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
+    let has_control = value.iter().any(|b| matches!(b, 0..=8 | 10..=31 | 127));
+    if has_control || is_blank(value.first()) || is_blank(value.last()) { Err(HostError::BadBytes) } else { Ok(()) }
+}
+
+/// A view shows at most [`HEADERS_MAX`] entries.
+pub(super) fn check_room(headers: &Headers) -> Result<(), HostError> {
+    if headers.0.len() < HEADERS_MAX { Ok(()) } else { Err(HostError::NoSpace) }
 }
 
 /// A target in origin-form.
@@ -83,8 +92,8 @@ pub(super) fn index(headers: &mut Headers, interned: &[Vec<u8>]) -> (u64, [u8; 6
         }
         header.name.id = id_of(&header.name.name, interned);
         let id = usize::from(header.name.id);
-        // One byte holds index + 1, and the table is for the first 254 entries.
-        if id != 0 && known[id] == 0 && at < 254 {
+        // One byte holds index + 1; `access` refuses more entries than it can lead to.
+        if id != 0 && known[id] == 0 && at < HEADERS_MAX {
             known[id] = at as u8 + 1;
             mask |= 1 << id;
         }
@@ -123,7 +132,12 @@ mod tests {
         assert_eq!(check_header(b"", b""), Err(HostError::BadBytes));
         assert_eq!(check_header(b"Transfer-Encoding", b""), Err(HostError::Forbidden));
         assert_eq!(check_header(b"Transfer-Encoding", b"\n"), Err(HostError::BadBytes), "bytes come before names");
+        assert_eq!(check_header(b"HTTP2-Settings", b""), Err(HostError::Forbidden));
         assert_eq!(check_header(b"host", b"a"), Ok(()));
+        assert_eq!(check_header(b"date", b"a\tb\xff"), Ok(()));
+        for value in [&b" a"[..], b"a\t", b"a\x7f", b"\x01"] {
+            assert_eq!(check_header(b"x", value), Err(HostError::BadBytes), "{value:?}");
+        }
         assert_eq!(check_header(b"x", b"a\r\nb: c"), Err(HostError::BadBytes));
         assert_eq!(check_target(b"/a b"), Err(HostError::BadBytes));
         assert_eq!(check_target(b"http://a/"), Err(HostError::BadBytes));

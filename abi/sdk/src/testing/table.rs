@@ -27,9 +27,11 @@ pub(super) struct Call {
     pub(super) memory: Vec<Box<[u128]>>,
 }
 
-/// A running `load`.
+/// A running `load` or `core_init`.
 pub(super) struct LoadCall {
     pub(super) state: NonNull<State>,
+    /// `core_init` runs: names and prebuilt responses are settled.
+    pub(super) in_core_init: bool,
     pub(super) error: String,
 }
 
@@ -81,9 +83,27 @@ impl Call {
         }
     }
 
-    fn edit(&mut self, side: u32, name: &[u8], value: &[u8], apply: impl FnOnce(&mut Headers) -> u32) -> Result<u32, HostError> {
+    /// An edit of the response that this hook has begun, or of the message of this side. `grows`: it may add an entry.
+    fn edit(&mut self, side: u32, name: &[u8], value: &[u8], grows: bool, apply: impl FnOnce(&mut Headers) -> u32) -> Result<u32, HostError> {
+        if let Some(answer) = self.answer.as_mut().filter(|_| side == raw::SIDE_RESPONSE) {
+            rules::check_header(name, value)?;
+            let pairs = answer.headers.iter().map(|(name, value)| ringway_abi::Header::new(name.as_bytes(), value.as_bytes()));
+            let mut headers = Headers(pairs.collect());
+            if grows {
+                rules::check_room(&headers)?;
+            }
+            let count = apply(&mut headers);
+            answer.headers.clear();
+            for header in headers.0.iter().filter(|h| h.name.id != ringway_abi::ids::HEADER_ID_REMOVED) {
+                answer.push_header(&header.name.name, &header.value.0);
+            }
+            return Ok(count);
+        }
         let (edits, headers) = self.headers(side)?;
         rules::check_header(name, value)?;
+        if grows {
+            rules::check_room(headers)?;
+        }
         *edits += 1;
         Ok(apply(headers))
     }
@@ -151,7 +171,7 @@ unsafe extern "C" fn header_set(cx: *mut RawCx, side: u32, name: *const u8, name
     // SAFETY: the contract of the host table, for both.
     let (name, value) = unsafe { (argument(name, name_len), argument(value, value_len)) };
     let run = |call: &mut Call| {
-        call.edit(side, name, value, |headers| {
+        call.edit(side, name, value, true, |headers| {
             rules::set(headers, name, value);
             0
         })
@@ -164,15 +184,7 @@ unsafe extern "C" fn header_add(cx: *mut RawCx, side: u32, name: *const u8, name
     // SAFETY: the contract of the host table, for both.
     let (name, value) = unsafe { (argument(name, name_len), argument(value, value_len)) };
     let run = |call: &mut Call| {
-        if side == raw::SIDE_RESPONSE && call.answer.is_some() {
-            rules::check_header(name, value)?;
-            if name.eq_ignore_ascii_case(b"date") {
-                return Err(HostError::Forbidden);
-            }
-            call.answer.iter_mut().for_each(|answer| answer.push_header(name, value));
-            return Ok(0);
-        }
-        call.edit(side, name, value, |headers| {
+        call.edit(side, name, value, true, |headers| {
             headers.0.push(ringway_abi::Header::new(name, value));
             0
         })
@@ -185,7 +197,7 @@ unsafe extern "C" fn header_del(cx: *mut RawCx, side: u32, name: *const u8, name
     // SAFETY: the contract of the host table.
     let name = unsafe { argument(name, name_len) };
     // SAFETY: the contract: `cx` belongs to the running hook.
-    unsafe { with(cx, "header_del", |call| call.edit(side, name, b"", |headers| rules::remove(headers, name))) }
+    unsafe { with(cx, "header_del", |call| call.edit(side, name, b"", false, |headers| rules::remove(headers, name))) }
 }
 
 unsafe extern "C" fn target_set(cx: *mut RawCx, target: *const u8, target_len: u32) -> i32 {
@@ -237,9 +249,13 @@ unsafe extern "C" fn upstream_set(cx: *mut RawCx, name: *const u8, name_len: u32
 
 unsafe extern "C" fn body_replace(cx: *mut RawCx, bytes: *const u8, len: u64) -> i32 {
     let run = |call: &mut Call| {
-        let is_response = call.raw.hook == raw::HOOK_RESPONSE_CHUNK;
-        let want = if is_response { raw::WANT_EDIT_RESPONSE_BODY } else { raw::WANT_EDIT_REQUEST_BODY };
-        call.need(want, raw::HOOK_REQUEST_CHUNK | raw::HOOK_REQUEST_BODY | raw::HOOK_RESPONSE_CHUNK)?;
+        // Which bit is needed depends on the hook, so the hook is looked at first.
+        let want = match call.raw.hook {
+            raw::HOOK_REQUEST_CHUNK | raw::HOOK_REQUEST_BODY => raw::WANT_EDIT_REQUEST_BODY,
+            raw::HOOK_RESPONSE_CHUNK => raw::WANT_EDIT_RESPONSE_BODY,
+            _ => return Err(HostError::WrongHook),
+        };
+        call.need(want, call.raw.hook)?;
         let len = u32::try_from(len).map_err(|_| HostError::NoSpace)?;
         // SAFETY: the contract of the host table.
         call.replaced_body = Some(unsafe { argument(bytes, len) }.to_vec());
@@ -303,9 +319,10 @@ unsafe extern "C" fn alloc(cx: *mut RawCx, size: u32) -> *mut c_void {
     let mut memory = std::ptr::null_mut();
     let run = |call: &mut Call| {
         let used: usize = call.memory.iter().map(|piece| piece.len() * 16).sum();
-        if size as usize > call.state().exchange_bytes_max.saturating_sub(used) || call.raw.request.is_null() {
+        if (size as usize).max(1).next_multiple_of(16) > call.state().exchange_bytes_max.saturating_sub(used) || call.raw.request.is_null() {
             return Err(HostError::NoSpace);
         }
+        // As in the gateway, an empty piece has an address of its own.
         let mut piece = vec![u128::MAX / 255 * 0xa5; (size as usize).div_ceil(16).max(1)].into_boxed_slice();
         memory = piece.as_mut_ptr().cast();
         call.memory.push(piece);
@@ -369,9 +386,21 @@ unsafe fn loading<'a>(loader: *mut RawLoader) -> &'a mut State {
     unsafe { (*loader.cast::<LoadCall>()).state.as_mut() }
 }
 
+/// Whether it is `core_init` that runs.
+///
+/// # Safety
+/// As for [`loading`].
+unsafe fn in_core_init(loader: *mut RawLoader) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { (*loader.cast::<LoadCall>()).in_core_init }
+}
+
 unsafe extern "C" fn intern_header(loader: *mut RawLoader, name: *const u8, name_len: u32) -> i32 {
     // SAFETY: the contract of the host table.
-    let (name, state) = unsafe { (argument(name, name_len), loading(loader)) };
+    let (name, state, is_late) = unsafe { (argument(name, name_len), loading(loader), in_core_init(loader)) };
+    if is_late {
+        return raw::ERR_WRONG_HOOK;
+    }
     let known = rules::id_of(name, &state.interned);
     if known != 0 {
         return i32::from(known);
@@ -388,7 +417,10 @@ unsafe extern "C" fn intern_header(loader: *mut RawLoader, name: *const u8, name
 
 unsafe extern "C" fn prebuilt_add(loader: *mut RawLoader, status: u32, headers: *const u8, headers_len: u32, body: *const u8, body_len: u32) -> i32 {
     // SAFETY: the contract of the host table.
-    let (headers, body, state) = unsafe { (argument(headers, headers_len), argument(body, body_len), loading(loader)) };
+    let (headers, body, state, is_late) = unsafe { (argument(headers, headers_len), argument(body, body_len), loading(loader), in_core_init(loader)) };
+    if is_late {
+        return raw::ERR_WRONG_HOOK;
+    }
     let Ok(status) = check_status(status) else { return raw::ERR_BAD_ARGUMENT };
     let mut answer = Answer::of_plugin(status);
     answer.body = body.to_vec();

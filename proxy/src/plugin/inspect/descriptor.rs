@@ -4,6 +4,8 @@
 //! the linker would change otherwise are refused, so that what is read here is what will be in memory.
 #![forbid(unsafe_code)]
 
+use std::ops::Range;
+
 use ringway_abi::raw;
 
 use super::note::Note;
@@ -36,7 +38,7 @@ impl<'a> Descriptor<'a> {
         };
         let relocations = elf.relocations(address, end).map_err(Refusal::NotPlugin)?;
         // What stands in the file must be what will stand in memory, except for pointers.
-        let is_pointer = |at: u64| at.checked_sub(address).is_some_and(|at| at % 8 == 0 && at >= POINTERS_FROM && at != COUNTS_AT);
+        let is_pointer = |at: u64| at.checked_sub(address).is_some_and(|at| at % 8 == 0 && at >= POINTERS_FROM && !COUNTS.contains(&at));
         if let Some(at) = relocations.keys().find(|at| !is_pointer(**at)) {
             return Err(Refusal::BadDescriptor(format!("the linker would change its bytes at {at:#x}")));
         }
@@ -92,13 +94,17 @@ impl<'a> Descriptor<'a> {
         if count == 0 {
             return Ok(Vec::new());
         }
-        if count > METRICS_MAX {
-            return Err(bad(format!("it defines {count} metrics; at most {METRICS_MAX} are possible")));
+        if count > raw::METRICS_MAX {
+            return Err(bad(format!("it defines {count} metrics; at most {} are possible", raw::METRICS_MAX)));
         }
         let Pointer::Address(array) = self.elf.pointer(self.address + std::mem::offset_of!(raw::Plugin, metrics) as u64, &self.relocations) else {
             return Err(bad(format!("it defines {count} metrics, but the pointer to them is null")));
         };
-        let entry_bytes = size_of::<raw::MetricDef>() as u64;
+        // Definitions may grow: a plugin of a later minor version says how far apart its own are.
+        let entry_bytes = u64::from(word(self.bytes, std::mem::offset_of!(raw::Plugin, metric_bytes)));
+        if entry_bytes < size_of::<raw::MetricDef>() as u64 || entry_bytes % 8 != 0 {
+            return Err(bad(format!("its metrics have {entry_bytes} bytes each; those of ABI 1.0 have {}", size_of::<raw::MetricDef>())));
+        }
         let length = entry_bytes * u64::from(count);
         let bytes = self.elf.bytes_at(array, length).ok_or_else(|| bad("its metrics are not in the file".into()))?;
         let relocations = self.elf.relocations(array, array.saturating_add(length)).map_err(Refusal::NotPlugin)?;
@@ -151,8 +157,8 @@ impl<'a> Descriptor<'a> {
 
 /// Behind this offset the descriptor holds pointers,
 const POINTERS_FROM: u64 = std::mem::offset_of!(raw::Plugin, name) as u64;
-/// and in between, here, the counts of metrics and maps.
-const COUNTS_AT: u64 = std::mem::offset_of!(raw::Plugin, metric_count) as u64;
+/// and in between, here, the counts and sizes of metrics and maps.
+const COUNTS: Range<u64> = std::mem::offset_of!(raw::Plugin, metric_count) as u64..std::mem::offset_of!(raw::Plugin, load) as u64;
 /// The functions of the descriptor, in its order from `load` on.
 const FUNCTIONS: [&str; 14] = [
     "load",
@@ -170,15 +176,13 @@ const FUNCTIONS: [&str; 14] = [
     "on_tick",
     "get_ext",
 ];
-/// Metrics of one plugin: each is a word per worker and a line of `/metrics`.
-const METRICS_MAX: u32 = 256;
 
 const _: () = {
     use std::mem::offset_of;
     assert!(offset_of!(raw::Plugin, layout_fingerprint) == 16 && offset_of!(raw::Plugin, wants) == 24 && offset_of!(raw::Plugin, hooks) == 32);
     assert!(offset_of!(raw::Plugin, load) + 8 * (FUNCTIONS.len() - 1) == offset_of!(raw::Plugin, get_ext));
     assert!(offset_of!(raw::Plugin, on_accept) == offset_of!(raw::Plugin, load) + 8 * 4);
-    assert!(COUNTS_AT.is_multiple_of(8) && offset_of!(raw::Plugin, map_count) as u64 == COUNTS_AT + 4);
+    assert!(COUNTS.start.is_multiple_of(8) && COUNTS.end - COUNTS.start == 16 && offset_of!(raw::Plugin, map_bytes) as u64 == COUNTS.start + 12);
     assert!(DESCRIPTOR_BYTES == offset_of!(raw::Plugin, get_ext) + 8);
     assert!(size_of::<raw::MetricDef>() == 24 && offset_of!(raw::MetricDef, kind) == 16);
 };

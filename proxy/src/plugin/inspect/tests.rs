@@ -69,6 +69,12 @@ const SOURCE: &str = r#"
 #ifndef METRIC_COUNT
 #define METRIC_COUNT 2
 #endif
+#ifndef METRIC_BYTES
+#define METRIC_BYTES sizeof(rw_metric_def)
+#endif
+#ifndef METRIC_TYPE
+#define METRIC_TYPE rw_metric_def
+#endif
 #ifndef METRIC_POINTER
 #define METRIC_POINTER metrics
 #endif
@@ -100,13 +106,13 @@ extern rw_verdict weak_import(rw_cx *, const rw_tick *) __attribute__((weak));
 LINKAGE rw_verdict on_request(rw_cx *cx, const rw_request *r) { (void)cx; (void)r; return VERDICT; }
 LINKAGE rw_verdict on_response(rw_cx *cx, const rw_response *r) { (void)cx; (void)r; return RW_CONTINUE; }
 LINKAGE rw_verdict on_done(rw_cx *cx, const rw_done *d) { (void)cx; (void)d; return RW_CONTINUE; }
-static const rw_metric_def metrics[] = {METRICS};
+static const METRIC_TYPE metrics[] = {METRICS};
 int some_data = 7;
 
 SYMBOL = {
     .size = SIZE, .abi_major = RW_ABI_MAJOR, .abi_minor = RW_ABI_MINOR, .abi_min_minor = MIN_MINOR, .language = RW_LANG_C,
     .scratch_bytes = SCRATCH, .layout_fingerprint = FINGERPRINT, .wants = WANTS, .hooks = HOOKS, .name = NAME, .version = "1.2.3",
-    .metrics = METRIC_POINTER, .metric_count = METRIC_COUNT, .map_count = MAP_COUNT,
+    .metrics = (const rw_metric_def *)METRIC_POINTER, .metric_count = METRIC_COUNT, .map_count = MAP_COUNT, .metric_bytes = METRIC_BYTES,
     .on_request = ON_REQUEST, .on_response = (rw_verdict (*)(rw_cx *, const rw_response *))ON_RESPONSE, .on_done = on_done,
     .on_tick = ON_TICK,
 };
@@ -183,6 +189,15 @@ fn the_facts_of_a_good_plugin_are_read() {
     assert_eq!((facts.file_hash.len(), facts.file_bytes), (64, built.bytes().len() as u64));
 }
 
+/// SPEC S-7: definitions of metrics may grow in a later minor version.
+#[test]
+fn metrics_are_read_in_steps_of_the_size_that_the_plugin_states() {
+    let grown = Built::new(&["-DMETRIC_TYPE=struct { rw_metric_def now; uint64_t later[3]; }", "-DMETRIC_BYTES=sizeof metrics[0]", "-DMETRICS={{\"hits_total\", \"Hits.\", 1, 0}, {1, 2, 3}}, {{\"size\", \"Size.\", 2, 0}, {4, 5, 6}}"]);
+    assert_eq!(grown.inspect().map(|facts| facts.metrics), Ok(vec!["hits_total".into(), "size".into()]));
+    let none = Built::new(&["-DMETRIC_COUNT=0", "-DMETRIC_BYTES=0"]);
+    assert_eq!(none.inspect().map(|facts| facts.metrics), Ok(vec![]));
+}
+
 #[test]
 fn functions_are_found_through_every_kind_of_relocation() {
     for arguments in [
@@ -238,10 +253,18 @@ fn each_reason_has_its_own_text() {
         ("-DNOTE_WANTS=0", "the note and the descriptor differ in `wants`: 0x0 and 0x21"),
         ("-DNOTE_NAME=\"other\"", "the note and the descriptor differ in `name`: `other` and `probe`"),
         ("-DNOTE_VERSION=\"1\"", "the note and the descriptor differ in `version`: `1` and `1.2.3`"),
-        ("-DSIZE=184", "the descriptor `ringway_plugin_v1` makes no sense: its size is 184 bytes; that of ABI 1.0 is 192"),
+        ("-DSIZE=184", "the descriptor `ringway_plugin_v1` makes no sense: its size is 184 bytes; that of ABI 1.0 is 200"),
         ("-DMAP_COUNT=1", "the descriptor `ringway_plugin_v1` makes no sense: it defines 1 maps, which ABI 1.0 does not offer"),
         ("-DMETRIC_POINTER=0", "the descriptor `ringway_plugin_v1` makes no sense: it defines 2 metrics, but the pointer to them is null"),
         ("-DMETRIC_COUNT=300", "the descriptor `ringway_plugin_v1` makes no sense: it defines 300 metrics; at most 256 are possible"),
+        (
+            "-DMETRIC_BYTES=16",
+            "the descriptor `ringway_plugin_v1` makes no sense: its metrics have 16 bytes each; those of ABI 1.0 have 24",
+        ),
+        (
+            "-DMETRIC_BYTES=28",
+            "the descriptor `ringway_plugin_v1` makes no sense: its metrics have 28 bytes each; those of ABI 1.0 have 24",
+        ),
         ("-DMETRICS={\"Hits\",\"Hits.\",1,0}", "the descriptor `ringway_plugin_v1` makes no sense: metric 0 has no name of the form [a-z0-9_]+"),
         ("-DMETRICS={\"a\",0,1,0}", "the descriptor `ringway_plugin_v1` makes no sense: the metric `a` has no help text"),
         ("-DMETRICS={\"a\",\"A.\",3,0}", "the descriptor `ringway_plugin_v1` makes no sense: the metric `a` is of kind 3, which does not exist"),

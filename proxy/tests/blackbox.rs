@@ -1,0 +1,23 @@
+//! The real binary on loopback, in front of servers that do what they are told, behind clients that send what they are told.
+//!
+//! By area: `serving` traffic of real programs, `plugins` chains and hostile plugins, `command` exit codes,
+//! `malformed` bytes that are no request, `limits` deadlines and bounds, `upstreams` balancing, health, retries,
+//! `clients` libraries of other languages. Tests with thousands of connections are in `blackbox_heavy.rs`.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod gateway;
+
+#[path = "blackbox/clients.rs"]
+mod clients;
+#[path = "blackbox/command.rs"]
+mod command;
+#[path = "blackbox/limits.rs"]
+mod limits;
+#[path = "blackbox/malformed.rs"]
+mod malformed;
+#[path = "blackbox/plugins.rs"]
+mod plugins;
+#[path = "blackbox/serving.rs"]
+mod serving;
+#[path = "blackbox/upstreams.rs"]
+mod upstreams;

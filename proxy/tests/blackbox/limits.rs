@@ -1,0 +1,382 @@
+//! Deadlines, bounds, and the end of the process.
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use crate::gateway::*;
+
+/// Runs `work` and asserts that it took at least `least` milliseconds: the deadline was not met by accident.
+fn not_before<T>(least: u64, what: &str, work: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let value = work();
+    assert!(begun.elapsed() >= Duration::from_millis(least), "{what} after {:?}", begun.elapsed());
+    value
+}
+
+#[test]
+fn a_head_that_does_not_end_is_answered_408() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config().to(&[origin.address()]).with("[timeouts]\nhead = \"300ms\""));
+    let mut client = Client::connect(gateway.address());
+    client.send("GET / HTTP/1.1\r\nhost: te");
+    let response = not_before(290, "408", || client.response());
+    assert!(response.status == 408 && response.announces_close(), "{response:?}");
+    client.expect_end();
+    // A drop now and then does not help: the deadline is that of the whole head.
+    let mut slow = Client::connect(gateway.address());
+    let begun = Instant::now();
+    for byte in "GET / HTTP/1.1\r\nhost: a-rather-long-name-that-is-sent-slowly\r\n".bytes() {
+        if slow.try_send([byte]).is_err() || slow.hears_within(Duration::from_millis(20)) {
+            break;
+        }
+    }
+    assert_eq!(slow.response().status, 408);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    // Nothing at all: closed without a word.
+    not_before(290, "a silent close", || Client::connect(gateway.address()).expect_end());
+    assert_eq!(origin.bytes(), 0);
+    gateway.stop();
+}
+
+#[test]
+fn a_body_that_does_not_go_on_is_answered_408() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config().to(&[origin.address()]).with("[timeouts]\nbody_idle = \"300ms\""));
+    for head in ["content-length: 10\r\n\r\nabc", "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n"] {
+        let mut client = Client::connect(gateway.address());
+        client.send(format!("POST /e HTTP/1.1\r\nhost: test\r\n{head}"));
+        let response = not_before(290, "408", || client.response());
+        assert!(response.status == 408 && response.announces_close(), "{response:?}");
+        client.expect_end();
+    }
+    eventually("the upstream connections are closed", || origin.open() == 0);
+    assert_eq!(origin.count(), 0);
+    gateway.stop();
+}
+
+#[test]
+fn an_idle_connection_is_closed_silently() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config().to(&[origin.address()]).with("[timeouts]\nkeep_alive_idle = \"600ms\""));
+    let mut client = Client::connect(gateway.address());
+    assert_eq!(client.get("/bytes/1").status, 200);
+    not_before(590, "a silent close", || client.expect_end());
+    // Shorter pauses do not end it, whether or not it was parked meanwhile.
+    let mut client = Client::connect(gateway.address());
+    for _ in 0..4 {
+        assert_eq!(client.get("/bytes/1").status, 200);
+        assert!(!client.hears_within(Duration::from_millis(400)));
+    }
+    gateway.stop();
+}
+
+#[test]
+fn an_upstream_that_does_not_answer_gives_504() {
+    // It takes the request and says nothing.
+    let silent = Origin::raw(|mut stream, _| {
+        let mut piece = [0; 4096];
+        while matches!(stream.read(&mut piece), Ok(count) if count > 0) {}
+    });
+    let gateway = Gateway::start(&config().to(&[silent.address()]).with("[timeouts]\nfirst_byte = \"300ms\""));
+    let response = not_before(290, "504", || get(gateway.address(), "/"));
+    assert_eq!(response.status, 504, "{response:?}");
+    gateway.stop();
+}
+
+#[test]
+fn an_upstream_that_cannot_be_connected_to_gives_502_or_504() {
+    // Nobody listens on it: the port was free a moment ago.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let gateway = Gateway::start(&config().to(&[&free]));
+    let mut client = Client::connect(gateway.address());
+    for _ in 0..3 {
+        assert_eq!(client.get("/").status, 502);
+    }
+    gateway.stop();
+
+    // A listener whose queue is full drops further attempts, so that they time out.
+    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    full.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    full.listen(0).unwrap();
+    let address = full.local_addr().unwrap().as_socket().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        waiting.push(stream);
+    }
+    let gateway = Gateway::start(&config().upstream("app", &[&address.to_string()], "retries = 0").with("[[route]]\nupstream = \"app\"\n[timeouts]\nconnect = \"300ms\""));
+    let response = not_before(290, "504", || get(gateway.address(), "/"));
+    assert_eq!(response.status, 504, "{response:?}");
+    gateway.stop();
+}
+
+#[test]
+fn a_response_that_stops_half_way_is_cut_off() {
+    let origin = Origin::raw(|mut stream, origin| {
+        let _ = origin.read_request(&mut stream, &mut Vec::new(), 0);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf");
+        let mut piece = [0; 4096];
+        while matches!(stream.read(&mut piece), Ok(count) if count > 0) {}
+    });
+    let gateway = Gateway::start(&config().to(&[origin.address()]).with("[timeouts]\nresponse_idle = \"300ms\""));
+    let mut client = Client::connect(gateway.address());
+    client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+    let problem = not_before(290, "the cut", || client.try_response(false)).expect_err("half a response");
+    assert!(problem.contains("in the middle of a body"), "{problem}");
+    gateway.stop();
+}
+
+#[test]
+fn a_client_that_never_reads_is_aborted_and_the_upstream_let_go() {
+    let origin = Origin::raw(|mut stream, origin| {
+        let _ = origin.read_request(&mut stream, &mut Vec::new(), 0);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+        let chunk = [b"10000\r\n".as_slice(), &[b'x'; 65536], b"\r\n"].concat();
+        while stream.write_all(&chunk).is_ok() {}
+    });
+    let gateway = Gateway::start(&config().to(&[origin.address()]).with("[timeouts]\nwrite_stall = \"500ms\""));
+    let before = gateway.memory();
+    let mut client = Client::connect(gateway.address());
+    client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+    eventually("the upstream is asked", || origin.connections() == 1);
+    eventually("the upstream connection is closed", || origin.open() == 0);
+    let after = gateway.memory();
+    assert!(after.resident_kib < before.resident_kib + 10_000, "{before:?} {after:?}");
+    let (_, ended) = client.read_to_end();
+    println!("a client that never reads: {ended:?}, resident {} KiB before, {} KiB after", before.resident_kib, after.resident_kib);
+    gateway.stop();
+}
+
+/// Slow is not stalled: a client that takes a little all the time keeps its response.
+#[test]
+fn a_client_that_reads_slowly_gets_everything() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config().to(&[origin.address()]).with("[timeouts]\nwrite_stall = \"700ms\""));
+    let mut client = Client::connect(gateway.address());
+    const BYTES: usize = 12_000_000;
+    client.send(format!("GET /bytes/{BYTES} HTTP/1.1\r\nhost: test\r\n\r\n"));
+    let mut received = 0;
+    // About 4 MB a second: each piece the gateway writes takes long, none of them for ever.
+    while received < BYTES {
+        received += client.read_exactly(100_000.min(BYTES - received)).len();
+        std::thread::sleep(Duration::from_millis(25));
+    }
+    gateway.stop();
+}
+
+#[test]
+fn an_upstream_that_never_reads_gives_504() {
+    let origin = Origin::raw(|stream, _| {
+        // Held open, never read, until the test process ends.
+        std::mem::forget(stream);
+    });
+    let gateway = Gateway::start(&config().to(&[origin.address()]).with("[timeouts]\nwrite_stall = \"500ms\""));
+    let mut sender = std::net::TcpStream::connect(gateway.address()).unwrap();
+    sender.write_all(b"POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 100000000\r\n\r\n").unwrap();
+    sender.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut reading = sender.try_clone().unwrap();
+    let writing = std::thread::spawn(move || {
+        let piece = vec![b'x'; 65536];
+        while sender.write_all(&piece).is_ok() {}
+    });
+    let mut answer = Vec::new();
+    let _ = reading.read_to_end(&mut answer);
+    join(writing);
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    gateway.stop();
+}
+
+#[test]
+fn connections_of_one_address_are_bounded() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config().to(&[origin.address()]).with("[limits]\nconnections_per_address = 3"));
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(gateway.address())).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/bytes/1").status, 200);
+    }
+    Client::connect(gateway.address()).expect_end();
+    for client in &mut clients {
+        assert_eq!(client.get("/bytes/1").status, 200);
+    }
+    clients.pop();
+    eventually("there is room again", || Client::connect(gateway.address()).try_send("GET /bytes/1 HTTP/1.1\r\nhost: test\r\n\r\n").is_ok() && {
+        let mut client = Client::connect(gateway.address());
+        client.try_send("GET /bytes/1 HTTP/1.1\r\nhost: test\r\n\r\n").is_ok() && client.try_response(false).is_ok()
+    });
+    gateway.stop();
+}
+
+#[test]
+fn the_last_request_of_a_connection_announces_the_close() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config().to(&[origin.address()]).with("[limits]\nrequests_per_connection = 3"));
+    let mut client = Client::connect(gateway.address());
+    assert!(!client.get("/bytes/1").announces_close());
+    assert!(!client.get("/bytes/1").announces_close());
+    assert!(client.get("/bytes/1").announces_close());
+    client.finish();
+    client.expect_end();
+    gateway.stop();
+}
+
+#[test]
+fn a_body_beyond_the_limit_is_refused_with_413() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config().to(&[origin.address()]).with("[limits]\nbody_bytes = \"10KiB\"\nbody_buffer_bytes = \"10KiB\""));
+    let mut client = Client::connect(gateway.address());
+    client.send("POST /e HTTP/1.1\r\nhost: test\r\ncontent-length: 10241\r\n\r\n");
+    assert_eq!(client.response().status, 413);
+    assert_eq!(origin.bytes(), 0);
+    let mut client = Client::connect(gateway.address());
+    client.send("POST /e HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n");
+    let chunk = [b"1000\r\n".as_slice(), &[b'x'; 4096], b"\r\n"].concat();
+    for _ in 0..3 {
+        let _ = client.try_send(&chunk);
+    }
+    assert_eq!(client.response().status, 413);
+    eventually("the upstream connection is closed", || origin.open() == 0);
+    assert_eq!(origin.count(), 0, "the upstream never saw a whole request");
+    gateway.stop();
+}
+
+/// Every slot is taken by an exchange: those go on, new connections wait and are served afterwards.
+#[test]
+fn when_all_slots_are_taken_new_connections_wait() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config().to(&[origin.address()]).with("[limits]\nslots = 16"));
+    // Sixty heads that do not end: each wants a slot.
+    let mut slow: Vec<Client> = (0..60).map(|_| Client::connect(gateway.address())).collect();
+    for client in &mut slow {
+        client.send("GET /bytes/3 HTTP/1.1\r\nho");
+    }
+    let mut waiting: Vec<Client> = (0..60).map(|_| Client::connect(gateway.address())).collect();
+    for client in &mut waiting {
+        client.send("GET /bytes/3 HTTP/1.1\r\nhost: test\r\n\r\n");
+    }
+    for (at, client) in slow.iter_mut().enumerate() {
+        client.send("st: test\r\n\r\n");
+        let response = client.response();
+        assert_eq!((response.status, response.text().as_str()), (200, "abc"), "slow {at}");
+    }
+    for (at, client) in waiting.iter_mut().enumerate() {
+        let response = client.response();
+        assert_eq!((response.status, response.text().as_str()), (200, "abc"), "waiting {at}");
+    }
+    gateway.stop();
+}
+
+/// Idle connections give their slots back, so many more of them than slots are no obstacle.
+#[test]
+fn idle_connections_beyond_the_slots_do_not_block_others() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config().to(&[origin.address()]).with("[limits]\nslots = 16"));
+    let mut clients: Vec<Client> = (0..300).map(|_| Client::connect(gateway.address())).collect();
+    let begun = Instant::now();
+    for round in 0..2 {
+        for (at, client) in clients.iter_mut().enumerate() {
+            assert_eq!(client.get("/bytes/3").status, 200, "connection {at}, round {round}");
+        }
+    }
+    println!("300 connections on 16 slots, two rounds of one request each: {:?}", begun.elapsed());
+    assert_eq!(get(gateway.address(), "/bytes/3").status, 200);
+    gateway.stop();
+}
+
+#[test]
+fn when_no_file_is_left_accepting_pauses_and_recovers() {
+    let origin = Origin::start();
+    let launch = Launch { files_max: 48, ..Launch::default() };
+    let gateway = launch.start(&config().to(&[origin.address()]));
+    let mut first = Client::connect(gateway.address());
+    assert_eq!(first.get("/bytes/1").status, 200);
+    let many: Vec<Client> = (0..100).map(|_| Client::connect(gateway.address())).collect();
+    gateway.wait_for("accepting pauses");
+    // Who is connected and has an upstream connection goes on.
+    assert_eq!(first.get("/bytes/1").status, 200);
+    drop(many);
+    let mut last = Client::connect(gateway.address());
+    assert_eq!(last.get("/bytes/1").status, 200);
+    gateway.stop();
+}
+
+#[test]
+fn sigterm_lets_a_slow_exchange_finish() {
+    let origin = Origin::start();
+    let mut gateway = Gateway::start(&config().workers(2).to(&[origin.address()]));
+    let mut slow = Client::connect(gateway.address());
+    let mut idle = Client::connect(gateway.address());
+    assert_eq!(idle.get("/bytes/1").status, 200);
+    slow.send("GET /slow/1500 HTTP/1.1\r\nhost: test\r\n\r\n");
+    eventually("the upstream has both requests", || origin.begun() == 2);
+    gateway.signal(libc::SIGTERM);
+    idle.expect_end();
+    // The idle connection ends and the listeners close at the same tick or the next.
+    eventually("new connections are refused while the exchange goes on", || Client::try_connect(gateway.address()).is_err());
+    let response = slow.response();
+    assert_eq!((response.status, response.text().as_str()), (200, "slow"));
+    assert!(gateway.ended().is_none_or(|status| status.success()));
+    slow.finish();
+    slow.expect_end();
+    assert_eq!(gateway.wait("the end").code(), Some(0));
+    assert!(Client::try_connect(gateway.address()).is_err(), "nobody listens any more");
+}
+
+#[test]
+fn a_response_during_the_drain_announces_the_close() {
+    let origin = Origin::start();
+    let mut gateway = Gateway::start(&config().to(&[origin.address()]));
+    let mut client = Client::connect(gateway.address());
+    client.send("GET /bytes/3 HTTP/1.1\r\nhost: te");
+    // The head has begun, so this connection is not idle.
+    let mut other = Client::connect(gateway.address());
+    assert_eq!(other.get("/bytes/1").status, 200);
+    gateway.signal(libc::SIGTERM);
+    other.expect_end();
+    client.send("st\r\n\r\n");
+    let response = client.response();
+    assert_eq!((response.status, response.announces_close()), (200, true), "{response:?}");
+    assert_eq!(gateway.wait("the end").code(), Some(0));
+}
+
+#[test]
+fn the_drain_has_a_deadline() {
+    let origin = Origin::start();
+    let mut gateway = Gateway::start(&config().to(&[origin.address()]).with("[timeouts]\ndrain = \"300ms\""));
+    let mut slow = Client::connect(gateway.address());
+    slow.send("GET /slow/60000 HTTP/1.1\r\nhost: test\r\n\r\n");
+    eventually("the upstream is asked", || origin.connections() == 1);
+    gateway.signal(libc::SIGTERM);
+    assert_eq!(gateway.wait("the end").code(), Some(0));
+    slow.expect_end();
+}
+
+#[test]
+fn sigint_twice_ends_at_once() {
+    let origin = Origin::start();
+    let mut gateway = Gateway::start(&config().to(&[origin.address()]));
+    let mut slow = Client::connect(gateway.address());
+    slow.send("GET /slow/60000 HTTP/1.1\r\nhost: test\r\n\r\n");
+    eventually("the upstream is asked", || origin.connections() == 1);
+    gateway.signal(libc::SIGINT);
+    gateway.wait_for("draining");
+    assert!(gateway.ended().is_none());
+    let begun = Instant::now();
+    gateway.signal(libc::SIGINT);
+    assert_eq!(gateway.wait("the end").code(), Some(130));
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn epoll_serves_as_the_ring_does() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config().server("driver = \"epoll\"").to(&[origin.address()]));
+    let mut client = Client::connect(gateway.address());
+    for size in [1, 1000, 500_000] {
+        assert_eq!(client.get(&format!("/bytes/{size}")).body.len(), size);
+        assert_eq!(client.get(&format!("/chunked/{size}")).body.len(), size);
+    }
+    assert!(!client.hears_within(Duration::from_millis(400)), "idle long enough to be parked");
+    assert_eq!(client.get("/bytes/1").status, 200);
+    drop(client);
+    gateway.stop();
+}

@@ -1,0 +1,218 @@
+//! Thousands of connections against the real binary: figures of memory and time, each with a bound.
+//!
+//! A binary of its own, so that these tests do not run beside those of `blackbox.rs`; here one at a time as well. Both ends of
+//! all connections are on this machine: the tests ask for more open files first, and use as many connections as they get.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod gateway;
+
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gateway::*;
+
+/// Connections that a test wants.
+const CONNECTIONS: usize = 10_000;
+
+/// Tests of this file run one after the other: they measure memory and time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many connections this process may open; said when they are fewer than wanted.
+fn connections() -> usize {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is writable, then readable; the calls touch nothing else.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+        limit.rlim_cur = limit.rlim_max;
+        libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+    }
+    let count = CONNECTIONS.min((limit.rlim_cur as usize).saturating_sub(1000));
+    if count < CONNECTIONS {
+        println!("only {count} connections: the bound of open files is {}", limit.rlim_cur);
+    }
+    count
+}
+
+/// Opens connections and sends `first` on each; waits for one answer on each when `answered`.
+fn open(address: &str, count: usize, first: &str, answered: bool) -> Vec<Client> {
+    let mut clients = Vec::with_capacity(count);
+    while clients.len() < count {
+        // In groups, so that answers are read before the next ones are asked for.
+        let group = 200.min(count - clients.len());
+        let begun = clients.len();
+        for _ in 0..group {
+            let mut client = Client::connect(address);
+            client.send(first);
+            clients.push(client);
+        }
+        for client in clients[begun..].iter_mut().filter(|_| answered) {
+            assert_eq!(client.response().status, 200);
+        }
+    }
+    clients
+}
+
+const GET_ROOT: &str = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
+const GET: &str = "GET /bytes/3 HTTP/1.1\r\nhost: test\r\n\r\n";
+
+/// Resident KiB once two readings in a row agree: connections give their slots back after a moment.
+fn settled(read: impl Fn() -> Memory) -> u64 {
+    let mut last = read().resident_kib;
+    eventually("memory settles", || {
+        std::thread::sleep(Duration::from_millis(400));
+        let now = read().resident_kib;
+        std::mem::replace(&mut last, now) == now
+    });
+    last
+}
+
+/// Requests per second with 64 connections.
+fn rate(address: &str) -> f64 {
+    let url = format!("http://{address}/bytes/3");
+    let output = Command::new(tool("wrk", "apt-get install -y wrk")).args(["-t1", "-c64", "-d2s", &url]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!text.contains("Socket errors") && !text.contains("Non-2xx"), "{text}");
+    text.lines().find_map(|line| line.strip_prefix("Requests/sec:")).and_then(|figure| figure.trim().parse().ok()).unwrap()
+}
+
+/// Idle keep-alive connections hold no slot: what each costs, nginx beside it.
+#[test]
+fn ten_thousand_idle_connections_are_cheap() {
+    let _alone = alone();
+    let count = connections();
+    let nginx = Nginx::origin();
+    let measure = |address: &str, read: &dyn Fn() -> Memory| {
+        // Everything that is paid once is paid before: slots, pools, buffers.
+        drop(open(address, 600, GET, true));
+        let before = settled(read);
+        let clients = open(address, count, GET, true);
+        let after = settled(read);
+        (clients, (after.saturating_sub(before)) as f64 / count as f64)
+    };
+    let origin = Origin::start();
+    origin.forget();
+    let proxy = Nginx::proxy(origin.address());
+    let (clients, beside) = measure(&proxy.address, &|| proxy.memory());
+    drop(clients);
+    drop(proxy);
+    drop(nginx);
+
+    // Few slots, all touched by the first round, so that what grows is connections alone.
+    let gateway = Gateway::start(&config().server("huge_pages = false").to(&[origin.address()]).with("[limits]\nslots = 128\n[timeouts]\nkeep_alive_idle = \"10m\""));
+    let alone_rate = rate(gateway.address());
+    let (mut clients, each) = measure(gateway.address(), &|| gateway.memory());
+    let beside_rate = rate(gateway.address());
+    println!("{count} idle connections: {each:.2} KiB each; nginx {beside:.2} KiB each");
+    println!("64 active connections: {alone_rate:.0} requests/s alone, {beside_rate:.0} beside {count} idle ones");
+    assert!(each <= 1.5, "{each:.2} KiB per idle connection");
+    // Wall-clock figures inform; only a collapse is a failure.
+    assert!(beside_rate > alone_rate / 3.0, "{alone_rate} -> {beside_rate}");
+    for client in clients.iter_mut().step_by(100) {
+        client.send(GET);
+        assert_eq!(client.response().status, 200, "an idle connection still serves");
+    }
+    drop(clients);
+    gateway.stop();
+}
+
+/// With the defaults: what the process holds when ten thousand connections have been busy and are idle.
+#[test]
+fn ten_thousand_connections_with_the_default_slots() {
+    let _alone = alone();
+    let count = connections();
+    // Thousands of requests at once want as many upstream connections: nginx takes them, a server with threads does not.
+    let nginx = Nginx::origin();
+    let gateway = Gateway::start(&config().to(&[&nginx.address]));
+    assert_eq!(get(gateway.address(), "/").status, 200);
+    let before = gateway.memory().resident_kib;
+    let mut clients = open(gateway.address(), count, GET_ROOT, true);
+    let after = settled(|| gateway.memory());
+    println!("{count} connections, one request each, default slots: {before} KiB before, {after} KiB after: {:.2} KiB each", (after - before) as f64 / count as f64);
+    let begun = Instant::now();
+    for client in &mut clients {
+        client.send(GET_ROOT);
+    }
+    for client in &mut clients {
+        assert_eq!(client.response().status, 200);
+    }
+    println!("{count} connections ask at once: all answered after {:?}", begun.elapsed());
+    drop(clients);
+    gateway.stop();
+}
+
+/// Heads that never end: nobody crashes, memory stays bounded by the slots, and other clients are served at the latest when the
+/// deadline of the heads has passed.
+#[test]
+fn ten_thousand_slow_heads_are_answered_408_and_block_nobody_for_long() {
+    let _alone = alone();
+    let count = connections();
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config().to(&[origin.address()]).with("[timeouts]\nhead = \"2s\"\nlinger = \"200ms\""));
+    let mut served = Client::connect(gateway.address());
+    assert_eq!(served.get("/bytes/3").status, 200);
+    let before = gateway.memory().resident_kib;
+    let begun = Instant::now();
+    let mut slow = open(gateway.address(), count, "GET / HTTP/1.1\r\nhost: te", false);
+    let opened = begun.elapsed();
+    let held = gateway.memory().resident_kib;
+    let mut longest = Duration::ZERO;
+    for _ in 0..20 {
+        let asked = Instant::now();
+        assert_eq!(served.get("/bytes/3").status, 200);
+        longest = longest.max(asked.elapsed());
+    }
+    let mut refused = 0;
+    for client in &mut slow {
+        match client.try_response(false) {
+            Ok(response) => {
+                assert_eq!(response.status, 408);
+                refused += 1;
+            }
+            // Those that waited for a slot longer than the deadline may be closed without a word.
+            Err(problem) => assert!(problem.contains("end of the stream") || problem.contains("reset"), "{problem}"),
+        }
+    }
+    println!(
+        "{count} slow heads: opened in {opened:?}, resident {before} KiB before, {held} KiB with them, {refused} answered 408, all ended after {:?}; \
+         a client beside them waited {longest:?} at most",
+        begun.elapsed()
+    );
+    assert_eq!(served.get("/bytes/3").status, 200);
+    drop(slow);
+    gateway.stop();
+}
+
+/// Connections that come and go: descriptors and memory are given back.
+#[test]
+fn twenty_thousand_short_connections_leave_nothing_behind() {
+    let _alone = alone();
+    let origin = Origin::start();
+    origin.forget();
+    let gateway = Gateway::start(&config().to(&[origin.address()]));
+    let round = |times: usize| {
+        for at in 0..times {
+            let mut client = Client::connect(gateway.address());
+            match at % 4 {
+                0 => assert_eq!(client.get("/bytes/3").status, 200),
+                1 => client.send("GET /bytes/3 HTTP/1.1\r\nho"),
+                2 => client.send("POST /e HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\n\r\nabc"),
+                _ => {}
+            }
+        }
+    };
+    round(2000);
+    let idle = || gateway.memory().files;
+    eventually("descriptors are given back", || idle() < 200);
+    let before = settled(|| gateway.memory());
+    round(18_000);
+    eventually("descriptors are given back", || idle() < 200);
+    let after = settled(|| gateway.memory());
+    println!("18000 short connections: resident {before} KiB before, {after} KiB after");
+    assert!(after < before + 4096, "{before} {after}");
+    gateway.stop();
+}
