@@ -379,6 +379,18 @@ fn after_an_upstream_failed_under_a_flowing_body_the_client_is_not_read_again() 
     }
 }
 
+/// The body fails while an interim response is leaving: an error in the middle of that would be bytes that no client understands.
+#[test]
+fn nothing_is_answered_in_the_middle_of_an_interim_response() {
+    let world = World::plain();
+    let down = vec![bytes("POST / HTTP/1.1\r\nHost: e\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"), Step::Await(b"HTTP/1.1 103".to_vec(), 1), bytes("zz")];
+    let hints = format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(100));
+    let up = Upstream::script(vec![Step::AwaitHead, bytes(hints)]);
+    let outcome = Case::script(&world, down).up(up).slow_writes(20);
+    assert_eq!((outcome.end, outcome.reasons()), (End::Abort, vec!["bad_chunk_size"]));
+    assert!(!outcome.raw.windows(4).any(|w| w == b" 400"), "{}", String::from_utf8_lossy(&outcome.raw));
+}
+
 #[test]
 fn rule_82_expect_100_continue() {
     let world = World::plain();
