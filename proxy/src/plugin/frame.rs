@@ -461,15 +461,19 @@ impl Frame {
     fn settle(&mut self, at: usize, which: u32, verdict: u32) -> Settled {
         let fault = match verdict {
             raw::CONTINUE => {
+                self.made = None;
                 self.apply_edits(at);
                 return Settled::GoOn;
             }
             raw::DONE => {
+                self.made = None;
                 self.apply_edits(at);
                 self.finished |= 1 << at;
                 return Settled::GoOn;
             }
             raw::RESPOND if self.made.is_some() => {
+                // What it would have replaced is not sent.
+                self.replacement = None;
                 self.apply_edits(at);
                 self.adopt_made();
                 self.culprit = Some(at);
@@ -483,6 +487,7 @@ impl Frame {
                 return Settled::Stop(Flow::Drop);
             }
             raw::NEED_BODY if which == raw::HOOK_REQUEST && self.may_buffer(at) => {
+                self.made = None;
                 self.apply_edits(at);
                 return Settled::Stop(Flow::NeedBody(at));
             }
