@@ -67,7 +67,8 @@ impl World {
     /// A worker with nothing done yet.
     pub fn core(&self, upstreams: ScriptedUpstreams) -> (Core<ScriptedUpstreams>, PluginCounts) {
         let config = &self.blueprint.config;
-        let slab = Slab::new(slot_layout(config, ringway_abi::raw::SCRATCH_BYTES_MAX as usize * 4), config.limits.slots as u32, false).expect("memory for the slots");
+        let slab =
+            Slab::new(slot_layout(config, ringway_abi::raw::SCRATCH_BYTES_MAX as usize * 4), config.limits.slots as u32, false).expect("memory for the slots");
         let counts = PluginCounts::new(&self.blueprint);
         let built = build(&self.blueprint, &counts, 0, &slab).expect("the plugins start");
         (Core::new(0, slab, upstreams, Arc::new(WorkerStats::default()), Rc::clone(&built.program)), counts)
