@@ -1,8 +1,8 @@
 //! The Ringway HTTP gateway.
 
 pub mod address;
-pub mod clock;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod error;

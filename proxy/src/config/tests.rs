@@ -152,10 +152,7 @@ fn every_part_of_an_upstream_is_read() {
         config.upstreams[0],
         Upstream {
             name: "app".into(),
-            servers: vec![
-                UpstreamServer { address: name, weight: 1 },
-                UpstreamServer { address: ServerAddress::Unix("/run/app.sock".into()), weight: 3 }
-            ],
+            servers: vec![UpstreamServer { address: name, weight: 1 }, UpstreamServer { address: ServerAddress::Unix("/run/app.sock".into()), weight: 3 }],
             balance: Balance::HashHeader("x-user".into()),
             host: UpstreamHost::Server,
             retries: 2,
@@ -283,9 +280,7 @@ fn a_file_that_cannot_be_read_is_named() {
     let errors = Config::load(&path).expect_err("no such file").to_string();
     assert_eq!(
         errors,
-        format!(
-            "{name}: the configuration cannot be read\n   = cause: No such file or directory (os error 2)\n   = help: give its path with `-c FILE`"
-        )
+        format!("{name}: the configuration cannot be read\n   = cause: No such file or directory (os error 2)\n   = help: give its path with `-c FILE`")
     );
     std::fs::write(&path, b"\n\n\xff").expect("written");
     let errors = Config::load(&path).expect_err("no text").to_string();
