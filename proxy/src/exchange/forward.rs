@@ -236,7 +236,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
 
     /// What the outcome of an attempt means for the connections.
     async fn conclude(&mut self, exchange: &mut Exchange, lease: Lease<U::Reader, U::Writer>, outgoing: Outgoing, outcome: Both, body_sent: bool) -> Attempt {
-        let answered = exchange.reply.status != 0;
+        let answered = exchange.reply.status != 0 || exchange.reply.interim;
         if let (Both::Reply(_), false) = (&outcome, body_sent) {
             // The body's read was dropped and may have taken bytes with it: nothing more can be read from the client.
             exchange.persist = false;

@@ -136,6 +136,8 @@ struct RequestBodyState {
 struct Reply {
     /// The status; 0 while no final head has left.
     status: u16,
+    /// An interim response has begun to leave and not ended: nothing can be answered in its middle.
+    interim: bool,
     origin: u8,
     /// Body bytes sent.
     sent: u64,
@@ -207,7 +209,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             bytes_max: program.limits.body_bytes as u64,
             awaits_continue: facts.expect_continue,
         };
-        let reply = Reply { status: 0, origin: ringway_abi::view::ORIGIN_GATEWAY, sent: 0, fault: None };
+        let reply = Reply { status: 0, interim: false, origin: ringway_abi::view::ORIGIN_GATEWAY, sent: 0, fault: None };
         Exchange { program, facts, body, route: None, reply, persist, began_ms: clock::monotonic_ms(), buffered: None }
     }
 
