@@ -1,6 +1,7 @@
 //! The Ringway HTTP gateway.
 
 pub mod address;
+pub mod admin;
 pub mod clock;
 pub mod cli;
 pub mod config;

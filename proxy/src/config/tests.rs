@@ -237,7 +237,7 @@ fn placed_plugins_stand_around_the_own_ones_of_every_route() {
 fn what_is_probably_not_meant_is_a_warning() {
     for (rest, expected) in [
         ("", vec!["there is no route: every request is answered 404", "no route leads to the upstream `app`"]),
-        ("[server]\nadmin = \"0.0.0.0:1\"\n[[route]]\nupstream = \"app\"", vec!["the admin address 0.0.0.0:1 can be reached from other machines"]),
+        ("[server]\nadmin = \"0.0.0.0:1\"\nadmin_token = \"0123456789abcdef\"\n[[route]]\nupstream = \"app\"", vec!["the admin address 0.0.0.0:1 can be reached from other machines"]),
         ("[[plugin]]\nname = \"p\"\npath = \"p.so\"\n[[route]]\nupstream = \"app\"", vec!["the plugin `p` is attached to no route and no listener"]),
         ("[[route]]\nupstream = \"app\"\n[[route]]\npath = \"/api\"\nupstream = \"app\"", vec!["the route `/api` is never reached"]),
         (

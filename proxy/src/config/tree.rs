@@ -43,8 +43,10 @@ pub(super) struct Entry {
 
 /// A step of the path to a value.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Step<'a> {
+pub enum Step<'a> {
+    /// The value of this key of a table.
     Key(&'a str),
+    /// This entry of a list.
     Index(usize),
 }
 

@@ -42,7 +42,7 @@ pub struct HostShared {
     pub slab: Slab,
     /// A chain without links, for frames without an exchange.
     pub no_chain: Rc<CoreChain>,
-    /// Names of the upstreams, by index.
+    /// Names of the upstreams, by id; empty for ids that the configuration does not use.
     pub upstreams: Vec<String>,
     /// `limits.plugin_response_bytes`.
     pub plugin_response_bytes: usize,
@@ -209,7 +209,7 @@ unsafe extern "C" fn upstream_set(cx: *mut RawCx, name: *const u8, name_len: u32
     if frame.raw_hook() & REQUEST_EDIT_HOOKS == 0 {
         return raw::ERR_WRONG_HOOK;
     }
-    let Some(index) = frame.shared.upstreams.iter().position(|known| known.as_bytes() == name) else { return raw::ERR_NOT_FOUND };
+    let Some(index) = frame.shared.upstreams.iter().position(|known| !known.is_empty() && known.as_bytes() == name) else { return raw::ERR_NOT_FOUND };
     frame.choose_upstream(index as u32);
     raw::OK
 }
@@ -444,7 +444,9 @@ unsafe extern "C" fn prebuilt_add(handle: *mut RawLoader, status: u32, headers: 
     // SAFETY: the contract of the host table (module documentation).
     let Some(loader) = (unsafe { loader(handle) }) else { return raw::ERR_BAD_ARGUMENT };
     // SAFETY: as above.
-    let (Some(headers), Some(body)) = (unsafe { bytes(headers, headers_len.into()) }, unsafe { bytes(body, body_len.into()) }) else { return raw::ERR_BAD_ARGUMENT };
+    let (Some(headers), Some(body)) = (unsafe { bytes(headers, headers_len.into()) }, unsafe { bytes(body, body_len.into()) }) else {
+        return raw::ERR_BAD_ARGUMENT;
+    };
     let Some(settling) = &mut loader.settling else { return raw::ERR_WRONG_HOOK };
     if !(200..600).contains(&status) {
         return raw::ERR_BAD_ARGUMENT;
