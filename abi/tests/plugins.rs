@@ -26,8 +26,17 @@ fn mapped(v4: [u8; 4]) -> [u8; 16] {
 // ---- every plugin -----------------------------------------------------------------------------------------------------
 
 const WELL_BEHAVED: [&str; 11] = [
-    "request-id", "ip-filter", "redirect", "body-limit", "template-c", "template-zig", "bench-lookup-c", "bench-lookup-zig",
-    "bench-set-response", "bench-chunk", "bench-respond",
+    "request-id",
+    "ip-filter",
+    "redirect",
+    "body-limit",
+    "template-c",
+    "template-zig",
+    "bench-lookup-c",
+    "bench-lookup-zig",
+    "bench-set-response",
+    "bench-chunk",
+    "bench-respond",
 ];
 
 /// S-41, S-44, S-45: note and descriptor say the same; a bit has its function and a function its bit.

@@ -26,7 +26,7 @@ pub fn config(route_count: usize) -> Config {
 /// # Panics
 /// When the kernel refuses the memory.
 pub fn slab() -> Slab {
-    Slab::new(slot_layout(&config(1)), SLOTS, false).expect("16 slots of the default size fit into memory")
+    Slab::new(slot_layout(&config(1), 0), SLOTS, false).expect("16 slots of the default size fit into memory")
 }
 
 /// A received head in its slot, to be parsed again and again.

@@ -23,6 +23,15 @@
 #ifndef ON_REQUEST
 #define ON_REQUEST pass
 #endif
+#ifndef ON_REQUEST_BODY
+#define ON_REQUEST_BODY NULL
+#endif
+#ifndef ON_REQUEST_CHUNK
+#define ON_REQUEST_CHUNK NULL
+#endif
+#ifndef ON_RESPONSE_CHUNK
+#define ON_RESPONSE_CHUNK NULL
+#endif
 #ifndef LOAD
 #define LOAD NULL
 #endif
@@ -71,5 +80,8 @@ const rw_plugin ringway_plugin_v1 = {
     .load = LOAD,
     .core_init = CORE_INIT,
     .on_request = ON_REQUEST,
+    .on_request_chunk = ON_REQUEST_CHUNK,
+    .on_request_body = ON_REQUEST_BODY,
+    .on_response_chunk = ON_RESPONSE_CHUNK,
 };
 #endif

@@ -103,7 +103,8 @@ fn ten_thousand_idle_connections_are_cheap() {
     drop(nginx);
 
     // Few slots, all touched by the first round, so that what grows is connections alone.
-    let gateway = Gateway::start(&config().server("huge_pages = false").to(&[origin.address()]).with("[limits]\nslots = 128\n[timeouts]\nkeep_alive_idle = \"10m\""));
+    let gateway =
+        Gateway::start(&config().server("huge_pages = false").to(&[origin.address()]).with("[limits]\nslots = 128\n[timeouts]\nkeep_alive_idle = \"10m\""));
     let alone_rate = rate(gateway.address());
     let (mut clients, each) = measure(gateway.address(), &|| gateway.memory());
     let beside_rate = rate(gateway.address());
@@ -132,7 +133,10 @@ fn ten_thousand_connections_with_the_default_slots() {
     let before = gateway.memory().resident_kib;
     let mut clients = open(gateway.address(), count, GET_ROOT, true);
     let after = settled(|| gateway.memory());
-    println!("{count} connections, one request each, default slots: {before} KiB before, {after} KiB after: {:.2} KiB each", (after - before) as f64 / count as f64);
+    println!(
+        "{count} connections, one request each, default slots: {before} KiB before, {after} KiB after: {:.2} KiB each",
+        (after - before) as f64 / count as f64
+    );
     let begun = Instant::now();
     for client in &mut clients {
         client.send(GET_ROOT);

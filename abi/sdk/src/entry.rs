@@ -45,7 +45,13 @@ impl Drop for OnGatewayThread {
 
 /// # Safety
 /// The contract of `load` in `ringway.h`.
-pub(crate) unsafe extern "C" fn load<P: Plugin>(host: *const raw::Host, raw_loader: *mut RawLoader, config: *const u8, config_len: u32, state: *mut *mut c_void) -> i32 {
+pub(crate) unsafe extern "C" fn load<P: Plugin>(
+    host: *const raw::Host,
+    raw_loader: *mut RawLoader,
+    config: *const u8,
+    config_len: u32,
+    state: *mut *mut c_void,
+) -> i32 {
     let (Some(host), Some(raw_loader)) = (NonNull::new(host.cast_mut()), NonNull::new(raw_loader)) else { return raw::ERR_BAD_ARGUMENT };
     // SAFETY: the contract; every version of the table begins with its size.
     if state.is_null() || (unsafe { (*host.as_ptr()).size } as usize) < size_of::<raw::Host>() {

@@ -242,9 +242,9 @@ pub use cx::{CoreCx, Cx, Kept};
 pub use edit::{RequestEdits, ResponseEdits};
 pub use error::{Fault, HostError};
 pub use event::{Accept, Chunk, Done};
-pub use export::{Counter, Export, Gauge, Wants};
 #[doc(hidden)]
 pub use export::{Builder, Descriptor, MetricDef, nul_padded};
+pub use export::{Counter, Export, Gauge, Wants};
 pub use line::Level;
 pub use loader::{Loader, Prebuilt};
 pub use plugin::{Outcome, Plugin, Verdict};

@@ -245,13 +245,7 @@ impl<'a> Exchange<'a> {
 }
 
 fn chunk(offset: u64, bytes: &[u8], last: bool) -> RawChunk {
-    RawChunk {
-        size: size_of::<RawChunk>() as u32,
-        flags: if last { raw::CHUNK_LAST } else { 0 },
-        offset,
-        bytes: bytes.as_ptr(),
-        len: bytes.len() as u64,
-    }
+    RawChunk { size: size_of::<RawChunk>() as u32, flags: if last { raw::CHUNK_LAST } else { 0 }, offset, bytes: bytes.as_ptr(), len: bytes.len() as u64 }
 }
 
 static HOST: Host = Host {

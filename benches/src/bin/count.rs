@@ -193,9 +193,7 @@ fn print_counts(counts: &[(String, i64)]) {
 }
 
 fn baseline_text(counts: &[(String, i64)], machine: &str) -> String {
-    let mut text = String::from(
-        "# Instructions per scenario, warm, by callgrind. See benches/README.md.\n# To accept new counts: benches/count --accept\n",
-    );
+    let mut text = String::from("# Instructions per scenario, warm, by callgrind. See benches/README.md.\n# To accept new counts: benches/count --accept\n");
     let _ = writeln!(text, "# with: {machine}"); // writing to a String cannot fail
     for (name, count) in counts {
         let _ = writeln!(text, "{name:<44} {count:>8}");

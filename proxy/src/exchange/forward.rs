@@ -158,7 +158,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     /// One attempt on one connection.
     async fn attempt(&mut self, exchange: &mut Exchange, mut lease: Lease<U::Reader, U::Writer>, outgoing: Outgoing) -> Attempt {
         let Some(slot) = self.core.slab.take() else {
-            self.discard(lease, None);
+            self.give_back(lease);
             return Attempt::Over(self.fail(exchange, Fault::Resource(ResourceFault::SlotsExhausted)).await);
         };
         let layout = *slot.layout();
@@ -178,13 +178,13 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             written = write_all(&mut lease.writer, rest).await.0;
         }
         self.watch.disarm(Lane::UpWrite);
-        if written.is_err() && lease.reused {
-            self.discard(lease, None);
-            return Attempt::Retry(UpstreamFault::WriteFailed);
-        }
         if self.watch.expired(Lane::UpWrite) {
             self.discard(lease, Some(UpstreamFault::WriteTimeout));
             return Attempt::Over(self.fail(exchange, Fault::Upstream(UpstreamFault::WriteTimeout)).await);
+        }
+        if written.is_err() && lease.reused {
+            self.discard(lease, None);
+            return Attempt::Retry(UpstreamFault::WriteFailed);
         }
         // On a fresh connection a failed write may have an answer behind it: the response is read all the same.
         if let Outgoing::InSlot(length) = outgoing {
@@ -192,6 +192,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         }
         let timeouts = exchange.timeouts().clone();
         let pump_done = Cell::new(!matches!(outgoing, Outgoing::Streamed(_)));
+        let awaits_head = Cell::new(true);
         let mut replying = Replying {
             core: self.core,
             watch: self.watch,
@@ -205,6 +206,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             persist: exchange.persist,
             upgrade: upgrade.is_some(),
             pump_done: &pump_done,
+            awaits_head: &awaits_head,
             sent_at,
         };
         let outcome = match outgoing {
@@ -219,7 +221,13 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                     framing,
                     timeouts: &timeouts,
                 };
-                both(pump.run(&mut lease.writer), replying.run(&mut lease.reader, slot), &pump_done).await
+                let ended = |whole: bool| {
+                    pump_done.set(whole);
+                    if awaits_head.get() {
+                        self.watch.arm(Lane::UpRead, timeouts.first_byte);
+                    }
+                };
+                both(pump.run(&mut lease.writer), replying.run(&mut lease.reader, slot), ended).await
             }
             _ => Both::Reply(replying.run(&mut lease.reader, slot).await),
         };
@@ -229,16 +237,17 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     /// What the outcome of an attempt means for the connections.
     async fn conclude(&mut self, exchange: &mut Exchange, lease: Lease<U::Reader, U::Writer>, outgoing: Outgoing, outcome: Both, body_sent: bool) -> Attempt {
         let answered = exchange.reply.status != 0;
+        if let (Both::Reply(_), false) = (&outcome, body_sent) {
+            // The body's read was dropped and may have taken bytes with it: nothing more can be read from the client.
+            exchange.persist = false;
+        }
         match outcome {
             Both::Reply(Ok(end)) => {
                 if let Some(leftover) = end.tunnel {
                     return Attempt::Over(self.tunnel(exchange, lease, leftover).await);
                 }
-                if end.reusable && body_sent {
-                    self.give_back(lease);
-                } else {
-                    self.discard(lease, None);
-                }
+                let reusable = end.reusable && body_sent;
+                if reusable { self.give_back(lease) } else { self.discard(lease, None) }
                 if let Outgoing::InSlot(length) = outgoing {
                     self.input.at += length;
                 }
@@ -271,19 +280,17 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             }
             // SPEC S-35: no response of the upstream was shown, so the post hooks have not run.
             Both::Pump(PumpFault::Plugin(Flow::Respond)) if !answered => {
-                self.core.upstreams.discard(lease, None);
+                self.discard(lease, None);
                 Attempt::Over(self.answer(exchange).await)
             }
             Both::Reply(Err(ReplyFault::Hook(flow))) | Both::Pump(PumpFault::Plugin(flow)) => {
                 self.discard(lease, None);
-                if let Outgoing::InSlot(length) = outgoing {
-                    self.input.at += length;
-                }
+                // A body in the slot is still unread here: sending the answer skips it.
                 Attempt::Over(self.after_hook(exchange, flow, answered).await)
             }
             Both::Pump(PumpFault::Client(fault)) => {
                 self.discard(lease, None);
-                if answered || fault == ClientFault::BodyIncomplete {
+                if answered || (fault == ClientFault::BodyIncomplete && !self.watch.expired(Lane::Exchange)) {
                     exchange.reply.fault = Some(Fault::Client(fault));
                     return Attempt::Over(Next::End(End::Abort));
                 }
@@ -557,8 +564,8 @@ enum Both {
 }
 
 /// Runs the body and the response at once. The response decides, unless the body fails through the client or a plugin:
-/// an upstream that stops reading may still answer.
-async fn both(pump: impl Future<Output = Result<(), PumpFault>>, reply: impl Future<Output = Result<ReplyEnd, ReplyFault>>, pump_done: &Cell<bool>) -> Both {
+/// an upstream that stops reading may still answer. `ended` is told when the body has been sent, or never will be whole.
+async fn both(pump: impl Future<Output = Result<(), PumpFault>>, reply: impl Future<Output = Result<ReplyEnd, ReplyFault>>, ended: impl Fn(bool)) -> Both {
     let mut pump = pin!(pump);
     let mut reply = pin!(reply);
     let mut pumping = true;
@@ -567,8 +574,11 @@ async fn both(pump: impl Future<Output = Result<(), PumpFault>>, reply: impl Fut
         if pumping && let Poll::Ready(result) = pump.as_mut().poll(cx) {
             pumping = false;
             match result {
-                Ok(()) => pump_done.set(true),
-                Err(PumpFault::Upstream(fault)) => refused = Some(fault),
+                Ok(()) => ended(true),
+                Err(PumpFault::Upstream(fault)) => {
+                    ended(false);
+                    refused = Some(fault);
+                }
                 Err(fault) => return Poll::Ready(Both::Pump(fault)),
             }
         }

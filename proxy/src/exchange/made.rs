@@ -21,12 +21,19 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let flow = self.frame.borrow_mut().run_response();
         match flow {
             Flow::Drop => Next::End(End::Abort),
+            // A post hook failed, and there is no slot for the error.
+            Flow::Fault(fault) => {
+                let row = fault.row();
+                exchange.reply.fault = Some(Fault::Plugin(fault));
+                self.fail_without_slot(exchange, row.status, row.text).await
+            }
             _ => self.send_made(exchange).await,
         }
     }
 
     /// Answers with an error of the gateway. Post hooks see it like any response.
     pub(super) async fn fail(&mut self, exchange: &mut Exchange, fault: Fault) -> Next {
+        // When the whole exchange took too long, whatever failed then failed because of that.
         let fault = if self.watch.expired(Lane::Exchange) { Fault::Resource(ResourceFault::ExchangeTimeout) } else { fault };
         let row = fault.row();
         exchange.reply.fault = Some(fault);
@@ -85,6 +92,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         };
         {
             let frame = self.frame.borrow();
+            exchange.reply.fault = exchange.reply.fault.or(frame.post_fault.map(Fault::Plugin));
             if let Some(response) = frame.response() {
                 exchange.reply.status = response.response().status();
                 exchange.reply.origin = response.response().origin();

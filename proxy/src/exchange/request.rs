@@ -252,7 +252,13 @@ pub(super) async fn read_piece<R: Reader>(
 ) -> (Result<usize, ClientFault>, Buf) {
     let room = relay.region_bytes() - PREFIX_BYTES - SUFFIX_BYTES;
     let unread = input.unread();
-    let (count, from_slot) = if unread.is_empty() {
+    let (count, from_slot) = if unread.is_empty() && !input.pending.is_empty() {
+        // Bytes that an earlier body brought along and that did not fit the slot come before what the socket brings.
+        let count = input.pending.len().min(room);
+        relay.region_mut()[PREFIX_BYTES..PREFIX_BYTES + count].copy_from_slice(&input.pending[..count]);
+        input.pending.drain(..count);
+        (count, false)
+    } else if unread.is_empty() {
         let most = body.reader.remaining().map_or(room, |left| usize::try_from(left).unwrap_or(room).min(room));
         relay.narrow(PREFIX_BYTES..PREFIX_BYTES + most);
         watch.arm(Lane::DownRead, idle_ms);
@@ -282,7 +288,7 @@ pub(super) async fn read_piece<R: Reader>(
     }
     if rest_at < count {
         // Bytes of the next request came along. Data was moved to the front, behind which the rest still stands.
-        input.pending.extend_from_slice(&piece[rest_at..count]);
+        input.pending.splice(..0, piece[rest_at..count].iter().copied());
     }
     body.received += fed.data as u64;
     if body.bytes_max != 0 && body.received > body.bytes_max {

@@ -7,9 +7,9 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use ringway_abi::ids::HeaderId;
+use ringway_abi::ids::{HeaderId, METHOD_HEAD};
 use ringway_abi::raw;
-use ringway_abi::view::{ORIGIN_UPSTREAM, RES_BODY_COMPLETE};
+use ringway_abi::view::{ORIGIN_UPSTREAM, RES_BODY_COMPLETE, RES_CHUNKED};
 
 use super::body::{BodyReader, Framing, PREFIX_BYTES, SUFFIX_BYTES};
 use super::core::{Core, Program, Upstreams};
@@ -67,6 +67,8 @@ pub(super) struct Replying<'a, W, U> {
     pub(super) persist: bool,
     pub(super) upgrade: bool,
     pub(super) pump_done: &'a Cell<bool>,
+    /// No final head has come yet: the wait for it is what [`Lane::UpRead`] guards.
+    pub(super) awaits_head: &'a Cell<bool>,
     /// When the request left (precise clock); 0 when nobody asked.
     pub(super) sent_at: u64,
 }
@@ -79,6 +81,8 @@ struct Passing {
     shown: bool,
     /// Bytes received from the upstream, transfer coding removed.
     offset: u64,
+    /// The upstream sends a body that is not read.
+    cut: bool,
 }
 
 impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
@@ -96,39 +100,38 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         if flow != Flow::Continue {
             return Err(ReplyFault::Hook(flow));
         }
-        let (mut passing, framing, mut close) = self.plan_body(&facts);
+        let status = self.frame.borrow().response().map_or(facts.status, |m| m.response().status());
+        let tunnel = (facts.upgrade || facts.tunnel) && status == facts.status;
+        let (mut passing, framing, mut close) = self.plan_body(&facts, status);
         // RFC 9112 §9.3: an answer that is likely to end the request early announces that the connection ends with it.
         close |= !self.pump_done.get() && facts.status >= 300;
-        let connection = match (facts.upgrade, close, self.facts.http10) {
-            (true, _, _) => Connection::Upgrade,
-            (false, true, _) => Connection::Close,
-            (false, false, _) => Connection::Nothing,
+        let connection = match (tunnel && facts.upgrade, close) {
+            (true, _) => Connection::Upgrade,
+            (false, true) => Connection::Close,
+            (false, false) => Connection::Nothing,
         };
         let layout = *slot.layout();
         let Some(mut used) = self.write_head(&slot, &facts, framing, connection) else {
             return Err(ReplyFault::Internal(Fault::Resource(ResourceFault::HeadDoesNotFit)));
         };
-        self.reply.status = self.frame.borrow().response().map_or(facts.status, |m| m.response().status());
-        self.reply.origin = ORIGIN_UPSTREAM;
-        let tunnel = facts.upgrade || facts.tunnel;
         let mut at = head;
         // A body that is here already and fits leaves with the head, in one write.
         let here = filled - head;
-        let mut extra = false;
         if !tunnel && !passing.shown && !passing.reader.is_done() && here > 0 && used + here + SUFFIX_BYTES + PREFIX_BYTES <= layout.out() {
             let begin = layout.out_at() + used;
             let mut body = slot.clone();
             let room = body.bytes_mut(begin..layout.out_at() + layout.out());
             room[PREFIX_BYTES..PREFIX_BYTES + here].copy_from_slice(slot.bytes(head..filled));
-            let fed = passing.reader.feed(&mut room[PREFIX_BYTES..PREFIX_BYTES + here]).map_err(|f| ReplyFault::Broken(f.into()))?;
+            let fed = passing.reader.feed(&mut room[PREFIX_BYTES..PREFIX_BYTES + here]).map_err(|f| ReplyFault::Unanswered(f.into()))?;
             let range = passing.framing.wrap(room, fed.data, passing.reader.is_done());
             let count = range.len();
             room.copy_within(range, 0);
             used += count;
             at += fed.consumed;
             passing.offset += fed.data as u64;
-            extra = passing.reader.is_done() && fed.consumed < here;
         }
+        self.reply.status = status;
+        self.reply.origin = ORIGIN_UPSTREAM;
         self.watch.arm(Lane::DownWrite, self.timeouts.write_stall);
         let (written, _) = write_all(self.writer, Buf::slot(slot.clone(), layout.out_at()..layout.out_at() + used)).await;
         self.watch.disarm(Lane::DownWrite);
@@ -136,14 +139,13 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         if tunnel {
             return Ok(ReplyEnd { reusable: false, close: true, tunnel: Some(slot.bytes(head..filled).to_vec()) });
         }
-        if !passing.reader.is_done() {
-            extra = self.pass_body(reader, &slot, at..filled, &mut passing).await?;
-        } else if passing.offset == 0 {
-            // HTTP1.md rule 79: bytes behind the end of a response poison the connection.
-            extra |= here > 0;
-        }
+        // HTTP1.md rule 79: bytes behind the end of a response poison the connection.
+        let extra = match passing.reader.is_done() {
+            true => at < filled,
+            false => self.pass_body(reader, &slot, at..filled, &mut passing).await?,
+        };
         self.reply.sent += passing.offset;
-        Ok(ReplyEnd { reusable: facts.persist && !extra, close, tunnel: None })
+        Ok(ReplyEnd { reusable: facts.persist && !extra && !passing.cut, close, tunnel: None })
     }
 
     /// Reads heads until a final one; interim ones are passed on.
@@ -152,7 +154,10 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         let mut interim = 0;
         let capacity = slot.layout().receive();
         let to = ResponseTo { method_id: self.frame.borrow().request().request().method_id(), upgrade: self.upgrade };
-        self.watch.arm(Lane::UpRead, self.timeouts.first_byte);
+        // The upstream has its time from the end of the request on: see `both` for a body that is still being sent.
+        if self.pump_done.get() {
+            self.watch.arm(Lane::UpRead, self.timeouts.first_byte);
+        }
         loop {
             if *filled > 0 {
                 let (bytes, entries, root) = slot.response_parts();
@@ -173,6 +178,7 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
                     }
                     Ok(Some(facts)) => {
                         self.watch.disarm(Lane::UpRead);
+                        self.awaits_head.set(false);
                         return Ok((facts, root.headers.len as usize));
                     }
                     Ok(None) if *filled >= capacity => return Err(ReplyFault::Unanswered(UpstreamFault::HeadTooLarge)),
@@ -261,7 +267,16 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
     }
 
     /// How the body is read, how it is framed for the client, and whether the client's connection ends with it.
-    fn plan_body(&self, facts: &ResponseFacts) -> (Passing, OutFraming, bool) {
+    /// `status` is that of the view, which a plugin may have changed.
+    fn plan_body(&self, facts: &ResponseFacts, status: u16) -> (Passing, OutFraming, bool) {
+        let bodiless = |status: u16| matches!(status, 101 | 204 | 304);
+        let is_head = self.frame.borrow().request().request().method_id() == METHOD_HEAD;
+        // What the client expects behind the head follows from the status that it sees.
+        if status != facts.status && bodiless(status) != bodiless(facts.status) && !is_head {
+            let cut = facts.body != ResponseBody::None || facts.upgrade;
+            let framing = if bodiless(status) { OutFraming::None } else { OutFraming::Length(0) };
+            return (Passing { reader: BodyReader::none(), framing: Framing::Plain, shown: false, offset: 0, cut }, framing, !self.persist);
+        }
         let plan = *self.frame.borrow().chain().plan();
         let shown = plan.has_hook(raw::HOOK_RESPONSE_CHUNK);
         let edits = shown && plan.has_want(raw::WANT_EDIT_RESPONSE_BODY);
@@ -272,13 +287,16 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
             ResponseBody::UntilClose => BodyReader::UntilClose,
         };
         let known = matches!(facts.body, ResponseBody::Length(_)) && !edits;
+        let chunked = self.frame.borrow().response().is_some_and(|m| m.response().flags() & RES_CHUNKED != 0);
         // RFC 9112 §6.1, §6.3: a length that we do not know is chunked for HTTP/1.1 and ends with the connection for 1.0.
         let (framing, out, close) = match (facts.body, known, self.facts.http10) {
+            // HTTP1.md rule 64: not even the line of a response without a body says chunked to HTTP/1.0.
+            (ResponseBody::None, _, true) if chunked => (Framing::Plain, OutFraming::None, false),
             (ResponseBody::None, _, _) | (_, true, _) => (Framing::Plain, OutFraming::AsReceived, false),
             (_, false, false) => (Framing::Chunked, OutFraming::Chunked, false),
             (_, false, true) => (Framing::Plain, OutFraming::None, true),
         };
-        (Passing { reader, framing, shown, offset: 0 }, out, close || !self.persist)
+        (Passing { reader, framing, shown, offset: 0, cut: false }, out, close || !self.persist)
     }
 
     /// Lays the response head out in the out area of the slot; `None` when it does not fit.

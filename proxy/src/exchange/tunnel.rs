@@ -17,7 +17,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let idle_ms = exchange.timeouts().tunnel_idle;
         self.watch.disarm(Lane::Exchange);
         let layout = *self.input.slot.layout();
-        let early = self.input.unread().to_vec();
+        let mut early = self.input.unread().to_vec();
+        early.append(&mut self.input.pending);
         self.input.at = self.input.filled;
         let out = layout.out_at()..layout.out_at() + layout.out();
         let slot = self.input.slot.clone();

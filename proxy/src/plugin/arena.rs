@@ -60,7 +60,7 @@ impl Arena {
 
     #[cold]
     fn add_chunk(&mut self, bytes: usize) {
-        let last = self.chunks.last().map_or(CHUNK_BYTES / 2, |chunk| chunk_bytes(chunk));
+        let last = self.chunks.last().map_or(CHUNK_BYTES / 2, chunk_bytes);
         let size = bytes.max(2 * last).max(self.wanted);
         // A lone chunk that is too small is not kept beside the next one: nothing in it is handed out.
         if self.handed == 0 {

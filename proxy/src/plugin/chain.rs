@@ -19,6 +19,11 @@ pub const LINKS_MAX: usize = 64;
 /// Scratch offsets are multiples of this.
 const SCRATCH_ALIGN: u32 = 16;
 
+/// Bytes of a slot that a link takes when its plugin asks for so many.
+pub const fn scratch_room(bytes: u32) -> u32 {
+    bytes.next_multiple_of(SCRATCH_ALIGN)
+}
+
 /// What happens when a plugin fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnError {
@@ -165,7 +170,7 @@ impl CoreChain {
                 let scratch_at = plan.scratch_bytes;
                 plan.hooks |= descriptor.hooks;
                 plan.wants |= descriptor.wants;
-                plan.scratch_bytes += descriptor.scratch_bytes.next_multiple_of(SCRATCH_ALIGN);
+                plan.scratch_bytes += scratch_room(descriptor.scratch_bytes);
                 CoreLink {
                     core: part.plugin.core(),
                     wants: descriptor.wants,

@@ -122,6 +122,8 @@ pub struct Frame {
     finished: u64,
     /// The link that answered or failed, for logs.
     pub culprit: Option<usize>,
+    /// A post hook failed so, and the response became the gateway's 500.
+    pub post_fault: Option<PluginFault>,
 }
 
 impl Frame {
@@ -158,6 +160,7 @@ impl Frame {
             passed: 0,
             finished: 0,
             culprit: None,
+            post_fault: None,
         }
     }
 
@@ -200,6 +203,7 @@ impl Frame {
         self.passed = 0;
         self.finished = 0;
         self.culprit = None;
+        self.post_fault = None;
         if !self.chain.is_empty() {
             self.chain = self.shared.no_chain.clone();
         }
@@ -335,6 +339,7 @@ impl Frame {
                 Settled::GoOn | Settled::Failed => {}
                 Settled::Stop(Flow::Respond) => outcome = Flow::Respond,
                 Settled::Stop(Flow::Fault(fault)) => {
+                    self.post_fault = Some(fault);
                     // The links before this one still see the response that is sent: the gateway's 500.
                     if !self.respond_gateway(fault.row().status, &[], b"") {
                         return Flow::Fault(fault);
@@ -457,18 +462,15 @@ impl Frame {
         let fault = match verdict {
             raw::CONTINUE => {
                 self.apply_edits(at);
-                self.made = None;
                 return Settled::GoOn;
             }
             raw::DONE => {
                 self.apply_edits(at);
-                self.made = None;
                 self.finished |= 1 << at;
                 return Settled::GoOn;
             }
             raw::RESPOND if self.made.is_some() => {
                 self.apply_edits(at);
-                self.replacement = None;
                 self.adopt_made();
                 self.culprit = Some(at);
                 LinkCounters::count(&self.chain.links[at].counters.responds);
@@ -482,7 +484,6 @@ impl Frame {
             }
             raw::NEED_BODY if which == raw::HOOK_REQUEST && self.may_buffer(at) => {
                 self.apply_edits(at);
-                self.made = None;
                 return Settled::Stop(Flow::NeedBody(at));
             }
             raw::ABORTED => PluginFault::Aborted,

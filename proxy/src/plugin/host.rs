@@ -444,7 +444,9 @@ unsafe extern "C" fn prebuilt_add(handle: *mut RawLoader, status: u32, headers: 
     // SAFETY: the contract of the host table (module documentation).
     let Some(loader) = (unsafe { loader(handle) }) else { return raw::ERR_BAD_ARGUMENT };
     // SAFETY: as above.
-    let (Some(headers), Some(body)) = (unsafe { bytes(headers, headers_len.into()) }, unsafe { bytes(body, body_len.into()) }) else { return raw::ERR_BAD_ARGUMENT };
+    let (Some(headers), Some(body)) = (unsafe { bytes(headers, headers_len.into()) }, unsafe { bytes(body, body_len.into()) }) else {
+        return raw::ERR_BAD_ARGUMENT;
+    };
     let Some(settling) = &mut loader.settling else { return raw::ERR_WRONG_HOOK };
     if !(200..600).contains(&status) {
         return raw::ERR_BAD_ARGUMENT;

@@ -60,7 +60,7 @@ pub enum LoadFault {
     /// The descriptor in memory is not what the file promised.
     Descriptor(&'static str),
     /// `load` failed: its status, and the plugin's words.
-    Load(i32, String),
+    Load(String),
 }
 
 impl std::fmt::Display for LoadFault {
@@ -69,8 +69,7 @@ impl std::fmt::Display for LoadFault {
             LoadFault::Copy(path, error) => write!(f, "cannot keep a private copy at {}: {error}", path.display()),
             LoadFault::Open(text) => write!(f, "the dynamic loader refused it: {text}"),
             LoadFault::Descriptor(what) => write!(f, "its descriptor is malformed: {what}"),
-            LoadFault::Load(status, text) if text.is_empty() => write!(f, "its load function returned {status} without giving a reason"),
-            LoadFault::Load(_, text) => write!(f, "its load function failed: {text}"),
+            LoadFault::Load(text) => write!(f, "its load function failed: {text}"),
         }
     }
 }
@@ -110,8 +109,12 @@ pub(super) struct Settling<'a> {
 }
 
 impl Loader<'_> {
-    fn reason(&self) -> String {
-        String::from_utf8_lossy(&self.error).into_owned()
+    /// Why it failed: the plugin's words, or else what it returned.
+    fn reason(&self, status: i32) -> String {
+        match self.error.as_slice() {
+            [] => format!("it gave no reason, only the status {status}"),
+            text => String::from_utf8_lossy(text).into_owned(),
+        }
     }
 
     pub(super) fn set_error(&mut self, text: &[u8]) {
@@ -148,7 +151,7 @@ impl PluginVersion {
             // SAFETY: the contract of `load` in ringway.h: all pointers are valid for the call, on this one thread.
             let status = unsafe { load(&raw const HOST, loader_pointer, config.as_ptr(), config.len() as u32, &mut state) };
             if status != raw::OK {
-                return Err(LoadFault::Load(status, loader.reason()));
+                return Err(LoadFault::Load(loader.reason(status)));
             }
         }
         let prebuilt = loader.settling.map(|settling| settling.prebuilt).unwrap_or_default();
@@ -212,11 +215,7 @@ impl CorePlugin {
             // are valid for the call.
             let status = unsafe { init(&raw const HOST, loader_pointer, version.state, worker, &mut core) };
             if status != raw::OK {
-                let reason = match loader.reason() {
-                    reason if reason.is_empty() => format!("without giving a reason, with status {status}"),
-                    reason => reason,
-                };
-                return Err(format!("plugin {}: core_init failed on worker {worker}: {reason}", version.name));
+                return Err(format!("plugin {}: core_init failed on worker {worker}: {}", version.name, loader.reason(status)));
             }
         }
         Ok(Rc::new(CorePlugin { version, core, metrics }))

@@ -32,10 +32,10 @@ use crate::clock;
 use crate::config::Config;
 use crate::error::{Fault, ResourceFault};
 use crate::exchange::core::{Core, Program, WorkerStats, add};
-use crate::limits::SLOTS_PER_EXCHANGE;
 use crate::exchange::io::Reader;
 use crate::exchange::watch::{Lane, Watch};
 use crate::exchange::{End, Peer, serve};
+use crate::limits::SLOTS_PER_EXCHANGE;
 use crate::plugin::frame::{Frame, run_tick};
 use crate::upstream;
 use crate::view::slab::{Buf, Slab, SlotLayout};
@@ -182,13 +182,12 @@ impl Worker {
     }
 }
 
-/// The layout of the slots that this configuration needs.
-pub fn slot_layout(config: &Config) -> SlotLayout {
+/// The layout of the slots that this configuration needs; `scratch` is what its plugins ask for in one exchange.
+pub fn slot_layout(config: &Config, scratch: usize) -> SlotLayout {
     let limits = &config.limits;
     let entries = (limits.header_fields + EDIT_FIELDS).min(crate::limits::HEADER_FIELDS_MAX);
     let out = limits.head_bytes + limits.edit_bytes + ADDED_HEAD_BYTES + 4 * EDIT_FIELDS;
     let made = limits.edit_bytes + 4 * entries + 512 + limits.head_bytes;
-    let scratch = crate::plugin::chain::LINKS_MAX * 64;
     SlotLayout::new(limits.head_bytes, out.max(made), limits.edit_bytes, entries, scratch.max(raw::SCRATCH_BYTES_MAX as usize))
 }
 
@@ -208,8 +207,7 @@ fn run(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result<(), St
             .map_err(|e| format!("worker {}: io_uring failed: {e}", start.index))?;
         runtime.block_on(main(start, ready))
     } else {
-        let mut runtime =
-            monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().map_err(|e| format!("worker {}: epoll failed: {e}", start.index))?;
+        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().map_err(|e| format!("worker {}: epoll failed: {e}", start.index))?;
         runtime.block_on(main(start, ready))
     }
 }
@@ -363,7 +361,8 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
     let Start { index, ring, blueprint, upstreams, stats, counts, sockets, admission, tick, commands, .. } = start;
     let config = blueprint.config.clone();
     let slots = (SLOTS_PER_EXCHANGE * config.limits.slots) as u32;
-    let slab = Slab::new(slot_layout(&config), slots, config.server.huge_pages).map_err(|e| format!("worker {index}: no memory for slots: {e}"))?;
+    let slab = Slab::new(slot_layout(&config, blueprint.scratch_bytes()), slots, config.server.huge_pages)
+        .map_err(|e| format!("worker {index}: no memory for slots: {e}"))?;
     let Built { program, accept, plugins } = build(&blueprint, &upstreams, &counts, index, &slab, &[])?;
     // The process holds the plugins too: this is never the last reference, and `unload` never runs here.
     drop(blueprint);

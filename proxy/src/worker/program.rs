@@ -8,7 +8,7 @@ use crate::config::{Balance, Config, Forwarded, Link, OnError, ServerAddress, Up
 use crate::exchange::core::{CoreRoute, HashKey, HostPolicy, Program};
 use crate::http1::head::HeadLimits;
 use crate::http1::names::NameTable;
-use crate::plugin::chain::{self, CoreChain, LinkCounters, LinkParts};
+use crate::plugin::chain::{self, CoreChain, LinkCounters, LinkParts, scratch_room};
 use crate::plugin::host::HostShared;
 use crate::plugin::loaded::{CorePlugin, PluginVersion, metric_storage};
 use crate::route::RouteTable;
@@ -27,6 +27,14 @@ pub struct Blueprint {
     pub names: Arc<NameTable>,
     /// The routes.
     pub table: Arc<RouteTable>,
+}
+
+impl Blueprint {
+    /// The most scratch that the plugins of one route ask for, in bytes.
+    pub fn scratch_bytes(&self) -> usize {
+        let of = |link: &Link| scratch_room(self.plugins[link.plugin.0 as usize].facts().scratch_bytes) as usize;
+        self.config.routes.iter().map(|route| route.links.iter().map(of).sum()).max().unwrap_or(0)
+    }
 }
 
 /// What a plugin counts on one worker, readable from any thread.
@@ -110,9 +118,14 @@ pub struct Instance {
 /// versions that stay are kept.
 ///
 /// # Errors
-/// When a plugin's `core_init` fails; what was made before has been undone then.
+/// When a plugin's `core_init` fails, or a chain needs more scratch than slots have; nothing is left of it then.
 pub fn build(blueprint: &Blueprint, upstreams: &upstream::Shared, counts: &PluginCounts, worker: u32, slab: &Slab, running: &[Instance]) -> Result<Built, String> {
     let config = &blueprint.config;
+    let (wanted, there) = (blueprint.scratch_bytes(), slab.layout().scratch());
+    if wanted > there {
+        // The layout of slots is fixed at start, with room for one plugin that asks for as much as it may.
+        return Err(format!("the plugins of a route need {wanted} bytes of scratch, and slots have {there}: only a restart gives them more"));
+    }
     let mut plugins: Vec<Instance> = Vec::with_capacity(blueprint.plugins.len());
     for (at, (version, disabled)) in blueprint.plugins.iter().zip(&blueprint.disabled).enumerate() {
         let plugin = match running.iter().find(|instance| Arc::ptr_eq(instance.plugin.version(), version)) {

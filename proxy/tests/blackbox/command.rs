@@ -34,7 +34,10 @@ fn inspect_shows_facts_and_exits_1_for_what_would_be_refused() {
     for (name, language) in [("request-id", "c"), ("redirect", "zig"), ("rate-limit", "rust")] {
         let file = plugin(name);
         let (code, out, err) = run(&["plugin", "inspect", file.to_str().unwrap()]);
-        assert!(code == 0 && out.contains(name) && out.contains(&format!("language     {language}\n")) && out.contains("on_request"), "{name}: {code} {out}{err}");
+        assert!(
+            code == 0 && out.contains(name) && out.contains(&format!("language     {language}\n")) && out.contains("on_request"),
+            "{name}: {code} {out}{err}"
+        );
     }
     let file = plugin("hostile-no-note");
     let (code, out, err) = run(&["plugin", "inspect", file.to_str().unwrap()]);

@@ -103,7 +103,9 @@ fn an_upstream_that_cannot_be_connected_to_gives_502_or_504() {
     while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
         waiting.push(stream);
     }
-    let gateway = Gateway::start(&config().upstream("app", &[&address.to_string()], "retries = 0").with("[[route]]\nupstream = \"app\"\n[timeouts]\nconnect = \"300ms\""));
+    let gateway = Gateway::start(
+        &config().upstream("app", &[&address.to_string()], "retries = 0").with("[[route]]\nupstream = \"app\"\n[timeouts]\nconnect = \"300ms\""),
+    );
     let response = not_before(290, "504", || get(gateway.address(), "/"));
     assert_eq!(response.status, 504, "{response:?}");
     gateway.stop();
@@ -199,9 +201,11 @@ fn connections_of_one_address_are_bounded() {
         assert_eq!(client.get("/bytes/1").status, 200);
     }
     clients.pop();
-    eventually("there is room again", || Client::connect(gateway.address()).try_send("GET /bytes/1 HTTP/1.1\r\nhost: test\r\n\r\n").is_ok() && {
-        let mut client = Client::connect(gateway.address());
-        client.try_send("GET /bytes/1 HTTP/1.1\r\nhost: test\r\n\r\n").is_ok() && client.try_response(false).is_ok()
+    eventually("there is room again", || {
+        Client::connect(gateway.address()).try_send("GET /bytes/1 HTTP/1.1\r\nhost: test\r\n\r\n").is_ok() && {
+            let mut client = Client::connect(gateway.address());
+            client.try_send("GET /bytes/1 HTTP/1.1\r\nhost: test\r\n\r\n").is_ok() && client.try_response(false).is_ok()
+        }
     });
     gateway.stop();
 }

@@ -62,7 +62,9 @@ fn one_chain_of_three_languages_edits_limits_and_answers() {
     assert_eq!(client.response().status, 413);
     let mut client = Client::connect(gateway.address());
     client.send("POST /a HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n6\r\nhello \r\n6\r\nworld!\r\n0\r\n\r\n");
-    assert_eq!(client.response().status, 413);
+    // SPEC S-35: post hooks see every response, one that a chunk hook made too.
+    let response = client.response();
+    assert_eq!((response.status, response.header("x-seen")), (413, Some("yes")), "{response:?}");
     gateway.stop();
 }
 
@@ -112,6 +114,41 @@ fn each_hostile_plugin_gives_its_one_fault_and_the_gateway_goes_on() {
     gateway.stop();
 }
 
+/// SPEC S-81: a message without a body gets no chunk hook. S-34: a response whose head has left is cut off.
+#[test]
+fn chunk_hooks_run_for_bodies_only() {
+    let origin = Origin::start();
+    let path = "[[route]]\npath = \"/nowhere\"\nplugins = [\"hostile-chunk-abort\"]\n[[route]]\nupstream = \"app\"\nplugins = [\"hostile-chunk-abort\"]";
+    let gateway = Gateway::start(&config().plugin("hostile-chunk-abort", "").upstream("app", &[origin.address()], "").with(path));
+    let mut client = Client::connect(gateway.address());
+    for head in ["GET /bytes/0", "HEAD /bytes/3", "HEAD /nowhere"] {
+        client.send(format!("{head} HTTP/1.1\r\nhost: test\r\n\r\n"));
+        let response = if head.starts_with("HEAD") { client.head_response() } else { client.response() };
+        assert_eq!(response.status, if head.ends_with("nowhere") { 404 } else { 200 }, "{head}: {response:?}");
+    }
+    client.send("POST /bytes/0 HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\n\r\nhello");
+    assert_eq!(client.response().status, 500, "the link that failed is not shown the answer");
+    client.send("GET /bytes/3 HTTP/1.1\r\nhost: test\r\n\r\n");
+    assert!(client.try_response(false).is_err(), "a response that is cut off looks whole");
+    gateway.stop();
+}
+
+/// The plugins of one route may ask for more scratch together than one may alone.
+#[test]
+fn scratch_of_many_links_adds_up() {
+    let origin = Origin::start();
+    let names: Vec<String> = (0..40).map(|n| format!("id-{n}")).collect();
+    let path = plugin("request-id").display().to_string();
+    let mut made = config().upstream("app", &[origin.address()], "");
+    for name in &names {
+        made = made.with(&format!("[[plugin]]\nname = \"{name}\"\npath = {path:?}"));
+    }
+    let gateway = Gateway::start(&made.with(&format!("[[route]]\nupstream = \"app\"\nplugins = {names:?}")));
+    let response = Client::connect(gateway.address()).get("/bytes/3");
+    assert_eq!((response.status, response.header("x-request-id").map(str::len)), (200, Some(32)), "{response:?}");
+    gateway.stop();
+}
+
 #[test]
 fn a_failing_link_that_is_open_is_skipped_without_a_trace() {
     let origin = Origin::start();
@@ -133,6 +170,7 @@ fn a_failing_link_that_is_open_is_skipped_without_a_trace() {
 fn plugins_that_must_be_refused_are_refused_at_start() {
     const CASES: &[(&str, &str)] = &[
         ("abi-major", "ABI major"),
+        ("core-init-fails", "worker 0: intern_header -2, prebuilt_add -2"),
         ("abi-minor", "minor"),
         ("exec-stack", "stack"),
         ("fingerprint", "fingerprint"),

@@ -10,10 +10,8 @@ use crate::gateway::*;
 /// The configuration of the design, with ports that are free: real nginx behind, all defaults.
 fn design(nginx: &Nginx) -> Config {
     let path = |name: &str| plugin(name).display().to_string();
-    config()
-        .workers(2)
-        .with(&format!(
-            "[[upstream]]
+    config().workers(2).with(&format!(
+        "[[upstream]]
             name = \"app\"
             servers = [\"{}\"]
 
@@ -41,11 +39,11 @@ fn design(nginx: &Nginx) -> Config {
 
             [[route]]
             upstream = \"app\"",
-            nginx.address,
-            path("request-id"),
-            path("rate-limit"),
-            path("redirect"),
-        ))
+        nginx.address,
+        path("request-id"),
+        path("rate-limit"),
+        path("redirect"),
+    ))
 }
 
 #[test]
@@ -109,7 +107,8 @@ fn large_bodies_stream_in_constant_memory() {
 
 /// The status and the body of one curl.
 fn curl(arguments: &[&str]) -> (u16, String) {
-    let output = Command::new(tool("curl", "apt-get install -y curl")).args(["-sS", "-w", "\n%{http_code}", "--max-time", "60"]).args(arguments).output().unwrap();
+    let output =
+        Command::new(tool("curl", "apt-get install -y curl")).args(["-sS", "-w", "\n%{http_code}", "--max-time", "60"]).args(arguments).output().unwrap();
     assert!(output.status.success(), "curl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let (body, status) = text.rsplit_once('\n').unwrap();
@@ -251,7 +250,8 @@ fn interim_responses_reach_the_client() {
         use std::io::Write;
         let mut buffer = Vec::new();
         while origin.read_request(&mut stream, &mut buffer, 0).is_some() {
-            let _ = stream.write_all(b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+            let _ = stream
+                .write_all(b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
         }
     });
     let gateway = Gateway::start(&config().to(&[origin.address()]));

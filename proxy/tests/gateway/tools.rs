@@ -17,7 +17,8 @@ pub fn ringway(arguments: &[&str]) -> Command {
 
 /// The path of a program; fails with the command that installs it.
 pub fn tool(name: &str, install: &str) -> PathBuf {
-    let found = env::var_os("PATH").and_then(|path| env::split_paths(&path).chain(["/usr/sbin".into()]).map(|folder| folder.join(name)).find(|file| file.is_file()));
+    let found =
+        env::var_os("PATH").and_then(|path| env::split_paths(&path).chain(["/usr/sbin".into()]).map(|folder| folder.join(name)).find(|file| file.is_file()));
     found.unwrap_or_else(|| panic!("{name} is not installed: {install}"))
 }
 

@@ -76,7 +76,10 @@ impl Returned {
     /// Panics unless the exchange goes on.
     #[track_caller]
     pub fn continues(self) {
-        assert!(matches!(self, Returned::Continue | Returned::Done), "the hook did not continue; it returned {self:?}; the reason may be in `logs` of the host");
+        assert!(
+            matches!(self, Returned::Continue | Returned::Done),
+            "the hook did not continue; it returned {self:?}; the reason may be in `logs` of the host"
+        );
     }
 }
 
@@ -100,7 +103,17 @@ impl<'a, P: Export> Exchange<'a, P> {
         request.request_id = next_request_id();
         request.received_unix_ns = host.now_unix_ns();
         let scratch = vec![0; (P::DESCRIPTOR.raw().scratch_bytes as usize).div_ceil(16)].into_boxed_slice();
-        Exchange { host, request, response: None, request_body: Vec::new(), response_body: Vec::new(), upstream: None, scratch, memory: Vec::new(), is_done: false }
+        Exchange {
+            host,
+            request,
+            response: None,
+            request_body: Vec::new(),
+            response_body: Vec::new(),
+            upstream: None,
+            scratch,
+            memory: Vec::new(),
+            is_done: false,
+        }
     }
 
     /// Runs `on_request`.

@@ -63,7 +63,8 @@ fn is_default<P: Export>(host: &mut TestHost<P>, bit: u32) -> bool {
             raw::HOOK_REQUEST_BODY => drop(plugin.on_request_body(&mut cx, chunk)),
             raw::HOOK_RESPONSE => drop(plugin.on_response(&mut cx, response)),
             raw::HOOK_RESPONSE_CHUNK => drop(plugin.on_response_chunk(&mut cx, chunk)),
-            _ => plugin.on_done(&mut cx, Done(raw::Done { size: 0, status: 0, origin: 0, flags: 0, request_body_bytes: 0, response_body_bytes: 0, duration_ns: 0 })),
+            _ => plugin
+                .on_done(&mut cx, Done(raw::Done { size: 0, status: 0, origin: 0, flags: 0, request_body_bytes: 0, response_body_bytes: 0, duration_ns: 0 })),
         }
         cx.is_default()
     });

@@ -76,7 +76,8 @@ impl Rig {
         let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
         let mut command = Command::new(compiler);
         command.current_dir(folder.path()).args(["-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-Wno-unused", "-I"]);
-        let done = command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../abi/include")).args(["-o", "probe.so", "probe.c"]).output().expect("a C compiler");
+        let done =
+            command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../abi/include")).args(["-o", "probe.so", "probe.c"]).output().expect("a C compiler");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         let bytes = std::fs::read(folder.path().join("probe.so")).expect("the plugin");
         let facts = inspect_bytes(&bytes, &Offer::V1_0).expect("a good plugin");
@@ -367,7 +368,8 @@ fn edits_are_possible_in_their_hooks_only() {
                 could |= cx->host->resp_begin(cx, 200) == RW_OK ? 64 : 0;
                 SET(at, could);";
     let hooks = ["on_request", "on_request_body", "on_request_chunk", "on_response", "on_response_chunk", "on_done"];
-    let bodies: Vec<String> = hooks.iter().map(|hook| format!("{body} return {};", if *hook == "on_request" { "RW_NEED_BODY" } else { "RW_CONTINUE" })).collect();
+    let bodies: Vec<String> =
+        hooks.iter().map(|hook| format!("{body} return {};", if *hook == "on_request" { "RW_NEED_BODY" } else { "RW_CONTINUE" })).collect();
     let mut rig = Rig::new();
     let probe = rig.probe(&hooks.iter().copied().zip(bodies.iter().map(String::as_str)).collect::<Vec<_>>());
     let mut frame = rig.frame(&[&probe], GET);
@@ -458,7 +460,14 @@ fn accept_and_tick_have_no_exchange() {
         let body = format!("{bare} return {verdict};");
         let probe = rig.probe(&[("on_accept", &body), ("on_tick", &body)]);
         let shared = rig.shared();
-        let chain = || Rc::new(CoreChain::new(vec![LinkParts { plugin: Rc::clone(&probe.plugin), on_error: OnError::Closed, post_always: false, counters: Arc::default() }]));
+        let chain = || {
+            Rc::new(CoreChain::new(vec![LinkParts {
+                plugin: Rc::clone(&probe.plugin),
+                on_error: OnError::Closed,
+                post_always: false,
+                counters: Arc::default(),
+            }]))
+        };
         let accept = raw::Accept { size: 24, listener: 0, peer_port: 1, peer_addr: [0; 16] };
         assert_eq!(Frame::new(Rc::clone(&shared), 0).run_accept(&chain(), &accept), admitted, "{verdict}");
         assert_eq!(probe.metric(0), 1);
@@ -480,7 +489,7 @@ fn core_init_explains_its_failure() {
                 }";
     for (reason, expected) in [
         ("host->load_error(loader, BYTES(\"no room for the table\"));", "plugin probe: core_init failed on worker 3: no room for the table"),
-        ("", "plugin probe: core_init failed on worker 3: without giving a reason, with status -4"),
+        ("", "plugin probe: core_init failed on worker 3: it gave no reason, only the status -4"),
     ] {
         let version = rig.load("0", ".core_init = core_init,", &code.replace("REASON", reason));
         let failed = CorePlugin::new(Arc::new(version), 3, metric_storage(8)).err();

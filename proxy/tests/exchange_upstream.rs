@@ -1,0 +1,538 @@
+//! The exchange over scripted connections: choosing, retrying and giving back upstream connections; deadlines; upgrades.
+
+mod support;
+
+use std::io::ErrorKind;
+
+use ringway::error::UpstreamFault;
+use ringway::exchange::End;
+use support::stream::bytes;
+use support::{Case, Fate, Step, Upstream, World};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+const GET: &str = "GET /a?b HTTP/1.1\r\nHost: example\r\n\r\n";
+const POST: &str = "POST / HTTP/1.1\r\nHost: example\r\nContent-Length: 3\r\n\r\nabc";
+
+/// A connection that the server has closed while it was idle.
+fn stale() -> Upstream {
+    Upstream::script(vec![Step::AwaitHead, Step::Eof]).pooled()
+}
+
+#[test]
+fn rule_67_a_stale_connection_is_replaced_once_for_idempotent_methods() {
+    let world = World::plain();
+    for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"] {
+        let request = format!("{method} / HTTP/1.1\r\nHost: e\r\n\r\n");
+        Case::new(&world, request).methods(&[method]).up(stale()).answer("HTTP/1.1 204 No Content\r\n\r\n").each(|outcome| {
+            assert_eq!((outcome.end, outcome.statuses()), (End::Park, vec![204]), "{method}");
+            assert_eq!(outcome.fates(), [Fate::Discarded(None), Fate::GivenBack]);
+            assert_eq!(outcome.choices.iter().map(|c| (c.attempt, c.pooled)).collect::<Vec<_>>(), [(0, true), (1, false)]);
+            assert_eq!(outcome.reasons(), Vec::<&str>::new());
+        });
+    }
+    for method in ["POST", "PATCH", "BREW"] {
+        let request = format!("{method} / HTTP/1.1\r\nHost: e\r\n\r\n");
+        Case::new(&world, request).up(stale()).answer(OK).each(|outcome| {
+            assert_eq!((outcome.end, outcome.statuses()), (End::Park, vec![502]), "{method}");
+            assert_eq!((outcome.unused, outcome.reasons()), (1, vec!["upstream_closed_early"]));
+        });
+    }
+}
+
+#[test]
+fn a_stale_connection_may_also_fail_the_write_or_be_reset() {
+    let world = World::plain();
+    let fails = Upstream { write_fails_at: 10, ..stale() };
+    let reset = Upstream::script(vec![Step::AwaitHead, Step::Error(ErrorKind::ConnectionReset)]).pooled();
+    for up in [fails, reset] {
+        Case::new(&world, GET).up(up.clone()).answer(OK).each(|outcome| {
+            assert_eq!((outcome.end, outcome.statuses()), (End::Park, vec![200]));
+            assert_eq!(outcome.fates(), [Fate::Discarded(None), Fate::GivenBack]);
+        });
+        Case::new(&world, POST).up(up).answer(OK).each(|outcome| {
+            assert_eq!((outcome.statuses(), outcome.unused), (vec![502], 1));
+        });
+    }
+}
+
+#[test]
+fn a_body_that_is_here_is_sent_again_and_one_that_has_begun_to_flow_is_not() {
+    let world = World::plain();
+    let whole = "PUT / HTTP/1.1\r\nHost: e\r\nContent-Length: 3\r\n\r\nabc";
+    let ended = Upstream::script(vec![Step::Await(b"abc".to_vec(), 1), Step::Eof]).pooled();
+    let answers = Upstream::script(vec![Step::Await(b"abc".to_vec(), 1), bytes(OK)]);
+    let outcome = Case::new(&world, whole).up(ended.clone()).up(answers.clone()).once();
+    assert_eq!((outcome.statuses(), outcome.upstreams[1].request().body_text()), (vec![200], "abc"));
+    // The same in two pieces: the rest comes after the head was sent.
+    let pieces = vec![bytes(&whole[..whole.len() - 2]), Step::Pause, bytes("bc")];
+    Case::script(&world, pieces).up(ended).up(answers).in_order().each(|outcome| match outcome.statuses()[..] {
+        [200] => assert_eq!(outcome.upstreams[1].request().body_text(), "abc"),
+        [502] => assert_eq!((outcome.unused, outcome.reasons()), (1, vec!["upstream_closed_early"])),
+        _ => panic!("{:?}", outcome.statuses()),
+    });
+}
+
+#[test]
+fn connections_that_cannot_be_made_are_tried_three_times() {
+    let world = World::plain();
+    for (fault, status) in [(UpstreamFault::ConnectFailed, 502), (UpstreamFault::ConnectTimeout, 504)] {
+        for request in [GET, POST] {
+            Case::new(&world, request).up(Upstream::refused(fault)).answer(OK).each(|outcome| {
+                assert_eq!((outcome.end, outcome.statuses()), (End::Park, vec![200]), "{request}");
+                assert_eq!(outcome.choices.iter().map(|c| c.attempt).collect::<Vec<_>>(), [0, 1]);
+            });
+            let all = Case::new(&world, request).up(Upstream::refused(fault)).up(Upstream::refused(fault)).up(Upstream::refused(fault)).answer(OK);
+            all.each(|outcome| {
+                assert_eq!((outcome.end, outcome.statuses(), outcome.unused), (End::Park, vec![status], 1), "{request}");
+                assert_eq!(outcome.reasons(), [fault.row().reason]);
+            });
+        }
+    }
+    let none = Case::new(&world, GET).up(Upstream::refused(UpstreamFault::NoServer)).answer(OK).once();
+    assert_eq!((none.statuses(), none.reasons(), none.unused), (vec![503], vec!["upstream_no_server"], 1));
+}
+
+#[test]
+fn a_fresh_connection_that_closes_early_is_an_error_of_that_server() {
+    let world = World::plain();
+    let early = || Upstream::script(vec![Step::AwaitHead, Step::Eof]);
+    Case::new(&world, POST).up(early()).answer(OK).each(|outcome| {
+        assert_eq!((outcome.statuses(), outcome.unused), (vec![502], 1));
+        assert_eq!(outcome.fates(), [Fate::Discarded(Some(UpstreamFault::ClosedEarly))]);
+    });
+    Case::new(&world, GET).up(early()).answer(OK).each(|outcome| {
+        assert_eq!(outcome.statuses(), [200]);
+        assert_eq!(outcome.fates(), [Fate::Discarded(Some(UpstreamFault::ClosedEarly)), Fate::GivenBack]);
+        assert_eq!(outcome.choices[1].avoid, Some(0));
+    });
+}
+
+#[test]
+fn an_answer_to_a_request_that_could_not_be_written_is_passed_on() {
+    let world = World::plain();
+    let request = "POST / HTTP/1.1\r\nHost: e\r\nContent-Length: 3\r\n\r\nabc";
+    let answer = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let up = Upstream { write_fails_at: 20, ..Upstream::script(vec![bytes(answer), Step::Eof]) };
+    Case::new(&world, request).up(up).each(|outcome| {
+        assert_eq!(outcome.statuses(), [413]);
+        assert_eq!(outcome.fates(), [Fate::Discarded(None)]);
+    });
+}
+
+#[test]
+fn rule_71_faulty_heads_of_an_upstream_get_502_with_their_reason() {
+    let world = World::plain();
+    let cases = [
+        ("HTTP/1.1 20 OK\r\n\r\n", "upstream_bad_status_line"),
+        ("HTTP/1.1 099 OK\r\n\r\n", "upstream_bad_status"),
+        ("ICY 200 OK\r\n\r\n", "upstream_bad_status_line"),
+        ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "upstream_unexpected_upgrade"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", "upstream_conflicting_content_length"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "upstream_bad_content_length"),
+        ("HTTP/1.1 200 OK\r\nX : y\r\n\r\n", "upstream_space_before_colon"),
+        ("HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n", "upstream_obs_fold"),
+        ("HTTP/1.1 200 OK\nX: a\n\n", "upstream_bare_line_feed"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", "upstream_chunked_not_last"),
+    ];
+    for (answer, reason) in cases {
+        Case::new(&world, GET.repeat(2)).answer(answer).answer(OK).each(|outcome| {
+            assert_eq!((outcome.end, outcome.statuses()), (End::Park, vec![502, 200]), "{answer:?}");
+            assert_eq!(outcome.reasons(), [reason], "{answer:?}");
+            assert!(matches!(outcome.fates()[..], [Fate::Discarded(Some(_)), Fate::GivenBack]));
+        });
+    }
+    let up = Upstream::script(vec![Step::AwaitHead, bytes("HTTP/1.1 200 OK\r\nX: a"), Step::Eof]);
+    Case::new(&world, GET).up(up).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Park, vec![502], vec!["upstream_head_truncated"]));
+    });
+    let large = format!("HTTP/1.1 200 OK\r\n{}\r\n", format!("X: {}\r\n", "y".repeat(4000)).repeat(5));
+    let outcome = Case::new(&world, GET).answer(large).once();
+    assert_eq!((outcome.statuses(), outcome.reasons()), (vec![502], vec!["upstream_head_too_large"]));
+}
+
+#[test]
+fn rule_74_length_and_chunked_in_a_response_use_chunked_and_end_the_upstream_connection() {
+    let world = World::plain();
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    Case::new(&world, GET).answer(answer).each(|outcome| {
+        assert_eq!((outcome.statuses(), outcome.responses[0].body_text()), (vec![200], "hello"));
+        assert_eq!(outcome.fates(), [Fate::Discarded(None)]);
+    });
+}
+
+// Deadlines.
+
+const TIMES: &str = r#"
+[limits]
+slots = 64
+[timeouts]
+head = "10s"
+body_idle = "20s"
+keep_alive_idle = "40s"
+write_stall = "30s"
+first_byte = "5s"
+response_idle = "15s"
+exchange = "100s"
+[[route]]
+path = "/"
+upstream = "app"
+allow_upgrade = ["websocket", "chat"]
+"#;
+
+#[test]
+fn a_response_that_does_not_begin_in_time_is_504() {
+    let world = World::new(TIMES);
+    let slow = Upstream::script(vec![Step::AwaitHead]);
+    Case::new(&world, GET).up(slow).expire(5_001).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![504], vec!["upstream_first_byte_timeout"]));
+        assert_eq!(outcome.fates(), [Fate::Discarded(Some(UpstreamFault::FirstByteTimeout))]);
+    });
+}
+
+#[test]
+fn the_wait_for_the_response_begins_when_the_request_was_sent() {
+    let world = World::new(TIMES);
+    let up = Upstream::script(vec![Step::Await(b"0123456789".to_vec(), 1), bytes(OK)]);
+    let head = "POST / HTTP/1.1\r\nHost: e\r\nContent-Length: 10\r\n\r\n";
+    // More than the wait for a first byte passes in the middle of the body.
+    let down = vec![bytes(format!("{head}01234")), Step::AfterExpiry(1), bytes("56789")];
+    let outcome = Case::script(&world, down).up(up).expire(5_001).once();
+    assert_eq!((outcome.end, outcome.statuses()), (End::Park, vec![200]));
+    assert_eq!(outcome.upstreams[0].request().body_text(), "0123456789");
+    // A response that never comes is still noticed once the body has been sent.
+    let silent = Upstream::script(vec![Step::AwaitHead]);
+    let outcome = Case::script(&world, vec![bytes(format!("{head}01234")), Step::Pause, bytes("56789")]).up(silent).expire(5_001).once();
+    assert_eq!((outcome.statuses(), outcome.reasons()), (vec![504], vec!["upstream_first_byte_timeout"]));
+}
+
+#[test]
+fn a_response_that_stops_is_cut_off() {
+    let world = World::new(TIMES);
+    let up = Upstream::script(vec![Step::AwaitHead, bytes("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")]);
+    Case::new(&world, GET).up(up).expire(15_001).each(|outcome| {
+        assert_eq!((outcome.end, outcome.reasons()), (End::Abort, vec!["upstream_read_timeout"]));
+        assert_eq!((outcome.responses[0].body_text(), outcome.responses[0].complete), ("hello", false));
+    });
+}
+
+#[test]
+fn an_upstream_that_takes_nothing_is_504() {
+    let world = World::new(TIMES);
+    let body = "x".repeat(300_000);
+    let request = format!("POST / HTTP/1.1\r\nHost: e\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    for stalls in [10, 1000, 100_000] {
+        let up = Upstream { write_stalls_at: stalls, ..Upstream::script(Vec::new()) };
+        let outcome = Case::new(&world, &request).up(up).expire(30_001).once();
+        assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![504], vec!["upstream_write_timeout"]), "{stalls}");
+    }
+}
+
+#[test]
+fn rules_94_to_97_slow_clients() {
+    let world = World::new(TIMES);
+    Case::new(&world, "GET / HTTP/1.1\r\nHo").expire(10_001).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![408], vec!["head_timeout"]));
+    });
+    Case::new(&world, "POST / HTTP/1.1\r\nHost: e\r\nContent-Length: 10\r\n\r\nabc").up(Upstream::script(Vec::new())).expire(20_001).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![408], vec!["body_timeout"]));
+        assert!(!outcome.upstreams[0].requests().0.iter().any(|r| r.complete));
+    });
+    // A client that is silent between two requests is closed without a word.
+    let idle = Case::script(&world, vec![bytes(GET), Step::Await(b"never".to_vec(), 1)]).answer(OK).expire(40_001);
+    idle.each(|outcome| assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Close, vec![200], vec![])));
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{}", "x".repeat(1000));
+    let outcome = Case::new(&world, GET).answer(answer).client_stalls_at(500).expire(30_001).once();
+    assert_eq!(outcome.end, End::Abort);
+}
+
+#[test]
+fn an_exchange_that_takes_too_long_is_504() {
+    let world = World::new(&TIMES.replace("first_byte = \"5s\"", "first_byte = \"off\""));
+    Case::new(&world, GET).up(Upstream::script(vec![Step::AwaitHead])).expire(100_001).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![504], vec!["exchange_timeout"]));
+    });
+}
+
+#[test]
+fn a_client_that_goes_away_ends_the_upstream_connection() {
+    let world = World::plain();
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{}", "x".repeat(100_000));
+    for gone in [0, 10, 500, 50_000] {
+        let outcome = Case::new(&world, GET).answer(&answer).client_gone_at(gone).once();
+        assert_eq!((outcome.end, outcome.fates()), (End::Abort, vec![Fate::Discarded(None)]), "{gone}");
+    }
+}
+
+// Bodies that do not arrive, or come too early, or are not wanted.
+
+#[test]
+fn rule_40_a_request_that_is_cut_off_never_looks_complete() {
+    let world = World::plain();
+    let cases = [
+        "POST / HTTP/1.1\r\nHost: e\r\nContent-Length: 10\r\n\r\nabc",
+        "POST / HTTP/1.1\r\nHost: e\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        "POST / HTTP/1.1\r\nHost: e\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
+        "POST / HTTP/1.1\r\nHost: e\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
+    ];
+    for request in cases {
+        Case::script(&world, vec![bytes(request), Step::Eof]).up(Upstream::script(Vec::new())).each(|outcome| {
+            assert_eq!((outcome.end, outcome.reasons()), (End::Abort, vec!["body_incomplete"]), "{request}");
+            assert_eq!(outcome.fates(), [Fate::Discarded(None)]);
+            assert!(outcome.upstreams[0].requests().0.iter().all(|r| !r.complete), "{request}");
+        });
+    }
+    Case::script(&world, vec![bytes("GET / HTTP/1.1\r\nHost"), Step::Eof]).answer(OK).each(|outcome| {
+        assert_eq!((outcome.end, outcome.raw.len(), outcome.unused), (End::Close, 0, 1));
+    });
+    // A client that says early that nothing more comes still gets its answer.
+    Case::script(&world, vec![bytes(GET), Step::Eof]).answer(OK).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses()), (End::Close, vec![200]));
+    });
+}
+
+#[test]
+fn rule_46_bad_chunks_of_a_request_abort_both_sides() {
+    let world = World::plain();
+    let request = "POST / HTTP/1.1\r\nHost: e\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0x1\r\ny\r\n0\r\n\r\n";
+    Case::new(&world, request).up(Upstream::script(Vec::new())).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![400], vec!["bad_chunk_size"]));
+        assert_eq!(outcome.fates(), [Fate::Discarded(None)]);
+        assert!(outcome.upstreams[0].requests().0.iter().all(|r| !r.complete));
+    });
+}
+
+#[test]
+fn rule_42_request_bodies_have_a_limit() {
+    let world = World::new("[[route]]\npath = \"/\"\nupstream = \"app\"\nbody_bytes = \"8B\"\n");
+    let known = "POST / HTTP/1.1\r\nHost: e\r\nContent-Length: 9\r\n\r\n123456789";
+    Case::new(&world, known).answer(OK).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![413], vec!["body_too_large"]));
+        assert_eq!(outcome.unused, 1, "nobody is connected to");
+    });
+    let chunked = "POST / HTTP/1.1\r\nHost: e\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n12345678\r\n1\r\n9\r\n0\r\n\r\n";
+    Case::new(&world, chunked).up(Upstream::script(Vec::new())).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![413], vec!["body_too_large"]));
+        assert_eq!(outcome.fates(), [Fate::Discarded(None)]);
+        assert!(outcome.upstreams[0].requests().0.iter().all(|r| !r.complete && r.body.len() <= 8));
+    });
+    let fits = "POST / HTTP/1.1\r\nHost: e\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n12345678\r\n0\r\n\r\n";
+    Case::new(&world, fits).answer(OK).each(|outcome| assert_eq!(outcome.statuses(), [200]));
+}
+
+#[test]
+fn rule_68_an_early_answer_is_relayed_and_ends_both_connections() {
+    let world = World::plain();
+    let answer = "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno";
+    let head = "POST / HTTP/1.1\r\nHost: e\r\nContent-Length: 100\r\n\r\n0123456789";
+    let down = vec![bytes(head), Step::Await(b"HTTP/1.1 403".to_vec(), 1), Step::Pause, bytes("x".repeat(90) + GET)];
+    Case::script(&world, down).up(Upstream::answers_early(answer)).answer(OK).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses()), (End::Linger, vec![403]));
+        assert_eq!(outcome.responses[0].value("connection"), Some("close"));
+        // When the rest came before the end of the answer, the upstream got it and its connection is fine.
+        let whole = outcome.upstreams[0].requests().0[0].complete;
+        let fate = if whole { Fate::GivenBack } else { Fate::Discarded(None) };
+        assert_eq!((outcome.fates(), outcome.unused), (vec![fate], 1));
+    });
+}
+
+#[test]
+fn both_directions_flow_at_once() {
+    let world = World::plain();
+    let down = vec![
+        bytes("POST / HTTP/1.1\r\nHost: e\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nping\r\n"),
+        Step::Await(b"pong".to_vec(), 1),
+        bytes("4\r\nping\r\n"),
+        Step::Await(b"pong".to_vec(), 2),
+        bytes("0\r\n\r\n"),
+    ];
+    let up = vec![
+        Step::AwaitHead,
+        bytes("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        Step::Await(b"ping".to_vec(), 1),
+        bytes("4\r\npong\r\n"),
+        Step::Await(b"ping".to_vec(), 2),
+        bytes("4\r\npong\r\n"),
+        Step::Await(b"0\r\n\r\n".to_vec(), 1),
+        bytes("0\r\n\r\n"),
+    ];
+    // Cut pieces would be framed as several chunks, for which the other side does not wait.
+    let outcome = Case::script(&world, down).up(Upstream::script(up)).once();
+    assert_eq!((outcome.end, outcome.statuses(), outcome.responses[0].body_text()), (End::Park, vec![200], "pongpong"));
+    assert_eq!((outcome.upstreams[0].request().body_text(), outcome.fates()), ("pingping", vec![Fate::GivenBack]));
+}
+
+/// A read that was dropped may have taken bytes: what the gateway read after that would be the middle of a message.
+#[test]
+fn after_an_upstream_failed_under_a_flowing_body_the_client_is_not_read_again() {
+    let world = World::plain();
+    let head = "POST / HTTP/1.1\r\nHost: e\r\nContent-Length: 10\r\n\r\n01234";
+    for up in [
+        Upstream::script(vec![Step::AwaitHead, Step::Eof]),
+        Upstream::script(vec![Step::AwaitHead, bytes("HTTP/1.1 2000 OK\r\n\r\n")]),
+        Upstream::script(vec![Step::AwaitHead, bytes("HTTP/1.1 200 OK\r\nX"), Step::Eof]),
+    ] {
+        let down = vec![bytes(head), Step::Await(b"HTTP/1.1 502".to_vec(), 1), Step::Pause, bytes("56789"), bytes(GET)];
+        Case::script(&world, down).up(up).answer(OK).each(|outcome| {
+            assert_eq!((outcome.end, outcome.statuses(), outcome.unused), (End::Linger, vec![502], 1));
+            assert_eq!(outcome.responses[0].value("connection"), Some("close"));
+        });
+    }
+}
+
+#[test]
+fn rule_82_expect_100_continue() {
+    let world = World::plain();
+    let head = "POST / HTTP/1.1\r\nHost: e\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    let body = || Step::Await(b"hello".to_vec(), 1);
+    // The client waits, and the upstream says go on.
+    let waits = vec![bytes(head), Step::Await(b"HTTP/1.1 100".to_vec(), 1), bytes("hello")];
+    let goes_on = Upstream::script(vec![Step::AwaitHead, bytes("HTTP/1.1 100 Continue\r\n\r\n"), body(), bytes(OK)]);
+    Case::script(&world, waits).up(goes_on.clone()).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses()), (End::Park, vec![100, 200]));
+        let request = outcome.upstreams[0].request();
+        assert_eq!((request.body_text(), request.value("expect")), ("hello", Some("100-continue")));
+    });
+    // The client does not wait.
+    Case::new(&world, format!("{head}hello")).up(goes_on).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses().last()), (End::Park, Some(&200)));
+        assert_eq!(outcome.upstreams[0].request().body_text(), "hello");
+    });
+    // The client waits, and the upstream says nothing: after a while the gateway does.
+    let waits = vec![bytes(head), Step::Await(b"HTTP/1.1 100".to_vec(), 1), bytes("hello")];
+    Case::script(&world, waits).answer(OK).expire(1001).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses()), (End::Park, vec![100, 200]));
+        assert_eq!(outcome.upstreams[0].request().body_text(), "hello");
+    });
+    // The upstream refuses, and the client never sends the body.
+    let refuses = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n";
+    Case::new(&world, head).up(Upstream::answers_early(refuses)).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses()), (End::Linger, vec![401]));
+        assert_eq!(outcome.responses[0].value("connection"), Some("close"));
+        assert_eq!(outcome.fates(), [Fate::Discarded(None)]);
+    });
+    // An HTTP/1.0 client cannot expect anything.
+    let old = "POST / HTTP/1.0\r\nHost: e\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello";
+    Case::new(&world, old).answer(OK).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses()), (End::Linger, vec![200]));
+    });
+    let unknown = head.replace("100-continue", "200-ok");
+    Case::new(&world, unknown).answer(OK).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses(), outcome.unused), (End::Linger, vec![417], 1));
+    });
+}
+
+// What is added and removed on the way.
+
+#[test]
+fn hop_by_hop_fields_end_here_and_forwarding_fields_begin() {
+    let world = World::plain();
+    let request = "GET / HTTP/1.1\r\nHost: e:81\r\nConnection: keep-alive, X-Private, Host\r\nX-Private: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\n\
+        Proxy-Authorization: x\r\nX-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nCookie: a\r\nCookie: b\r\nX-End: y\r\n\r\n";
+    let answer = "HTTP/1.1 200 OK\r\nConnection: X-Up, close\r\nX-Up: 1\r\nKeep-Alive: 9\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+        Content-Length: 0\r\n\r\n";
+    Case::new(&world, request).answer(answer).each(|outcome| {
+        let request = outcome.upstreams[0].request();
+        for gone in ["connection", "x-private", "keep-alive", "te", "proxy-authorization", "forwarded", "x-real-ip"] {
+            assert_eq!(request.value(gone), None, "{gone}");
+        }
+        assert_eq!((request.value("host"), request.value("x-end"), request.values("cookie")), (Some("e:81"), Some("y"), vec!["a", "b"]));
+        assert_eq!(
+            (request.value("x-forwarded-for"), request.value("x-forwarded-proto"), request.value("x-forwarded-host")),
+            (Some("192.0.2.7"), Some("http"), Some("e:81"))
+        );
+        assert_eq!(request.value("via"), Some("1.1 ringway"));
+        let response = &outcome.responses[0];
+        for gone in ["connection", "x-up", "keep-alive"] {
+            assert_eq!(response.value(gone), None, "{gone}");
+        }
+        assert_eq!(response.values("set-cookie"), ["a", "b"]);
+        assert_eq!(response.value("date"), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
+        assert_eq!((outcome.end, outcome.fates()), (End::Park, vec![Fate::Discarded(None)]));
+    });
+    Case::new(&world, request).trusted().answer(answer).each(|outcome| {
+        let request = outcome.upstreams[0].request();
+        assert_eq!(request.values("x-forwarded-for"), ["6.6.6.6", "192.0.2.7"]);
+        assert_eq!(request.value("x-real-ip"), Some("6.6.6.6"));
+    });
+}
+
+#[test]
+fn rule_13_an_absolute_target_replaces_host() {
+    let world = World::plain();
+    let request = "GET http://real.example:8080/p?q HTTP/1.1\r\nHost: other\r\nX: y\r\n\r\n";
+    Case::new(&world, request).answer(OK).each(|outcome| {
+        let request = outcome.upstreams[0].request();
+        assert_eq!((request.target.as_slice(), request.value("host"), request.value("x")), (&b"/p?q"[..], Some("real.example:8080"), Some("y")));
+    });
+}
+
+#[test]
+fn an_unedited_head_leaves_byte_for_byte_but_for_hop_by_hop_lines() {
+    let world = World::plain();
+    let kept = ["hOST:  e  \r\n", "X-Odd:\t a,b ,c\t\r\n", "x-empty:\r\n", "ACCEPT: */*\r\n", "X-Obs: \u{e9}\r\n"];
+    let request = format!("GET /p?q HTTP/1.1\r\n{}{}Connection: close, x-hop\r\n{}X-Hop: 1\r\n{}{}\r\n", kept[0], kept[1], kept[2], kept[3], kept[4]);
+    Case::new(&world, &request).answer(OK).each(|outcome| {
+        let head = &outcome.upstreams[0].request().head;
+        let expected = format!("GET /p?q HTTP/1.1\r\n{}", kept.concat());
+        assert!(head.starts_with(expected.as_bytes()), "{}", String::from_utf8_lossy(head));
+        let added = "via: 1.1 ringway\r\nx-forwarded-for: 192.0.2.7\r\nx-forwarded-proto: http\r\nx-forwarded-host: e\r\n\r\n";
+        assert_eq!(&head[expected.len()..], added.as_bytes());
+    });
+    let lines = "X-Odd:\t a,b ,c\t\r\nx-empty:\r\nSET-cookie: a\r\ncontent-LENGTH:  0\r\nDate: x\r\n";
+    Case::new(&world, GET).answer(format!("HTTP/1.1 299 Odd Reason\r\n{lines}Keep-Alive: 1\r\n\r\n")).each(|outcome| {
+        assert_eq!(outcome.raw, format!("HTTP/1.1 299 Odd Reason\r\n{lines}\r\n").as_bytes());
+    });
+}
+
+// Upgrades.
+
+const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: e\r\nConnection: keep-alive, Upgrade\r\nUpgrade: chat\r\n\r\n";
+const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n";
+
+#[test]
+fn rule_84_a_tunnel_begins_with_101_and_carries_every_byte() {
+    let world = World::new(TIMES);
+    let down = vec![bytes(format!("{UPGRADE}early")), Step::Await(b"hello".to_vec(), 1), bytes("late"), Step::Eof];
+    let up = vec![Step::AwaitHead, bytes(format!("{SWITCH}hello")), Step::Await(b"earlylate".to_vec(), 1), bytes("bye"), Step::Eof];
+    Case::script(&world, down).up(Upstream::script(up)).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses()), (End::Close, vec![101]));
+        assert_eq!(outcome.responses[0].body_text(), "hellobye");
+        assert_eq!((outcome.responses[0].value("upgrade"), outcome.responses[0].value("connection")), (Some("chat"), Some("upgrade")));
+        let (requests, rest) = outcome.upstreams[0].requests();
+        assert_eq!((requests[0].value("upgrade"), requests[0].value("connection")), (Some("chat"), Some("upgrade")));
+        assert_eq!(rest, b"earlylate");
+        assert!(outcome.finished && outcome.upstreams[0].finished, "both ends are told that nothing more comes");
+        assert_eq!(outcome.fates(), [Fate::Discarded(None)]);
+    });
+}
+
+#[test]
+fn rule_84_without_101_the_exchange_stays_http() {
+    let world = World::new(TIMES);
+    let refuses = Upstream::script(vec![Step::AwaitHead, bytes(OK), Step::AwaitHead, bytes(OK)]);
+    Case::new(&world, format!("{UPGRADE}{GET}")).up(refuses).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses()), (End::Park, vec![200, 200]));
+    });
+    // What the route does not allow is not asked for.
+    let other = UPGRADE.replace("Upgrade: chat", "Upgrade: other");
+    Case::new(&world, other).up(Upstream::answers([OK])).each(|outcome| {
+        assert_eq!(outcome.upstreams[0].request().value("upgrade"), None);
+        assert_eq!(outcome.upstreams[0].request().value("connection"), None);
+    });
+}
+
+/// The head of the upgrade came with so much before it that its bytes were read in another piece.
+#[test]
+fn bytes_for_a_tunnel_may_come_with_an_earlier_body() {
+    let world = World::new(TIMES);
+    let body = "a".repeat(40_000);
+    let early = "e".repeat(50_000);
+    let requests = format!("POST / HTTP/1.1\r\nHost: e\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n{UPGRADE}{early}END", body.len());
+    let first = Upstream::script(vec![Step::Await(b"0\r\n\r\n".to_vec(), 1), bytes(OK), Step::Eof]);
+    let second = Upstream::script(vec![Step::AwaitHead, bytes(SWITCH), Step::Await(b"END".to_vec(), 1), bytes("done"), Step::Eof]);
+    let case = Case::script(&world, vec![bytes(requests), Step::Await(b"done".to_vec(), 1), Step::Eof]).up(first).up(second);
+    for outcome in [case.once(), case.random(1), case.random(2)] {
+        assert_eq!(outcome.statuses(), [200, 101]);
+        assert_eq!(outcome.upstreams[1].requests().1.len(), early.len() + 3);
+    }
+}
