@@ -119,7 +119,14 @@ pub struct Instance {
 ///
 /// # Errors
 /// When a plugin's `core_init` fails, or a chain needs more scratch than slots have; nothing is left of it then.
-pub fn build(blueprint: &Blueprint, upstreams: &upstream::Shared, counts: &PluginCounts, worker: u32, slab: &Slab, running: &[Instance]) -> Result<Built, String> {
+pub fn build(
+    blueprint: &Blueprint,
+    upstreams: &upstream::Shared,
+    counts: &PluginCounts,
+    worker: u32,
+    slab: &Slab,
+    running: &[Instance],
+) -> Result<Built, String> {
     let config = &blueprint.config;
     let (wanted, there) = (blueprint.scratch_bytes(), slab.layout().scratch());
     if wanted > there {

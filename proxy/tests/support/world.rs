@@ -69,7 +69,8 @@ impl World {
     /// A worker with nothing done yet.
     pub fn core(&self, upstreams: ScriptedUpstreams) -> (Core<ScriptedUpstreams>, PluginCounts) {
         let config = &self.blueprint.config;
-        let slab = Slab::new(slot_layout(config, ringway_abi::raw::SCRATCH_BYTES_MAX as usize * 4), config.limits.slots as u32, false).expect("memory for the slots");
+        let slab =
+            Slab::new(slot_layout(config, ringway_abi::raw::SCRATCH_BYTES_MAX as usize * 4), config.limits.slots as u32, false).expect("memory for the slots");
         let counts = PluginCounts::new(&self.blueprint);
         let shared = upstream::Shared::new(config);
         let built = build(&self.blueprint, &shared, &counts, 0, &slab, &[]).expect("the plugins start");
