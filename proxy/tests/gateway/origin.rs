@@ -34,13 +34,18 @@ impl Received {
     }
 }
 
+/// Makes the bytes of an answer.
+pub type Answer = dyn Fn(&Received) -> Vec<u8> + Send + Sync;
+/// Has a connection to itself.
+pub type Serve = dyn Fn(TcpStream, &Origin) + Send + Sync;
+
 /// What the origin does with a connection.
 #[derive(Clone)]
 pub enum Behaviour {
     /// Reads requests, answers each with the bytes that the function makes; an empty answer ends the connection.
-    Answer(Arc<dyn Fn(&Received) -> Vec<u8> + Send + Sync>),
+    Answer(Arc<Answer>),
     /// Whatever the function does with the connection.
-    Raw(Arc<dyn Fn(TcpStream, &Origin) + Send + Sync>),
+    Raw(Arc<Serve>),
 }
 
 /// A response with a length.
@@ -140,7 +145,7 @@ impl Origin {
         }
     }
 
-    fn answer(&self, mut stream: TcpStream, connection: usize, answer: &(dyn Fn(&Received) -> Vec<u8> + Send + Sync)) {
+    fn answer(&self, mut stream: TcpStream, connection: usize, answer: &Answer) {
         let mut buffer = Vec::new();
         while let Some(request) = self.read_request(&mut stream, &mut buffer, connection) {
             self.shared.begun.fetch_add(1, Ordering::SeqCst);
@@ -332,5 +337,5 @@ pub fn standard(request: &Received) -> Vec<u8> {
 
 /// Bytes that show where they were cut or doubled.
 pub fn pattern(count: usize) -> Vec<u8> {
-    (0..count).map(|at| b'a' + (at % 26) as u8 ^ ((at / 26 % 2) as u8) << 5).collect()
+    (0..count).map(|at| (b'a' + (at % 26) as u8) ^ (((at / 26 % 2) as u8) << 5)).collect()
 }
