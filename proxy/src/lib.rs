@@ -2,8 +2,8 @@
 
 pub mod address;
 pub mod admin;
-pub mod clock;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod error;

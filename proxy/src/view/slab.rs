@@ -166,7 +166,10 @@ impl Slab {
         let Some(bytes) = bytes else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("{slots} slots of {} bytes do not fit in the 2 GiB that one worker can address; lower limits.slots or limits.head_bytes", layout.stride),
+                format!(
+                    "{slots} slots of {} bytes do not fit in the 2 GiB that one worker can address; lower limits.slots or limits.head_bytes",
+                    layout.stride
+                ),
             ));
         };
         let mut mapping = MmapOptions::new().len(bytes).no_reserve_swap().map_anon()?;
@@ -366,10 +369,7 @@ impl Slot {
         let (entries_at, root_at) = (self.entries_at(edited), self.root_at(edited));
         // SAFETY: two disjoint regions of the slot, aligned by the layout; plain words, so any bytes are valid.
         unsafe {
-            (
-                std::slice::from_raw_parts_mut(self.base.add(entries_at).cast(), self.shared.layout.entries),
-                &mut *self.base.add(root_at).cast::<RawRequest>(),
-            )
+            (std::slice::from_raw_parts_mut(self.base.add(entries_at).cast(), self.shared.layout.entries), &mut *self.base.add(root_at).cast::<RawRequest>())
         }
     }
 
@@ -379,10 +379,7 @@ impl Slot {
         let (entries_at, root_at) = (self.entries_at(edited), self.root_at(edited));
         // SAFETY: as for `request_region`.
         unsafe {
-            (
-                std::slice::from_raw_parts_mut(self.base.add(entries_at).cast(), self.shared.layout.entries),
-                &mut *self.base.add(root_at).cast::<RawResponse>(),
-            )
+            (std::slice::from_raw_parts_mut(self.base.add(entries_at).cast(), self.shared.layout.entries), &mut *self.base.add(root_at).cast::<RawResponse>())
         }
     }
 

@@ -119,7 +119,14 @@ pub struct Instance {
 ///
 /// # Errors
 /// When a plugin's `core_init` fails; what was made before has been undone then.
-pub fn build(blueprint: &Blueprint, upstreams: &upstream::Shared, counts: &PluginCounts, worker: u32, slab: &Slab, running: &[Instance]) -> Result<Built, String> {
+pub fn build(
+    blueprint: &Blueprint,
+    upstreams: &upstream::Shared,
+    counts: &PluginCounts,
+    worker: u32,
+    slab: &Slab,
+    running: &[Instance],
+) -> Result<Built, String> {
     let config = &blueprint.config;
     // The slots were cut when the worker started.
     let (wanted, room) = (blueprint.scratch_bytes(), slab.layout().scratch());

@@ -9,6 +9,11 @@ use std::time::Duration;
 
 use super::client::find;
 
+/// Makes an answer of a request.
+type AnswerWith = dyn Fn(&Received) -> Vec<u8> + Send + Sync;
+/// Takes a connection over.
+type TakeOver = dyn Fn(TcpStream, &Origin) + Send + Sync;
+
 /// One request as it arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
@@ -34,18 +39,13 @@ impl Received {
     }
 }
 
-/// Makes the bytes of an answer.
-pub type Answer = dyn Fn(&Received) -> Vec<u8> + Send + Sync;
-/// Has a connection to itself.
-pub type Serve = dyn Fn(TcpStream, &Origin) + Send + Sync;
-
 /// What the origin does with a connection.
 #[derive(Clone)]
 pub enum Behaviour {
     /// Reads requests, answers each with the bytes that the function makes; an empty answer ends the connection.
-    Answer(Arc<Answer>),
+    Answer(Arc<AnswerWith>),
     /// Whatever the function does with the connection.
-    Raw(Arc<Serve>),
+    Raw(Arc<TakeOver>),
 }
 
 /// A response with a length.
@@ -145,7 +145,7 @@ impl Origin {
         }
     }
 
-    fn answer(&self, mut stream: TcpStream, connection: usize, answer: &Answer) {
+    fn answer(&self, mut stream: TcpStream, connection: usize, answer: &(dyn Fn(&Received) -> Vec<u8> + Send + Sync)) {
         let mut buffer = Vec::new();
         while let Some(request) = self.read_request(&mut stream, &mut buffer, connection) {
             self.shared.begun.fetch_add(1, Ordering::SeqCst);

@@ -10,8 +10,8 @@ use ringway::exchange::core::{Core, WorkerStats};
 use ringway::http1::names::NameTable;
 use ringway::route::RouteTable;
 use ringway::run::load_plugin;
-use ringway::view::slab::Slab;
 use ringway::upstream;
+use ringway::view::slab::Slab;
 use ringway::worker::program::{Blueprint, PluginCounts, build};
 use ringway::worker::slot_layout;
 
@@ -68,7 +68,8 @@ impl World {
     /// A worker with nothing done yet.
     pub fn core(&self, upstreams: ScriptedUpstreams) -> (Core<ScriptedUpstreams>, PluginCounts) {
         let config = &self.blueprint.config;
-        let slab = Slab::new(slot_layout(config, ringway_abi::raw::SCRATCH_BYTES_MAX as usize * 4), config.limits.slots as u32, false).expect("memory for the slots");
+        let slab =
+            Slab::new(slot_layout(config, ringway_abi::raw::SCRATCH_BYTES_MAX as usize * 4), config.limits.slots as u32, false).expect("memory for the slots");
         let counts = PluginCounts::new(&self.blueprint);
         let built = build(&self.blueprint, &upstream::Shared::new(&self.blueprint.config), &counts, 0, &slab, &[]).expect("the plugins start");
         (Core::new(0, slab, upstreams, Arc::new(WorkerStats::default()), Rc::clone(&built.program)), counts)
