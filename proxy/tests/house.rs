@@ -49,7 +49,12 @@ fn unsafe_code_is_where_it_is_listed() {
     let count = |text: &str| {
         text.lines()
             .map(|line| line.split("//").next().unwrap_or(""))
-            .map(|line| line.matches("unsafe {").count() + line.matches("unsafe extern \"C\" fn ").count() + line.matches("unsafe impl").count() + line.matches("unsafe fn ").count())
+            .map(|line| {
+                line.matches("unsafe {").count()
+                    + line.matches("unsafe extern \"C\" fn ").count()
+                    + line.matches("unsafe impl").count()
+                    + line.matches("unsafe fn ").count()
+            })
             .sum::<usize>()
     };
     let found: String = all().iter().map(|(path, text)| (path, count(text))).filter(|(_, n)| *n > 0).map(|(path, n)| format!("{path} {n}\n")).collect();
