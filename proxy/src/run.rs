@@ -1,32 +1,36 @@
-//! The process: plugins loaded, sockets bound, workers started, signals answered.
+//! The process: plugins loaded, sockets bound, workers started, signals answered, changes made.
 //!
-//! Order: logs, driver, plugins, sockets, names, workers. Any failure before the workers run ends the start with one
-//! clear reason and nothing half-done.
+//! Order: logs, driver, plugins, names of servers, sockets, workers, admin threads. Any failure before the workers run ends
+//! the start with one clear reason and nothing half-done. After that the main thread waits for events: signals, and changes
+//! that the admin threads ask for.
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::admin::board::Board;
+use crate::admin::control::Control;
+use crate::admin::server::AdminListener;
+use crate::admin::{Change, Order};
 use crate::config::{Config, Driver, ListenAddress};
 use crate::exchange::core::WorkerStats;
 use crate::http1::names::NameTable;
 use crate::logs;
 use crate::plugin::inspect;
-use crate::plugin::loaded::{PluginVersion, default_store};
-use crate::route::RouteTable;
-use crate::upstream;
-use crate::worker::program::{Blueprint, PluginCounts};
+use crate::plugin::loaded::PluginVersion;
+use crate::worker::crew::Crew;
 use crate::worker::{Admission, Command, ListenSocket, Start, TICK_MS, Worker, probe_ring};
 
 /// Open files that the process asks for: each proxied connection takes two.
@@ -54,18 +58,21 @@ pub fn run(config: Config) -> i32 {
 
 /// A running gateway.
 pub struct Gateway {
-    config: Config,
-    workers: Vec<Handle>,
+    crew: Crew,
     /// What [`Gateway::listening`] returns.
     addresses: Vec<ListenAddress>,
+    admin: Option<AdminListener>,
+    board: Arc<Board>,
     /// Dropped after the workers: unloads the plugins.
-    _blueprint: Arc<Blueprint>,
+    control: Control,
 }
 
-struct Handle {
-    worker: Worker,
-    tick: UnixStream,
-    commands: Arc<Mutex<VecDeque<Command>>>,
+/// What the main thread waits for.
+pub enum Event {
+    /// A signal.
+    Signal(i32),
+    /// A change that an operator asked for.
+    Order(Order),
 }
 
 impl Gateway {
@@ -79,17 +86,21 @@ impl Gateway {
             tracing::warn!("{warning}");
         }
         let ring = choose_driver(config.server.driver)?;
-        let blueprint = Arc::new(load(&config)?);
         let processors = processors();
         let count = config.server.workers.unwrap_or(processors.len()).max(1);
-        let (sockets, addresses) = bind(&config, count)?;
-        let upstreams = upstream::Shared::new(&config);
-        upstream::resolve::resolve_all(&upstreams);
-        upstream::resolve::spawn(&upstreams);
-        upstream::health::spawn(&upstreams);
+        let control = Control::load(config, count).map_err(|errors| errors.to_string())?;
+        let config = control.config();
+        let admin = match &config.server.admin {
+            Some(address) => {
+                let problem = |error: io::Error| format!("server.admin: cannot listen on {address}: {error}");
+                Some(AdminListener::bind(address, config.server.admin_token.clone()).map_err(problem)?)
+            }
+            None => None,
+        };
+        let (sockets, addresses) = bind(config, count)?;
         let admission = Arc::new(Admission::default());
         let (ready, started) = mpsc::channel();
-        let mut workers = Vec::with_capacity(count);
+        let (mut workers, mut stats) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for (index, sockets) in sockets.into_iter().enumerate() {
             let (tick, theirs) = UnixStream::pair().map_err(|e| format!("no pipe for worker {index}: {e}"))?;
             tick.set_nonblocking(true).map_err(|e| format!("no pipe for worker {index}: {e}"))?;
@@ -97,31 +108,35 @@ impl Gateway {
                 theirs.set_nonblocking(true).map_err(|e| format!("no pipe for worker {index}: {e}"))?;
             }
             let commands = Arc::new(Mutex::new(VecDeque::new()));
+            let (blueprint, upstreams, counts) = control.parts();
             let start = Start {
                 index: index as u32,
                 processor: processors.get(index % processors.len().max(1)).copied().filter(|_| config.server.pin_workers),
                 ring,
-                blueprint: Arc::clone(&blueprint),
-                upstreams: Arc::clone(&upstreams),
+                blueprint: Arc::clone(blueprint),
+                upstreams: Arc::clone(upstreams),
                 stats: Arc::new(WorkerStats::default()),
-                counts: PluginCounts::new(&blueprint),
+                counts: counts[index].clone(),
                 sockets,
                 admission: Arc::clone(&admission),
                 tick: theirs,
                 commands: Arc::clone(&commands),
             };
+            stats.push(Arc::clone(&start.stats));
             let worker = Worker::start(start, ready.clone()).map_err(|e| format!("no thread for worker {index}: {e}"))?;
-            workers.push(Handle { worker, tick, commands });
+            workers.push((worker, commands, tick));
         }
         drop(ready);
-        for _ in 0..workers.len() {
+        let crew = Crew::new(workers).map_err(|e| format!("no thread for the clock: {e}"))?;
+        for _ in 0..count {
             match started.recv() {
                 Ok(Ok(_)) => {}
                 Ok(Err(reason)) => return Err(reason),
                 Err(_) => return Err("a worker ended while it started".into()),
             }
         }
-        Ok(Gateway { config, workers, addresses, _blueprint: blueprint })
+        let board = Arc::new(control.board(stats));
+        Ok(Gateway { crew, addresses, admin, board, control })
     }
 
     /// Where it listens; with the port that was taken when the configuration said 0.
@@ -129,96 +144,87 @@ impl Gateway {
         &self.addresses
     }
 
-    /// Ticks the workers and answers signals until the end.
-    fn serve(self) -> i32 {
-        let (send, signals) = mpsc::channel();
-        match Signals::new([SIGTERM, SIGINT]) {
-            Ok(mut source) => {
-                let spawned = thread::Builder::new().name("signals".into()).spawn(move || {
-                    for signal in source.forever() {
-                        if send.send(signal).is_err() {
-                            return;
-                        }
-                    }
-                });
-                if let Err(error) = spawned {
-                    tracing::error!(%error, "no thread for signals");
+    /// Answers signals and changes until the end.
+    fn serve(mut self) -> i32 {
+        let (send, events) = mpsc::channel();
+        if let Err(error) = forward_signals(send.clone()) {
+            tracing::error!(%error, "signals cannot be handled");
+            return 1;
+        }
+        for address in &self.addresses {
+            tracing::info!(%address, workers = self.crew.count(), "listening");
+        }
+        if let Some(admin) = &mut self.admin {
+            match admin.start(&self.board, send) {
+                Ok(()) => tracing::info!(address = %admin.address(), "admin listening"),
+                Err(error) => {
+                    tracing::error!(%error, "no thread for the admin listener");
                     return 1;
                 }
             }
-            Err(error) => {
-                tracing::error!(%error, "signals cannot be handled");
-                return 1;
-            }
-        }
-        for address in &self.addresses {
-            tracing::info!(%address, workers = self.workers.len(), "listening");
         }
         let mut draining: Option<Instant> = None;
         loop {
-            match signals.recv_timeout(Duration::from_millis(TICK_MS)) {
-                Ok(SIGINT) if draining.is_some() => {
+            match events.recv_timeout(Duration::from_millis(TICK_MS)) {
+                Ok(Event::Signal(SIGINT)) if draining.is_some() => {
                     tracing::warn!("interrupted twice: ending at once");
                     return 130;
                 }
-                Ok(signal) if draining.is_none() => {
+                Ok(Event::Signal(SIGHUP)) => {
+                    // The outcome is logged by `apply`.
+                    let _ = self.control.apply(&Change::Reload, &self.crew, &self.board);
+                }
+                Ok(Event::Signal(signal)) if draining.is_none() => {
                     let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
-                    tracing::info!(signal = name, drain_ms = self.config.timeouts.drain, "draining: accepting no more");
-                    self.command(|| Command::Drain);
+                    tracing::info!(signal = name, drain_ms = self.control.config().timeouts.drain, "draining: accepting no more");
+                    self.board.draining.store(true, Ordering::Relaxed);
+                    self.crew.command(|| Command::Drain);
                     draining = Some(Instant::now());
                 }
-                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Event::Order(Order { change, reply })) => {
+                    let outcome = self.control.apply(&change, &self.crew, &self.board);
+                    // Whoever asked may have gone; the log has it.
+                    let _ = reply.send(outcome);
+                }
+                Ok(Event::Signal(_)) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return 1,
             }
-            self.tick();
-            if self.workers.iter().all(|w| w.worker.thread.is_finished()) {
+            self.control.tend(&self.board);
+            if self.crew.is_finished() {
                 return self.end(draining.is_some());
             }
-            let deadline = Duration::from_millis(u64::from(self.config.timeouts.drain));
+            let deadline = Duration::from_millis(u64::from(self.control.config().timeouts.drain));
             if draining.is_some_and(|since| !deadline.is_zero() && since.elapsed() > deadline) {
                 tracing::warn!("the drain deadline has passed: open connections are closed");
-                self.command(|| Command::Stop);
+                self.crew.command(|| Command::Stop);
             }
         }
     }
 
     fn end(self, drained: bool) -> i32 {
-        let mut code = if drained { 0 } else { 1 };
-        for handle in self.workers {
-            match handle.worker.thread.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(reason)) => {
-                    tracing::error!("{reason}");
-                    code = 1;
-                }
-                Err(_) => {
-                    tracing::error!("a worker panicked");
-                    code = 1;
-                }
-            }
-        }
-        for address in &self.addresses {
+        let well = self.crew.join();
+        for address in self.addresses.iter().chain(self.admin.as_ref().map(AdminListener::address)) {
             if let ListenAddress::Unix(path) = address {
                 // Gone already when somebody else removed it.
                 let _ = fs::remove_file(path);
             }
         }
         tracing::info!("stopped");
-        code
+        if drained && well { 0 } else { 1 }
     }
+}
 
-    fn command(&self, make: impl Fn() -> Command) {
-        for handle in &self.workers {
-            handle.commands.lock().unwrap_or_else(PoisonError::into_inner).push_back(make());
+/// Signals become events, on a thread of their own.
+fn forward_signals(to: mpsc::Sender<Event>) -> io::Result<()> {
+    let mut source = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in source.forever() {
+            if to.send(Event::Signal(signal)).is_err() {
+                return;
+            }
         }
-    }
-
-    /// Wakes every worker. A full pipe means that a wake is on its way already.
-    fn tick(&self) {
-        for handle in &self.workers {
-            let _ = (&handle.tick).write(&[0]);
-        }
-    }
+    })?;
+    Ok(())
 }
 
 /// Whether io_uring is used.
@@ -234,20 +240,6 @@ fn choose_driver(driver: Driver) -> Result<bool, String> {
             Ok(false)
         }
     }
-}
-
-/// Inspects and loads every plugin of the configuration.
-fn load(config: &Config) -> Result<Blueprint, String> {
-    let mut names = NameTable::new();
-    let mut plugins = Vec::with_capacity(config.plugins.len());
-    let store = default_store();
-    for plugin in config.plugins.iter() {
-        let version = load_plugin(&plugin.name, &plugin.path, plugin.config.as_bytes(), &store, &mut names)?;
-        tracing::info!(plugin = plugin.name, path = %plugin.path.display(), version = version.facts().version, "plugin loaded");
-        plugins.push(Arc::new(version));
-    }
-    let table = Arc::new(RouteTable::new(config));
-    Ok(Blueprint { config: config.clone(), plugins, names: Arc::new(names), table })
 }
 
 /// Inspects and loads one plugin.
@@ -332,7 +324,7 @@ fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListen
 }
 
 /// A socket file that nobody listens on any more is replaced.
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+pub(crate) fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && UnixStream::connect(path).is_err() => {
             fs::remove_file(path)?;

@@ -1,11 +1,13 @@
 //! The command line: what can be typed, what it prints, and the exit code.
 //!
-//! Owns the definitions for clap and the commands that only read files: `check`, `plugin inspect`, `config schema`. `run` and
-//! `proxy` end in a function that the caller gives to [`execute`]. Exit codes: 0 good, 1 the input is wrong, 2 usage (clap's).
+//! Owns the definitions for clap, the commands that only read files (`check`, `plugin inspect`, `config schema`) and those that
+//! ask a running gateway (`plugin list` and its like, `chain show`, `reload`). `run` and `proxy` end in a function that the caller gives to [`execute`]. Exit codes: 0 good, 1 the input is wrong, 2 usage (clap's).
 //! Results go to `out`, everything that is said about problems to `err`.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod check;
+mod client;
 mod inspect;
 #[cfg(test)]
 mod tests;
@@ -15,9 +17,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use self::admin::Question;
 use crate::config::{self, Config, ConfigErrors, Problem};
 use crate::plugin::inspect::Offer;
 
+pub use admin::{Admin, ChainCommand, Load, Named, Swap, Unload};
 pub use check::inspect_plugins;
 
 /// All is well.
@@ -40,6 +44,8 @@ Examples:
       what a plugin is, or why it would be refused; none of its code runs
   ringway config schema > ringway.schema.json
       completion and checking in an editor
+  ringway plugin swap NAME FILE, ringway chain show, ringway reload
+      what a running gateway does, and changing it while traffic flows
 
 Exit codes: 0 good, 1 the input is wrong, 2 wrong usage.";
 
@@ -69,9 +75,15 @@ pub enum Command {
     /// Show the gateway at work: an origin of its own, and plugins in C, Zig and Rust in one chain
     #[command(after_help = "The plugins must have been built: plugins/build\n\nExample:\n  ringway demo")]
     Demo(Demo),
-    /// Look at plugin files
+    /// Look at plugin files, and at the plugins of a running gateway; load, swap and unload them
     #[command(subcommand)]
     Plugin(PluginCommand),
+    /// Look at the chains of a running gateway
+    #[command(subcommand)]
+    Chain(ChainCommand),
+    /// Have a running gateway read its configuration again
+    #[command(after_help = "Exits 1 when the configuration is wrong; nothing has changed then.\n\nExample:\n  ringway reload --admin 127.0.0.1:9901")]
+    Reload(Admin),
     /// Help with writing configurations
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -110,7 +122,7 @@ pub struct Demo {
     pub plugins: PathBuf,
 }
 
-/// Look at plugin files.
+/// Look at plugin files and at plugins that run.
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
     /// Print what a plugin says about itself, or why it would be refused, without running its code
@@ -125,6 +137,28 @@ pub enum PluginCommand {
         #[arg(short, long)]
         json: bool,
     },
+    /// Print the plugins of a running gateway
+    List(Admin),
+    /// Print everything about a plugin of a running gateway
+    Show(Named),
+    /// Load a plugin into a running gateway
+    #[command(
+        after_help = "It is not written into the configuration: a reload or a restart forgets it.\n\nExample:\n  ringway plugin load limit target/plugins/rate-limit.so --config '{\"requests_per_second\": 100}' --route /api/"
+    )]
+    Load(Load),
+    /// Replace the code or the configuration of a plugin while traffic flows
+    #[command(
+        after_help = "Requests in flight finish with the version they began with. On any error the old version goes on.\n\nExamples:\n  ringway plugin swap limit                      (the same file, built again)\n  ringway plugin swap limit target/new/rate-limit.so"
+    )]
+    Swap(Swap),
+    /// Unload a plugin from a running gateway
+    Unload(Unload),
+    /// Pass a plugin by (on_error = "open"), or refuse what would reach it (on_error = "closed")
+    Disable(Named),
+    /// Undo `disable`
+    Enable(Named),
+    /// Go back to the version that ran before the last swap
+    Rollback(Named),
 }
 
 /// Help with writing configurations.
@@ -150,6 +184,16 @@ pub fn execute(cli: Cli, offer: &Offer, out: &mut dyn Write, err: &mut dyn Write
         }
         Command::Check(file) => check::check(&file.config, offer, out, err),
         Command::Plugin(PluginCommand::Inspect { files, json }) => inspect::inspect_files(&files, json, offer, out, err),
+        Command::Plugin(PluginCommand::List(admin)) => Question::list().ask(&admin, out, err),
+        Command::Plugin(PluginCommand::Show(Named { name, admin })) => Question::show(&name).ask(&admin, out, err),
+        Command::Plugin(PluginCommand::Load(load)) => Question::load(&load).ask(&load.admin, out, err),
+        Command::Plugin(PluginCommand::Swap(swap)) => Question::swap(&swap).ask(&swap.admin, out, err),
+        Command::Plugin(PluginCommand::Unload(unload)) => Question::unload(&unload).ask(&unload.admin, out, err),
+        Command::Plugin(PluginCommand::Disable(Named { name, admin })) => Question::turn(&name, "disable").ask(&admin, out, err),
+        Command::Plugin(PluginCommand::Enable(Named { name, admin })) => Question::turn(&name, "enable").ask(&admin, out, err),
+        Command::Plugin(PluginCommand::Rollback(Named { name, admin })) => Question::turn(&name, "rollback").ask(&admin, out, err),
+        Command::Chain(ChainCommand::Show { route, admin }) => admin::chains(route.as_deref(), &admin, out, err),
+        Command::Reload(admin) => Question::reload().ask(&admin, out, err),
         Command::Config(ConfigCommand::Schema) => schema(out),
     };
     // Nobody is left to read an error about a closed pipe.

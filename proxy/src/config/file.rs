@@ -44,6 +44,8 @@ pub(super) struct Server {
     pub workers: Option<usize>,
     /// Address of metrics, health and the plugin API: "IP:PORT" or "unix:/PATH". Absent: off.
     pub admin: Option<String>,
+    /// What requests to the admin address must carry as `Authorization: Bearer TOKEN`. Required when that address is neither loopback nor a Unix socket.
+    pub admin_token: Option<String>,
     /// The gateway's name in `Via` and in the responses it makes itself.
     pub name: String,
     /// Add `Via` to forwarded requests (RFC 9110 §7.6.3 asks gateways to).
@@ -71,6 +73,7 @@ impl Default for Server {
         Server {
             workers: None,
             admin: None,
+            admin_token: None,
             name: "ringway".into(),
             via: true,
             forwarded: Forwarded::XForwarded,

@@ -27,7 +27,8 @@ use std::sync::LazyLock;
 pub use address::{ConnectTarget, HostPattern, ListenAddress, PathPattern, ServerAddress};
 pub use model::*;
 pub use problem::{ConfigErrors, Place, Problem, closest};
-pub use resolve::CHAIN_LINKS_MAX;
+pub use resolve::{CHAIN_LINKS_MAX, is_name};
+pub use tree::Step as Key;
 
 impl Config {
     /// Reads and checks a file; variables come from the environment.
@@ -45,7 +46,17 @@ impl Config {
             let line = error.as_bytes()[..valid].iter().filter(|&&byte| byte == b'\n').count() + 1;
             Problem::new(format!("the configuration is not UTF-8: line {line} holds other bytes")).in_file(path)
         })?;
-        Config::parse(&name, &text, &|variable| std::env::var(variable).ok())
+        let config = Config::parse(&name, &text, &|variable| std::env::var(variable).ok())?;
+        Ok(Config { file: Some(path.into()), ..config })
+    }
+
+    /// A problem with the value at `keys` of the file that this came from, with its place as the file stands now.
+    pub fn problem_at(&self, keys: &[Key<'_>], problem: Problem) -> Problem {
+        let Some(path) = &self.file else { return problem };
+        match std::fs::read_to_string(path).map(|text| tree::Document::parse(&self.source, &text)) {
+            Ok(Ok(document)) => document.at(keys, problem),
+            _ => problem.in_file(path),
+        }
     }
 
     /// Checks a text. The extension of `name` says its syntax: `.json`, else TOML. `variable` gives the value of `${NAME}`.

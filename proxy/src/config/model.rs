@@ -4,8 +4,9 @@
 //! parts are shared. Invariant: every index in it is within the slice it points into. Must not know files or syntax.
 #![forbid(unsafe_code)]
 
+use std::fmt;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -20,6 +21,8 @@ use crate::limits::{Limits, Timeouts};
 pub struct Config {
     /// Where it came from: a file as the operator named it, or "the command line".
     pub source: Arc<str>,
+    /// The file, when it came from one: it can be read again.
+    pub file: Option<Arc<Path>>,
     /// The process as a whole.
     pub server: Arc<Server>,
     /// How much of everything.
@@ -57,6 +60,8 @@ pub struct Server {
     pub workers: Option<usize>,
     /// Where metrics, health and the plugin API are; `None`: nowhere.
     pub admin: Option<ListenAddress>,
+    /// What requests to it must carry.
+    pub admin_token: Option<Token>,
     /// The gateway's name in `Via` and in its own responses; a token.
     pub name: String,
     /// Add `Via` to forwarded requests.
@@ -77,6 +82,24 @@ pub struct Server {
     pub pin_workers: bool,
     /// Advise huge pages for the slabs.
     pub huge_pages: bool,
+}
+
+/// A secret. It is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(pub String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+impl Token {
+    /// Whether `text` is this token. How long that takes says nothing about where they differ.
+    pub fn is(&self, text: &[u8]) -> bool {
+        let differences = self.0.bytes().zip(text).fold(0, |bits, (mine, theirs)| bits | (mine ^ theirs));
+        std::hint::black_box(differences) == 0 && self.0.len() == text.len()
+    }
 }
 
 /// Where the access log goes.

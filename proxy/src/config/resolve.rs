@@ -12,13 +12,15 @@ use ipnet::IpNet;
 
 use super::address::{ListenAddress, is_token};
 use super::file;
-use super::model::{AccessLog, Config, Link, Listener, Plugin, PluginIndex, Server, UpstreamIndex};
+use super::model::{AccessLog, Config, Link, Listener, Plugin, PluginIndex, Server, Token, UpstreamIndex};
 use super::problem::{ConfigErrors, Problem, closest, sort};
 use super::tree::{Document, Step};
 use crate::limits::Limits;
 
 /// The links of one chain at most: which of them ran is remembered in one 64-bit word per exchange.
 pub const CHAIN_LINKS_MAX: usize = 64;
+/// A token that cannot be guessed; 32 random hexadecimal digits have 128 bits.
+const TOKEN_BYTES_MIN: usize = 16;
 
 /// Checks `file`, whose places `document` knows; without one it was made from the command line.
 pub(super) fn resolve(file: file::File, source: &str, document: Option<&Document>) -> Result<Config, ConfigErrors> {
@@ -97,6 +99,7 @@ impl<'a> Resolver<'a> {
         self.unused(&listeners, &routes);
         Config {
             source: source.into(),
+            file: None,
             server: Arc::new(server),
             limits: Arc::new(limits),
             timeouts,
@@ -146,10 +149,18 @@ impl<'a> Resolver<'a> {
         let server = &self.file.server;
         let admin = server.admin.as_deref().and_then(|text| self.take(at!["server", "admin"], ListenAddress::parse(text)));
         if let Some(admin) = admin.as_ref().filter(|admin| !admin.is_local()) {
-            let problem = Problem::new(format!("the admin address {admin} can be reached from other machines"))
-                .cause("whoever reaches it sees the configuration and controls plugins")
-                .help("bind it to 127.0.0.1 or to a Unix socket");
-            self.warn(at!["server", "admin"], problem);
+            let problem = Problem::new(format!("the admin address {admin} can be reached from other machines"));
+            if server.admin_token.is_none() {
+                let problem = problem.cause("whoever reaches it sees the configuration and controls plugins");
+                self.problem(at!["server", "admin"], problem.help("bind it to 127.0.0.1 or to a Unix socket, or set `admin_token`"));
+            } else {
+                let problem = problem.cause("the token travels unencrypted");
+                self.warn(at!["server", "admin"], problem.help("bind it to 127.0.0.1 or to a Unix socket"));
+            }
+        }
+        if server.admin_token.as_ref().is_some_and(|token| token.len() < TOKEN_BYTES_MIN || !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+            let problem = Problem::new(format!("`admin_token` needs at least {TOKEN_BYTES_MIN} visible ASCII characters"));
+            self.problem(at!["server", "admin_token"], problem);
         }
         if !is_token(&server.name) {
             let problem = Problem::new(format!("`{}` cannot stand in `Via`", server.name)).help("use letters, digits, `-`, `.` and `_`");
@@ -170,6 +181,7 @@ impl<'a> Resolver<'a> {
         Server {
             workers: server.workers,
             admin,
+            admin_token: server.admin_token.clone().map(Token),
             name: server.name.clone(),
             via: server.via,
             forwarded: server.forwarded,
@@ -192,10 +204,7 @@ impl<'a> Resolver<'a> {
                 self.problem(path, Problem::new(format!("`{name}` cannot be a name")).help("use 1 to 63 letters, digits, `-`, `_` and `.`"));
             }
             if let Some(first) = seen.insert(name, index) {
-                self.problem(
-                    path,
-                    Problem::new(format!("the {section} `{name}` is defined twice, as number {} and number {}", first + 1, index + 1)),
-                );
+                self.problem(path, Problem::new(format!("the {section} `{name}` is defined twice, as number {} and number {}", first + 1, index + 1)));
             }
         }
     }
@@ -320,13 +329,11 @@ pub(super) fn unknown<'n>(kind: &str, name: &str, known: impl Iterator<Item = &'
 }
 
 /// Whether `name` can name a plugin, an upstream, a route in metrics and on the command line.
-pub(super) fn is_name(name: &str) -> bool {
+pub fn is_name(name: &str) -> bool {
     (1..=63).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
 fn network(text: &str) -> Result<IpNet, Problem> {
     let parsed = text.parse::<IpNet>().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
-    parsed
-        .map(|net| net.trunc())
-        .ok_or_else(|| Problem::new(format!("`{text}` is no address or network")).help("write \"10.0.0.0/8\" or \"10.1.2.3\""))
+    parsed.map(|net| net.trunc()).ok_or_else(|| Problem::new(format!("`{text}` is no address or network")).help("write \"10.0.0.0/8\" or \"10.1.2.3\""))
 }

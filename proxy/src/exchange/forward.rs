@@ -247,7 +247,11 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                     return Attempt::Over(self.tunnel(exchange, lease, leftover).await);
                 }
                 let reusable = end.reusable && body_sent;
-                if reusable { self.give_back(lease) } else { self.discard(lease, None) }
+                if reusable {
+                    self.give_back(lease)
+                } else {
+                    self.discard(lease, None)
+                }
                 if let Outgoing::InSlot(length) = outgoing {
                     self.input.at += length;
                 }
@@ -420,7 +424,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
 }
 
 /// Lines that only a trusted peer may set.
-const FORWARDING: [HeaderId; 5] = [HeaderId::X_FORWARDED_FOR, HeaderId::X_FORWARDED_PROTO, HeaderId::X_FORWARDED_HOST, HeaderId::FORWARDED, HeaderId::X_REAL_IP];
+const FORWARDING: [HeaderId; 5] =
+    [HeaderId::X_FORWARDED_FOR, HeaderId::X_FORWARDED_PROTO, HeaderId::X_FORWARDED_HOST, HeaderId::FORWARDED, HeaderId::X_REAL_IP];
 
 /// Marks the received lines with these ids as dropped; what a plugin has set stays.
 fn drop_received(view: &ringway_abi::RequestView, dropped: &mut EntrySet, received: &[u8], ids: &[HeaderId]) {

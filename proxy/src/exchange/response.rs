@@ -11,19 +11,19 @@ use ringway_abi::ids::{HeaderId, METHOD_HEAD};
 use ringway_abi::raw;
 use ringway_abi::view::{ORIGIN_UPSTREAM, RES_BODY_COMPLETE, RES_CHUNKED};
 
+use super::Reply;
 use super::body::{BodyReader, Framing, PREFIX_BYTES, SUFFIX_BYTES};
 use super::core::{Core, Program, Upstreams};
 use super::io::{Reader, Writer, write_all};
 use super::request::chunk_limits;
-use super::watch::{Lane, Watch};
-use super::Reply;
 use super::splice::{SPLICE_BYTES_MIN, SpliceFault};
+use super::watch::{Lane, Watch};
 use crate::clock;
 use crate::error::{Fault, ResourceFault, UpstreamFault};
 use crate::http1::head::{Area, HeadProgress, RequestFacts, ResponseBody, ResponseFacts, ResponseTo, parse_response};
 use crate::http1::write::{Addition, Connection, OutFraming, write_response_head};
-use crate::plugin::frame::{ChunkFlow, Flow, Frame};
 use crate::limits::Timeouts;
+use crate::plugin::frame::{ChunkFlow, Flow, Frame};
 use crate::view::message::{Message, Side};
 use crate::view::slab::{Buf, Slot};
 

@@ -113,6 +113,34 @@ pub struct CoreLink {
     pub(super) plugin: Rc<CorePlugin>,
 }
 
+impl CoreLink {
+    /// A link that fails at its first hook without calling its plugin.
+    fn refusing(part: LinkParts) -> CoreLink {
+        CoreLink {
+            core: part.plugin.core(),
+            wants: 0,
+            scratch_at: 0,
+            has_scratch: false,
+            on_error: OnError::Closed,
+            post_always: false,
+            on_request: Some(refuse::<RequestView>),
+            on_request_chunk: None,
+            on_request_body: None,
+            on_response: None,
+            on_response_chunk: None,
+            on_done: None,
+            on_accept: Some(refuse::<raw::Accept>),
+            counters: part.counters,
+            plugin: part.plugin,
+        }
+    }
+}
+
+/// The hook of a disabled plugin.
+unsafe extern "C" fn refuse<T>(_: *mut raw::RawCx, _: *const T) -> u32 {
+    raw::ABORTED
+}
+
 /// The links of a route on one worker.
 #[derive(Default)]
 pub struct CoreChain {
@@ -123,12 +151,22 @@ pub struct CoreChain {
 impl CoreChain {
     /// A chain of these links, in this order. Links behind the first [`LINKS_MAX`] are refused by the configuration.
     pub fn new(parts: Vec<LinkParts>) -> CoreChain {
+        CoreChain::with_refusals(parts, 0)
+    }
+
+    /// The same, where the links of the bits `refusing` belong to disabled plugins: whatever would call them fails instead.
+    pub fn with_refusals(parts: Vec<LinkParts>, refusing: u64) -> CoreChain {
         debug_assert!(parts.len() <= LINKS_MAX);
         let mut plan = Plan::default();
         let links = parts
             .into_iter()
-            .map(|part| {
+            .enumerate()
+            .map(|(at, part)| {
                 let descriptor = part.plugin.version().descriptor();
+                if refusing & (1 << at) != 0 {
+                    plan.hooks |= raw::HOOK_REQUEST | raw::HOOK_ACCEPT;
+                    return CoreLink::refusing(part);
+                }
                 let scratch_at = plan.scratch_bytes;
                 plan.hooks |= descriptor.hooks;
                 plan.wants |= descriptor.wants;

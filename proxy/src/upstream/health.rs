@@ -7,37 +7,34 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Shared, Target};
+use super::{SharedUpstream, Target};
 use crate::config::{Health, HealthKind};
 
 /// Bytes of an answer that are read to find its status.
 const STATUS_LINE_BYTES: usize = 64;
 
-/// Checks every server of every upstream that has checks configured, until `shared` is gone.
-pub fn spawn(shared: &Arc<Shared>) {
-    for (index, upstream) in shared.upstreams.iter().enumerate() {
-        let Some(health) = &upstream.config.health else { continue };
-        for server in 0..upstream.servers.len() {
-            let (shared, health) = (Arc::downgrade(shared), health.clone());
-            let spawned = thread::Builder::new().name(format!("health-{index}-{server}")).spawn(move || run(&shared, index, server, &health));
-            if let Err(error) = spawned {
-                tracing::error!(%error, "no thread for health checks; the server counts as healthy");
-            }
+/// Checks every server of the upstream, when it has checks configured, until the upstream is gone.
+pub fn spawn(upstream: &Arc<SharedUpstream>) {
+    let Some(health) = &upstream.config.health else { return };
+    for server in 0..upstream.servers.len() {
+        let (upstream, health) = (Arc::downgrade(upstream), health.clone());
+        let spawned = thread::Builder::new().name("health".into()).spawn(move || run(&upstream, server, &health));
+        if let Err(error) = spawned {
+            tracing::error!(%error, "no thread for health checks; the server counts as healthy");
         }
     }
 }
 
-fn run(shared: &Weak<Shared>, upstream: usize, server: usize, health: &Health) {
+fn run(upstream: &Weak<SharedUpstream>, server: usize, health: &Health) {
     let (mut good, mut bad) = (0, 0);
     loop {
         let (name, address, targets) = {
-            let Some(shared) = shared.upgrade() else { return };
-            let group = &shared.upstreams[upstream];
+            let Some(group) = upstream.upgrade() else { return };
             (group.config.name.clone(), group.servers[server].address.to_string(), group.servers[server].targets())
         };
         let result = targets.first().ok_or_else(|| io::Error::other("not resolved")).and_then(|target| check(target, &address, health));
-        let Some(shared) = shared.upgrade() else { return };
-        let state = &shared.upstreams[upstream].servers[server];
+        let Some(group) = upstream.upgrade() else { return };
+        let state = &group.servers[server];
         match result {
             Ok(()) => (good, bad) = (good + 1, 0),
             Err(_) => (good, bad) = (0, bad + 1),
@@ -49,7 +46,7 @@ fn run(shared: &Weak<Shared>, upstream: usize, server: usize, health: &Health) {
             let error = result.map_or_else(|e| e.to_string(), |()| String::new());
             tracing::warn!(upstream = name, server = address, error, "server is unhealthy: it gets no exchanges");
         }
-        drop(shared);
+        drop(group);
         thread::sleep(Duration::from_millis(u64::from(health.interval_ms)));
     }
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::clock;
-use crate::config::{Balance, Config, Outlier, ServerAddress, Upstream};
+use crate::config::{Balance, Config, Outlier, ServerAddress, Upstream, UpstreamIndex};
 
 /// Where a connection goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,11 +56,13 @@ pub struct SharedUpstream {
     pub servers: Vec<SharedServer>,
 }
 
-/// All upstreams of one configuration.
+/// All upstreams of one configuration, and those of earlier ones that exchanges in flight may still use.
 #[derive(Debug)]
 pub struct Shared {
-    /// By index.
-    pub upstreams: Vec<SharedUpstream>,
+    /// By id. An upstream keeps its id, its health and its history for as long as its configuration stays the same.
+    pub upstreams: Vec<Arc<SharedUpstream>>,
+    /// The ids of the configuration's upstreams, by [`UpstreamIndex`].
+    ids: Vec<u32>,
     retry_budget_percent: u64,
     retry_reserve: u64,
 }
@@ -157,18 +159,54 @@ impl SharedServer {
     }
 }
 
+impl SharedUpstream {
+    fn new(config: &Upstream) -> SharedUpstream {
+        SharedUpstream { servers: config.servers.iter().map(|s| SharedServer::new(&s.address, s.weight)).collect(), config: config.clone() }
+    }
+}
+
 impl Shared {
     /// The servers of a configuration; names are not resolved yet.
     pub fn new(config: &Config) -> Arc<Shared> {
-        let upstreams = config.upstreams.iter().map(|upstream| SharedUpstream {
-            servers: upstream.servers.iter().map(|s| SharedServer::new(&s.address, s.weight)).collect(),
-            config: upstream.clone(),
+        Shared::build(config, Vec::new(), &[], false)
+    }
+
+    /// Those of the next configuration. What did not change stays; `reuse`: no exchange runs on an earlier configuration
+    /// than this one, so the ids that it does not use may be given to others.
+    pub fn next(&self, config: &Config, reuse: bool) -> Arc<Shared> {
+        Shared::build(config, self.upstreams.clone(), &self.ids, reuse)
+    }
+
+    fn build(config: &Config, mut upstreams: Vec<Arc<SharedUpstream>>, current: &[u32], reuse: bool) -> Arc<Shared> {
+        let mut free: Vec<u32> = if reuse { (0..upstreams.len() as u32).filter(|id| !current.contains(id)).collect() } else { Vec::new() };
+        let ids = config.upstreams.iter().map(|upstream| {
+            let kept = current.iter().copied().find(|id| upstreams[*id as usize].config == *upstream);
+            kept.unwrap_or_else(|| {
+                let new = Arc::new(SharedUpstream::new(upstream));
+                match free.pop() {
+                    Some(id) => {
+                        upstreams[id as usize] = new;
+                        id
+                    }
+                    None => {
+                        upstreams.push(new);
+                        upstreams.len() as u32 - 1
+                    }
+                }
+            })
         });
-        Arc::new(Shared {
-            upstreams: upstreams.collect(),
-            retry_budget_percent: config.limits.retry_budget_percent as u64,
-            retry_reserve: config.limits.retry_reserve as u64,
-        })
+        let ids = ids.collect();
+        Arc::new(Shared { upstreams, ids, retry_budget_percent: config.limits.retry_budget_percent as u64, retry_reserve: config.limits.retry_reserve as u64 })
+    }
+
+    /// The id of an upstream of the configuration that this was made from.
+    pub fn id(&self, index: UpstreamIndex) -> u32 {
+        self.ids[index.0 as usize]
+    }
+
+    /// The upstreams of the configuration that this was made from, in its order.
+    pub fn current(&self) -> impl Iterator<Item = &Arc<SharedUpstream>> {
+        self.ids.iter().map(|id| &self.upstreams[*id as usize])
     }
 
     /// Counts a retry when the budget of this worker allows it: a share of its requests, and a few in any case.
@@ -385,6 +423,25 @@ mod tests {
         let all = shared(THREE);
         let group = Group::new(&all.upstreams[0]);
         assert!(!turns(&all, &group, 9, Pick { avoid: Some(1), ..NOW }).contains(&1));
+    }
+
+    #[test]
+    fn an_upstream_keeps_its_id_and_state_while_its_configuration_stays_the_same() {
+        let config = |upstreams: &[(&str, u16)]| {
+            let upstream = |(name, port): &(&str, u16)| format!("[[upstream]]\nname = \"{name}\"\nservers = [\"127.0.0.1:{port}\"]\n");
+            let text = format!("[[listener]]\naddress = \"127.0.0.1:0\"\n{}", upstreams.iter().map(upstream).collect::<String>());
+            Config::parse("test.toml", &text, &|_| None).unwrap()
+        };
+        let id = |shared: &Shared, at| shared.id(UpstreamIndex(at));
+        let first = Shared::new(&config(&[("a", 1), ("b", 2)]));
+        first.upstreams[0].servers[0].set_healthy(false);
+        let second = first.next(&config(&[("b", 3), ("a", 1)]), false);
+        assert_eq!((id(&second, 0), id(&second, 1), second.upstreams.len()), (2, 0, 3));
+        assert!(!second.upstreams[0].servers[0].is_healthy());
+        assert_eq!(second.current().map(|u| u.config.name.as_str()).collect::<String>(), "ba");
+        // Exchanges may still use what `b` was: its id is not given away yet, and afterwards it is.
+        assert_eq!(id(&second.next(&config(&[("a", 1), ("c", 4)]), false), 1), 3);
+        assert_eq!(id(&second.next(&config(&[("a", 1), ("c", 4)]), true), 1), 1);
     }
 
     #[test]

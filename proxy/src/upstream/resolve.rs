@@ -5,42 +5,36 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
-use super::{Shared, SharedServer, Target};
+use super::{SharedServer, SharedUpstream, Target};
 use crate::config::ServerAddress;
 
 /// How often a name that could not be resolved is tried again, in milliseconds.
 const RETRY_MS: u32 = 1000;
 
-/// Resolves every name once, on this thread: at start, so that the first requests find their servers. Names that fail
-/// are logged and tried again by [`spawn`].
-pub fn resolve_all(shared: &Shared) {
-    for upstream in &shared.upstreams {
-        for server in &upstream.servers {
-            resolve(&upstream.config.name, server);
-        }
+/// Resolves every name once, on this thread: before the upstream is used, so that the first requests find its servers.
+/// Names that fail are logged and tried again by [`spawn`].
+pub fn resolve_all(upstream: &SharedUpstream) {
+    for server in &upstream.servers {
+        resolve(&upstream.config.name, server);
     }
 }
 
-/// Keeps resolving until `shared` is gone. A thread per upstream that has names.
-pub fn spawn(shared: &Arc<Shared>) {
-    for (index, upstream) in shared.upstreams.iter().enumerate() {
-        let named = upstream.servers.iter().any(|s| matches!(s.address, ServerAddress::Name(..)));
-        if !named {
-            continue;
-        }
-        let shared = Arc::downgrade(shared);
-        let spawned = thread::Builder::new().name(format!("resolve-{index}")).spawn(move || run(&shared, index));
-        if let Err(error) = spawned {
-            tracing::error!(%error, "no thread for resolving names; addresses stay as they are");
-        }
+/// Keeps resolving on a thread, when the upstream has names, until the upstream is gone.
+pub fn spawn(upstream: &Arc<SharedUpstream>) {
+    if !upstream.servers.iter().any(|s| matches!(s.address, ServerAddress::Name(..))) {
+        return;
+    }
+    let upstream = Arc::downgrade(upstream);
+    let spawned = thread::Builder::new().name("resolve".into()).spawn(move || run(&upstream));
+    if let Err(error) = spawned {
+        tracing::error!(%error, "no thread for resolving names; addresses stay as they are");
     }
 }
 
-fn run(shared: &Weak<Shared>, index: usize) {
+fn run(upstream: &Weak<SharedUpstream>) {
     loop {
         let wait_ms = {
-            let Some(shared) = shared.upgrade() else { return };
-            let upstream = &shared.upstreams[index];
+            let Some(upstream) = upstream.upgrade() else { return };
             let missing = upstream.servers.iter().any(|s| s.targets().is_empty());
             match (missing, upstream.config.resolve_ms) {
                 (true, _) => RETRY_MS,
@@ -49,11 +43,8 @@ fn run(shared: &Weak<Shared>, index: usize) {
             }
         };
         thread::sleep(Duration::from_millis(u64::from(wait_ms)));
-        let Some(shared) = shared.upgrade() else { return };
-        let upstream = &shared.upstreams[index];
-        for server in &upstream.servers {
-            resolve(&upstream.config.name, server);
-        }
+        let Some(upstream) = upstream.upgrade() else { return };
+        resolve_all(&upstream);
     }
 }
 

@@ -1,12 +1,14 @@
 //! One worker: a pinned thread with its own runtime, listeners, memory, upstream connections.
 //!
 //! [`Worker::start`] spawns the thread; [`net`] holds sockets, [`pool`] upstream connections, [`program`] builds what
-//! exchanges run. The clock of a worker is a byte that the process's ticker writes to its pipe every [`TICK_MS`]: then
+//! exchanges run, `publish` replaces it while traffic flows. The clock of a worker is a byte that the process's ticker writes to its pipe every [`TICK_MS`]: then
 //! deadlines are swept, idle connections parked, commands taken. There are no timers of the runtime.
 
+pub mod crew;
 pub mod net;
 pub mod pool;
 pub mod program;
+mod publish;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -24,7 +26,7 @@ use ringway_abi::raw;
 
 use self::net::{Park, Shared, Stream, abort_on_close, close_on_exec, no_delay, shut_down};
 use self::pool::Pool;
-use self::program::{Blueprint, Built, PluginCounts, build};
+use self::program::{Blueprint, Built, Instance, PluginCounts, build};
 use crate::address;
 use crate::clock;
 use crate::config::Config;
@@ -42,6 +44,8 @@ use crate::view::slab::{Buf, Slab, SlotLayout};
 pub const TICK_MS: u64 = 50;
 /// After so many milliseconds without a byte, an idle connection gives its slot back.
 pub const PARK_AFTER_MS: u64 = 250;
+/// Memory of slots that were not used for so many seconds is given back.
+const COLD_AFTER_S: u64 = 2;
 /// Header entries that edits may add to a message.
 pub const EDIT_FIELDS: usize = 32;
 /// Room for what the gateway adds to a head.
@@ -57,6 +61,27 @@ pub enum Command {
     Drain,
     /// End now.
     Stop,
+    /// Build the next program beside the one in force, and answer.
+    Prepare(Box<Publication>),
+    /// Exchanges that begin from now on use the program that was prepared; then answer.
+    Commit(Reply),
+    /// Forget what was prepared.
+    Abandon,
+}
+
+/// What a worker answers: its index, and the reason when it could not do it.
+pub type Reply = mpsc::Sender<(u32, Result<(), String>)>;
+
+/// The next program's parts, as every worker gets them.
+pub struct Publication {
+    /// Configuration and plugins.
+    pub blueprint: Arc<Blueprint>,
+    /// Servers.
+    pub upstreams: Arc<upstream::Shared>,
+    /// Where this worker's plugins count.
+    pub counts: PluginCounts,
+    /// Where it answers.
+    pub reply: Reply,
 }
 
 /// Connections of the whole process, against its bounds.
@@ -215,8 +240,10 @@ fn pin(processor: usize) {
 struct Local {
     core: Core<Pool>,
     accept: RefCell<Vec<Rc<crate::plugin::chain::CoreChain>>>,
-    plugins: RefCell<Vec<Rc<crate::plugin::loaded::CorePlugin>>>,
-    config: Config,
+    plugins: RefCell<Vec<Instance>>,
+    /// The program that may be committed next.
+    prepared: RefCell<Option<publish::Prepared>>,
+    config: RefCell<Rc<Config>>,
     admission: Arc<Admission>,
     connections: RefCell<Connections>,
     /// Ends the accepts that wait; `None` once connections are accepted no more.
@@ -265,6 +292,11 @@ impl Connections {
 }
 
 impl Local {
+    /// The configuration in force.
+    fn config(&self) -> Rc<Config> {
+        Rc::clone(&self.config.borrow())
+    }
+
     /// Waits for the next tick.
     async fn tick(&self) {
         let mut waited = false;
@@ -310,6 +342,7 @@ impl Local {
 
     /// Lets go of the plugins: `core_fini` runs here, on the worker's thread.
     fn release(&self) {
+        self.prepared.borrow_mut().take();
         self.plugins.borrow_mut().clear();
         self.accept.borrow_mut().clear();
         let empty = Program { routes: Vec::new(), ..(*self.core.program()).clone() };
@@ -330,15 +363,18 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
     let Start { index, ring, blueprint, upstreams, stats, counts, sockets, admission, tick, commands, .. } = start;
     let config = blueprint.config.clone();
     let slots = (SLOTS_PER_EXCHANGE * config.limits.slots) as u32;
-    let slab = Slab::new(slot_layout(&config, blueprint.scratch_bytes()), slots, config.server.huge_pages)
+    let slab = Slab::new(slot_layout(&config, blueprint.scratch_bytes().max(raw::SCRATCH_BYTES_MAX as usize)), slots, config.server.huge_pages)
         .map_err(|e| format!("worker {index}: no memory for slots: {e}"))?;
-    let Built { program, accept, plugins } = build(&blueprint, &counts, index, &slab)?;
+    let Built { program, accept, plugins } = build(&blueprint, &upstreams, &counts, index, &slab, &[])?;
+    // The process holds the plugins too: this is never the last reference, and `unload` never runs here.
+    drop(blueprint);
     let pool = Pool::new(upstreams, (*config.timeouts).clone(), ring, Arc::clone(&stats));
     let local = Rc::new(Local {
         core: Core::new(index, slab, pool, stats, program),
         accept: RefCell::new(accept),
         plugins: RefCell::new(plugins),
-        config,
+        prepared: RefCell::default(),
+        config: RefCell::new(Rc::new(config)),
         admission,
         connections: RefCell::default(),
         accepting: RefCell::new(Some(Canceller::new())),
@@ -383,7 +419,10 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
 }
 
 fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut u64) {
-    while let Some(command) = commands.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
+    loop {
+        // The lock is not held while a command is carried out.
+        let command = commands.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let Some(command) = command else { break };
         match command {
             Command::Drain => {
                 local.draining.set(true);
@@ -394,6 +433,9 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
                 }
             }
             Command::Stop => local.stopped.set(true),
+            Command::Prepare(publication) => local.prepare(*publication),
+            Command::Commit(reply) => local.commit(&reply),
+            Command::Abandon => drop(local.prepared.take()),
         }
     }
     local.sweep();
@@ -403,14 +445,18 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
     for waker in local.waiting.take() {
         waker.wake();
     }
+    local.core.slab.release_some();
     let now = clock::monotonic_ms() / 1000;
     if *second != now {
         *second = now;
+        if now.is_multiple_of(COLD_AFTER_S) {
+            local.core.slab.mark_cold();
+        }
         local.core.upstreams.expire();
         local.core.upstreams.decay();
         local.core.stats.slots.store(local.core.slab.used() as u64, Ordering::Relaxed);
-        for plugin in local.plugins.borrow().iter() {
-            if let Some(fault) = run_tick(&local.core.program().host, plugin, local.core.worker) {
+        for instance in local.plugins.borrow().iter().filter(|instance| !instance.disabled) {
+            if let Some(fault) = run_tick(&local.core.program().host, &instance.plugin, local.core.worker) {
                 local.core.stats.faults.count(Fault::Plugin(fault));
             }
         }
@@ -424,7 +470,7 @@ async fn accept_tcp(local: Rc<Local>, socket: TcpListener, listener: u16) {
                 let fd = stream.as_raw_fd();
                 close_on_exec(fd);
                 no_delay(fd);
-                let peer = Peer { address: address::octets(peer.ip()), port: peer.port(), listener, trusted: is_trusted(&local.config, peer.ip()) };
+                let peer = Peer { address: address::octets(peer.ip()), port: peer.port(), listener, trusted: is_trusted(&local.config(), peer.ip()) };
                 admit(&local, Shared::new(Stream::Tcp(stream)), peer);
             }
             Err(_) if local.draining.get() => break,
@@ -469,7 +515,7 @@ fn admit(local: &Rc<Local>, stream: Shared, peer: Peer) {
     if local.draining.get() {
         return;
     }
-    if let Err(fault) = local.admission.admit(peer.address, &local.config.limits) {
+    if let Err(fault) = local.admission.admit(peer.address, &local.config().limits) {
         add(&stats.refused, 1);
         stats.faults.count(Fault::Resource(fault));
         abort_on_close(stream.fd());
@@ -495,7 +541,7 @@ async fn connection(local: Rc<Local>, stream: Shared, peer: Peer) {
     let watch = Rc::new(Watch::default());
     let park = Rc::new(Park::default());
     watch.down.set(stream.fd());
-    watch.arm(Lane::DownRead, local.config.timeouts.head);
+    watch.arm(Lane::DownRead, local.config().timeouts.head);
     let at = local.connections.borrow_mut().insert(Entry { watch: Rc::clone(&watch), park: Rc::clone(&park) });
     // Where memory is short, only who has something to say gets some.
     let mut parked = local.core.is_crowded();
@@ -550,13 +596,13 @@ async fn active(local: &Local, stream: &Shared, peer: Peer, watch: &Watch, park:
 /// RFC 9112 §9.6: after the answer, what the client still sends is read for a moment, so that no reset takes the answer
 /// from it.
 async fn linger(local: &Local, stream: &Shared, watch: &Watch) {
-    let linger_ms = local.config.timeouts.linger;
+    let linger_ms = local.config().timeouts.linger;
     if linger_ms == 0 {
         return;
     }
     shut_down(stream.fd(), libc::SHUT_WR);
     watch.arm(Lane::DownRead, linger_ms);
-    let mut left = local.config.limits.drain_bytes;
+    let mut left = local.config().limits.drain_bytes;
     let (mut reader, _) = stream.halves();
     let Some(slot) = local.core.slab.take() else { return };
     let mut buf = Buf::slot(slot.clone(), 0..slot.layout().receive());

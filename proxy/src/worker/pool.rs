@@ -13,7 +13,7 @@ use crate::error::UpstreamFault;
 use crate::exchange::core::{Choice, Lease, Upstreams, WorkerStats, add};
 use crate::exchange::watch::{Lane, Watch};
 use crate::limits::Timeouts;
-use crate::upstream::{Group, Pick, Shared};
+use crate::upstream::{Group, Pick, Shared, SharedUpstream};
 
 /// The upstream connections of one worker.
 pub struct Pool {
@@ -26,9 +26,16 @@ pub struct Pool {
 struct Pools {
     shared: Arc<Shared>,
     timeouts: Timeouts,
-    groups: Vec<Group>,
-    /// Idle connections by upstream and server; the most recently used last.
-    idle: Vec<Vec<RefCell<Vec<Idle>>>>,
+    /// By the id of the upstream.
+    members: Vec<Rc<Member>>,
+}
+
+/// One upstream on this worker. It stays the same through publications that do not change the upstream.
+struct Member {
+    shared: Arc<SharedUpstream>,
+    group: Group,
+    /// Idle connections by server; the most recently used last.
+    idle: Vec<RefCell<Vec<Idle>>>,
 }
 
 struct Idle {
@@ -37,17 +44,34 @@ struct Idle {
 }
 
 impl Pools {
-    fn new(shared: Arc<Shared>, timeouts: Timeouts) -> Pools {
-        let groups = shared.upstreams.iter().map(Group::new).collect();
-        let idle = shared.upstreams.iter().map(|u| u.servers.iter().map(|_| RefCell::default()).collect()).collect();
-        Pools { shared, timeouts, groups, idle }
+    fn new(shared: Arc<Shared>, timeouts: Timeouts, previous: &[Rc<Member>]) -> Pools {
+        let members = shared.upstreams.iter().enumerate().map(|(id, upstream)| match previous.get(id) {
+            Some(kept) if Arc::ptr_eq(&kept.shared, upstream) => Rc::clone(kept),
+            _ => Rc::new(Member {
+                shared: Arc::clone(upstream),
+                group: Group::new(upstream),
+                idle: upstream.servers.iter().map(|_| RefCell::default()).collect(),
+            }),
+        });
+        Pools { members: members.collect(), shared, timeouts }
+    }
+
+    /// The upstream of a lease.
+    fn of(&self, lease: &Lease<ReadHalf, WriteHalf>) -> Option<&Rc<Member>> {
+        self.members.get(lease.upstream as usize).filter(|m| (lease.server as usize) < m.idle.len())
     }
 }
 
 impl Pool {
     /// An empty pool. `ring`: the runtime drives io_uring.
     pub fn new(shared: Arc<Shared>, timeouts: Timeouts, ring: bool, stats: Arc<WorkerStats>) -> Pool {
-        Pool { ring, stats, current: RefCell::new(Rc::new(Pools::new(shared, timeouts))) }
+        Pool { ring, stats, current: RefCell::new(Rc::new(Pools::new(shared, timeouts, &[]))) }
+    }
+
+    /// From now on these upstreams. Those that did not change keep their connections.
+    pub fn publish(&self, shared: Arc<Shared>, timeouts: Timeouts) {
+        let next = Pools::new(shared, timeouts, &self.current.borrow().members);
+        *self.current.borrow_mut() = Rc::new(next);
     }
 
     fn pools(&self) -> Rc<Pools> {
@@ -59,7 +83,7 @@ impl Pool {
         let now = clock::monotonic_ms();
         let pools = self.pools();
         let (idle_ms, age_ms) = (u64::from(pools.timeouts.upstream_idle), u64::from(pools.timeouts.upstream_age));
-        for connections in pools.idle.iter().flatten() {
+        for connections in pools.members.iter().flat_map(|m| &m.idle) {
             connections.borrow_mut().retain(|idle| {
                 let old = age_ms != 0 && now.saturating_sub(idle.lease.made_ms) > age_ms;
                 !old && (idle_ms == 0 || now.saturating_sub(idle.since_ms) <= idle_ms)
@@ -69,15 +93,15 @@ impl Pool {
 
     /// Lets the retry budgets forget; called about once a second.
     pub fn decay(&self) {
-        for group in &self.pools().groups {
-            group.decay();
+        for member in &self.pools().members {
+            member.group.decay();
         }
     }
 
     /// The most recently used idle connection that is still open and silent.
-    fn take_idle(pools: &Pools, upstream: usize, server: usize) -> Option<Lease<ReadHalf, WriteHalf>> {
-        let generation = pools.shared.upstreams[upstream].servers[server].generation();
-        let mut idle = pools.idle[upstream][server].borrow_mut();
+    fn take_idle(member: &Member, server: usize) -> Option<Lease<ReadHalf, WriteHalf>> {
+        let generation = member.shared.servers[server].generation();
+        let mut idle = member.idle[server].borrow_mut();
         while let Some(Idle { lease, .. }) = idle.pop() {
             if lease.generation == generation && net::is_quiet(lease.reader.fd()) {
                 return Some(lease);
@@ -93,10 +117,8 @@ impl Upstreams for Pool {
 
     async fn lease(&self, choice: &mut Choice, watch: &Watch) -> Result<Lease<ReadHalf, WriteHalf>, UpstreamFault> {
         let pools = self.pools();
-        let upstream = choice.upstream as usize;
-        let (Some(shared), Some(group)) = (pools.shared.upstreams.get(upstream), pools.groups.get(upstream)) else {
-            return Err(UpstreamFault::NoServer);
-        };
+        let Some(member) = pools.members.get(choice.upstream as usize) else { return Err(UpstreamFault::NoServer) };
+        let (shared, group) = (&member.shared, &member.group);
         if choice.attempt == 0 {
             group.requests.set(group.requests.get() + 1);
         }
@@ -105,7 +127,7 @@ impl Upstreams for Pool {
         let Some(at) = group.pick(shared, &pick) else { return Err(UpstreamFault::NoServer) };
         choice.avoid = Some(at as u32);
         if choice.pooled
-            && let Some(mut lease) = Pool::take_idle(&pools, upstream, at)
+            && let Some(mut lease) = Pool::take_idle(member, at)
         {
             lease.reused = true;
             watch.up.set(lease.reader.fd());
@@ -141,26 +163,27 @@ impl Upstreams for Pool {
 
     fn give_back(&self, lease: Lease<ReadHalf, WriteHalf>) {
         let pools = self.pools();
-        let (upstream, server) = (lease.upstream as usize, lease.server as usize);
-        let Some(shared) = pools.shared.upstreams.get(upstream).filter(|u| server < u.servers.len()) else { return };
-        pools.groups[upstream].end(server);
-        shared.servers[server].succeeded();
+        let server = lease.server as usize;
+        let Some(member) = pools.of(&lease) else { return };
+        member.group.end(server);
+        member.shared.servers[server].succeeded();
         let since_ms = clock::monotonic_ms();
         let age_ms = u64::from(pools.timeouts.upstream_age);
         if age_ms != 0 && since_ms.saturating_sub(lease.made_ms) > age_ms {
             return;
         }
-        let mut idle = pools.idle[upstream][server].borrow_mut();
-        if idle.len() < shared.config.idle_connections {
+        let mut idle = member.idle[server].borrow_mut();
+        if idle.len() < member.shared.config.idle_connections {
             idle.push(Idle { lease, since_ms });
         }
     }
 
     fn discard(&self, lease: Lease<ReadHalf, WriteHalf>, fault: Option<UpstreamFault>) {
         let pools = self.pools();
-        let (upstream, server) = (lease.upstream as usize, lease.server as usize);
-        let Some(shared) = pools.shared.upstreams.get(upstream).filter(|u| server < u.servers.len()) else { return };
-        pools.groups[upstream].end(server);
+        let server = lease.server as usize;
+        let Some(member) = pools.of(&lease) else { return };
+        member.group.end(server);
+        let shared = &member.shared;
         if fault.is_some()
             && let Some(ms) = shared.servers[server].failed(shared.config.outlier, clock::monotonic_ms())
         {
@@ -170,6 +193,6 @@ impl Upstreams for Pool {
 
     fn may_retry(&self, upstream: u32) -> bool {
         let pools = self.pools();
-        pools.groups.get(upstream as usize).is_some_and(|group| pools.shared.take_retry(group))
+        pools.members.get(upstream as usize).is_some_and(|member| pools.shared.take_retry(&member.group))
     }
 }

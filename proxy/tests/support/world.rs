@@ -10,6 +10,7 @@ use ringway::exchange::core::{Core, WorkerStats};
 use ringway::http1::names::NameTable;
 use ringway::route::RouteTable;
 use ringway::run::load_plugin;
+use ringway::upstream;
 use ringway::view::slab::Slab;
 use ringway::worker::program::{Blueprint, PluginCounts, build};
 use ringway::worker::slot_layout;
@@ -59,9 +60,9 @@ impl World {
             assert!(plugin.path.exists(), "{} is missing: run plugins/build first", plugin.path.display());
             Arc::new(load(&plugin.name, &plugin.path, &plugin.config, &mut names))
         });
-        let plugins = plugins.collect();
+        let plugins: Vec<_> = plugins.collect();
         let table = Arc::new(RouteTable::new(&config));
-        World { blueprint: Arc::new(Blueprint { config, plugins, names: Arc::new(names), table }) }
+        World { blueprint: Arc::new(Blueprint { config, disabled: vec![false; plugins.len()], plugins, names: Arc::new(names), table }) }
     }
 
     /// A worker with nothing done yet.
@@ -70,7 +71,7 @@ impl World {
         let slab =
             Slab::new(slot_layout(config, ringway_abi::raw::SCRATCH_BYTES_MAX as usize * 4), config.limits.slots as u32, false).expect("memory for the slots");
         let counts = PluginCounts::new(&self.blueprint);
-        let built = build(&self.blueprint, &counts, 0, &slab).expect("the plugins start");
+        let built = build(&self.blueprint, &upstream::Shared::new(&self.blueprint.config), &counts, 0, &slab, &[]).expect("the plugins start");
         (Core::new(0, slab, upstreams, Arc::new(WorkerStats::default()), Rc::clone(&built.program)), counts)
     }
 }

@@ -94,7 +94,8 @@ impl Plugin for ResponseCache {
             return Ok(Verdict::Done);
         }
         // RFC 9111 §5.4: Pragma counts only without Cache-Control.
-        let is_pragma = request.header(HeaderId::CACHE_CONTROL).is_none() && request.header_elements(HeaderId::PRAGMA).any(|p| p.eq_ignore_ascii_case(b"no-cache"));
+        let is_pragma =
+            request.header(HeaderId::CACHE_CONTROL).is_none() && request.header_elements(HeaderId::PRAGMA).any(|p| p.eq_ignore_ascii_case(b"no-cache"));
         if !directives.no_cache
             && !is_pragma
             && let Some(outcome) = self.hit(cx, request, &directives)
@@ -210,8 +211,7 @@ impl ResponseCache {
     fn storable(&self, cx: &Cx<'_, Self>, response: &ResponseView, pending: &Pending) -> Option<Variant> {
         let has_cookie = response.header(HeaderId::SET_COOKIE).is_some();
         let is_too_long = response.content_length() != u64::MAX && response.content_length() > self.config.body_bytes_max as u64;
-        let is_too_wide = response.entries().len() > KNOWN_ENTRIES;
-        if response.origin() != view::ORIGIN_UPSTREAM || is_too_wide || (has_cookie && !self.config.strip_set_cookie) || is_too_long {
+        if response.origin() != view::ORIGIN_UPSTREAM || (has_cookie && !self.config.strip_set_cookie) || is_too_long {
             return None;
         }
         let now = cx.now_unix_ns();
@@ -224,7 +224,9 @@ impl ResponseCache {
             }
             vary.push((name.to_ascii_lowercase().into(), snapshot::values(request_headers, name).map(Into::into).collect()));
         }
-        let is_kept = |header: &&HeaderView| !NOT_STORED.contains(&header.id()) && !response.header_elements(HeaderId::CONNECTION).any(|named| named.eq_ignore_ascii_case(header.name()));
+        let is_kept = |header: &&HeaderView| {
+            !NOT_STORED.contains(&header.id()) && !response.header_elements(HeaderId::CONNECTION).any(|named| named.eq_ignore_ascii_case(header.name()))
+        };
         let headers = response.headers().filter(is_kept).map(|header| (header.name().into(), header.value().into())).collect();
         let may_answer_authorized = control::may_answer_authorized(&Directives::of(response));
         Some(Variant { vary, status: response.status(), headers, body: Vec::new(), stored_unix_ns: now, freshness, may_answer_authorized })
@@ -257,11 +259,11 @@ impl ResponseCache {
 
 /// Requests that need what this cache does not do.
 fn is_beyond_this_cache(request: &RequestView) -> bool {
-    if request.entries().len() > KNOWN_ENTRIES {
-        return true;
-    }
     let has = |name: &[u8]| request.header_named(name).is_some();
-    request.flags() & (view::REQ_HAS_BODY | view::REQ_UPGRADE) != 0 || request.header(HeaderId::RANGE).is_some() || has(b"if-match") || has(b"if-unmodified-since")
+    request.flags() & (view::REQ_HAS_BODY | view::REQ_UPGRADE) != 0
+        || request.header(HeaderId::RANGE).is_some()
+        || has(b"if-match")
+        || has(b"if-unmodified-since")
 }
 
 /// Writes the answer. The gateway leaves the body of an answer to HEAD out.
@@ -289,9 +291,6 @@ fn send(cx: &mut Cx<'_, ResponseCache>, request: &RequestView, variant: &Variant
     }
     Ok(answer.send())
 }
-
-/// Headers behind the 254th are not found by their id, and a rule that overlooks one (Authorization, Set-Cookie) is none.
-const KNOWN_ENTRIES: usize = 254;
 
 /// Bodies that are collected at the same time.
 const FILLS_MAX: usize = 256;

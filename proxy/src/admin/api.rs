@@ -1,0 +1,125 @@
+//! What the admin listener answers: reads from the board, changes from the main thread.
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::board::Board;
+use super::server::{Answer, Request};
+use super::{Change, Order, Refusal, edit, metrics, show};
+use crate::config::OnError;
+use crate::run::Event;
+
+/// How long a change may take before its caller is told to look at the log.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The body of a request that loads a plugin.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Wanted {
+    path: Option<PathBuf>,
+    config: Option<serde_json::Map<String, serde_json::Value>>,
+    on_error: Option<String>,
+    routes: Vec<String>,
+}
+
+/// The answer to a request.
+pub fn answer(request: &Request, board: &Board, events: &mpsc::Sender<Event>) -> Answer {
+    let parts: Vec<&str> = request.path.trim_matches('/').split('/').collect();
+    match (request.method.as_str(), parts.as_slice()) {
+        ("GET" | "HEAD", reading) => match read(reading, board) {
+            Some(answer) => answer,
+            None if writing(reading).is_some() => not_allowed(reading),
+            None => Answer::error(404, "there is nothing here; see docs/admin.md"),
+        },
+        (method, parts) => match change(method, parts, request) {
+            Ok(Some(change)) => carry_out(change, events),
+            Ok(None) if read(parts, board).is_some() || writing(parts).is_some() => not_allowed(parts),
+            Ok(None) => Answer::error(404, "there is nothing here; see docs/admin.md"),
+            Err(refusal) => Answer::error(refusal.status, &refusal.text),
+        },
+    }
+}
+
+fn read(parts: &[&str], board: &Board) -> Option<Answer> {
+    let snapshot = board.snapshot();
+    Some(match parts {
+        ["healthz"] => Answer::json(200, &json!({ "status": "alive" })),
+        ["readyz"] if board.draining.load(Ordering::Relaxed) => Answer::json(503, &json!({ "status": "draining" })),
+        ["readyz"] => Answer::json(200, &json!({ "status": "ready" })),
+        ["metrics"] => Answer { status: 200, media_type: "text/plain; version=0.0.4; charset=utf-8", allow: None, body: metrics::text(board, &snapshot) },
+        ["api", "plugins"] => Answer::json(200, &show::plugins(&snapshot)),
+        ["api", "plugins", name] => match snapshot.plugins.iter().find(|plugin| plugin.name == *name) {
+            Some(plugin) => Answer::json(200, &show::plugin(&snapshot, plugin)),
+            None => Answer::error(404, &format!("there is no plugin `{name}`")),
+        },
+        ["api", "chains"] => Answer::json(200, &show::chains(&snapshot)),
+        ["api", "upstreams"] => Answer::json(200, &show::upstreams(&snapshot)),
+        ["api", "config"] => Answer::json(200, &show::config(&snapshot)),
+        _ => return None,
+    })
+}
+
+/// The methods that change what is at this path.
+fn writing(parts: &[&str]) -> Option<&'static str> {
+    match parts {
+        ["api", "reload"] | ["api", "plugins", _, "rollback" | "disable" | "enable"] => Some("POST"),
+        ["api", "plugins", _] => Some("GET, POST, PUT, DELETE"),
+        _ => None,
+    }
+}
+
+fn not_allowed(parts: &[&str]) -> Answer {
+    let allow = writing(parts).unwrap_or("GET");
+    Answer { allow: Some(allow), ..Answer::error(405, &format!("the methods here are: {allow}")) }
+}
+
+fn change(method: &str, parts: &[&str], request: &Request) -> Result<Option<Change>, Refusal> {
+    Ok(Some(match (method, parts) {
+        ("POST", ["api", "reload"]) => Change::Reload,
+        ("POST" | "PUT", ["api", "plugins", name]) => load(name, method == "PUT", &request.body)?,
+        ("POST", ["api", "plugins", name, "rollback"]) => Change::Rollback((*name).into()),
+        ("POST", ["api", "plugins", name, "disable"]) => Change::Disable((*name).into()),
+        ("POST", ["api", "plugins", name, "enable"]) => Change::Enable((*name).into()),
+        ("DELETE", ["api", "plugins", name]) => {
+            let force = match request.query.as_str() {
+                "" | "force=false" => false,
+                "force" | "force=true" => true,
+                other => return Err(Refusal::new(400, format!("`{other}` is unknown; only `force` is"))),
+            };
+            Change::Unload { name: (*name).into(), force }
+        }
+        _ => return Ok(None),
+    }))
+}
+
+fn load(name: &str, replaces: bool, body: &[u8]) -> Result<Change, Refusal> {
+    let wanted: Wanted = match body {
+        [] => Wanted::default(),
+        body => serde_json::from_slice(body).map_err(|error| Refusal::new(400, format!("the body is not what is expected: {error}")))?,
+    };
+    let on_error = match &wanted.on_error {
+        None => OnError::Closed,
+        Some(text) => edit::on_error(text).ok_or_else(|| Refusal::new(400, "`on_error` is \"closed\" or \"open\""))?,
+    };
+    let config = wanted.config.map(|config| json!(config).to_string());
+    Ok(Change::Load { name: name.into(), path: wanted.path, config, on_error, routes: wanted.routes, replaces })
+}
+
+fn carry_out(change: Change, events: &mpsc::Sender<Event>) -> Answer {
+    let (reply, outcome) = mpsc::channel();
+    if events.send(Event::Order(Order { change, reply })).is_err() {
+        return Answer::error(503, "the gateway is ending");
+    }
+    match outcome.recv_timeout(CHANGE_TIMEOUT) {
+        Ok(Ok(value)) => Answer::json(200, &value),
+        Ok(Err(refusal)) => Answer::error(refusal.status, &refusal.text),
+        Err(mpsc::RecvTimeoutError::Timeout) => Answer::error(503, "the change takes long; its outcome will stand in the log"),
+        Err(mpsc::RecvTimeoutError::Disconnected) => Answer::error(503, "the gateway is ending"),
+    }
+}

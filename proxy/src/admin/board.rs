@@ -1,0 +1,112 @@
+//! What the control plane shows: facts of the configuration in force, and where the workers count.
+//!
+//! A [`Snapshot`] never changes; each publication makes a new one. Counters in it are live. It holds no plugin, so that
+//! whoever reads it on any thread keeps none alive.
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::plugins::{Loaded, MadeOf};
+use crate::config::Config;
+use crate::exchange::core::WorkerStats;
+use crate::plugin::inspect::PluginFacts;
+use crate::plugin::loaded::Metric;
+use crate::upstream;
+use crate::worker::program::PluginCounts;
+
+/// Shared by the main thread, which writes, and the admin threads, which read.
+pub struct Board {
+    snapshot: Mutex<Arc<Snapshot>>,
+    /// What each worker counts.
+    pub stats: Vec<Arc<WorkerStats>>,
+    /// The process accepts no more connections.
+    pub draining: AtomicBool,
+}
+
+/// What is in force.
+pub struct Snapshot {
+    /// The configuration.
+    pub config: Config,
+    /// By [`crate::config::PluginIndex`].
+    pub plugins: Vec<PluginState>,
+    /// Versions that exchanges in flight still run.
+    pub old: Vec<OldVersion>,
+    /// Hashes of libraries that stayed mapped although nothing uses them.
+    pub leaked: Vec<String>,
+    /// By worker.
+    pub counts: Vec<PluginCounts>,
+    /// Servers.
+    pub upstreams: Arc<upstream::Shared>,
+    /// Programs put in force since the start.
+    pub publications: u64,
+    /// Changes that failed since the start.
+    pub failures: u64,
+}
+
+/// One plugin.
+pub struct PluginState {
+    /// What its file says.
+    pub facts: PluginFacts,
+    /// Its metrics.
+    pub metrics: Vec<Metric>,
+    /// Its name in the configuration.
+    pub name: String,
+    /// What it was loaded from.
+    pub made_of: MadeOf,
+    /// Which version of this process.
+    pub generation: u64,
+    /// When it was loaded.
+    pub loaded_unix_ns: u64,
+    /// The operator has disabled it.
+    pub disabled: bool,
+    /// What ran before.
+    pub previous: Option<MadeOf>,
+    /// Why the last change that concerned it failed.
+    pub last_error: Option<String>,
+}
+
+impl PluginState {
+    /// Of a loaded plugin.
+    pub fn of(loaded: &Loaded) -> PluginState {
+        PluginState {
+            facts: loaded.version.facts().clone(),
+            metrics: loaded.version.metrics().to_vec(),
+            name: loaded.version.name().to_owned(),
+            made_of: loaded.made_of.clone(),
+            generation: loaded.generation,
+            loaded_unix_ns: loaded.loaded_unix_ns,
+            disabled: loaded.disabled,
+            previous: loaded.previous.clone(),
+            last_error: loaded.last_error.clone(),
+        }
+    }
+}
+
+/// A version that is no longer in force and not unloaded yet.
+#[derive(Debug, Clone)]
+pub struct OldVersion {
+    /// The plugin's name in the configuration.
+    pub name: String,
+    /// The plugin's own version text.
+    pub version: String,
+    /// Which version of this process.
+    pub generation: u64,
+}
+
+impl Board {
+    /// A board that shows this.
+    pub fn new(snapshot: Snapshot, stats: Vec<Arc<WorkerStats>>) -> Board {
+        Board { snapshot: Mutex::new(Arc::new(snapshot)), stats, draining: AtomicBool::new(false) }
+    }
+
+    /// What is in force at this moment.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on it shows this.
+    pub fn show(&self, snapshot: Snapshot) {
+        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+    }
+}

@@ -1,0 +1,393 @@
+//! Changes while traffic flows. Every one is a transaction: verify, load, publish to all workers; or nothing changed.
+//!
+//! Owns what is in force, as the main thread knows it: configuration, plugins, names, servers, counters. Must not: run on
+//! another thread than the one that loaded the plugins.
+//!
+//! Life of a change: [`Control::apply`] makes the next configuration and loads what it needs, `Control::publish` has every
+//! worker build it and then switch, [`Control::tend`] unloads what no worker uses any more.
+//!
+//! Invariants: a version is in `plugins` or in `old` from its load until its `unload`, so that the last reference to it is
+//! dropped here; `counts`, `blueprint` and `plugins` belong to the same configuration.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+
+use serde_json::{Value, json};
+
+use super::board::{Board, OldVersion, PluginState, Snapshot};
+use super::plugins::{Loaded, Loader, find};
+use super::{edit, fixed, mappings};
+use crate::config::{Config, ConfigErrors, OnError, Plugin, PluginIndex, Problem};
+use crate::exchange::core::WorkerStats;
+use crate::http1::names::NameTable;
+use crate::plugin::loaded::default_store;
+use crate::route::RouteTable;
+use crate::upstream::{self, Shared};
+use crate::worker::crew::Crew;
+use crate::worker::program::{Blueprint, PluginCounts};
+
+/// What can be changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Read the configuration again.
+    Reload,
+    /// Load a plugin, or replace the one of that name.
+    Load {
+        /// Its name in the configuration.
+        name: String,
+        /// The file; `None`: the one it was loaded from.
+        path: Option<PathBuf>,
+        /// JSON for `load`; `None`: as before.
+        config: Option<String>,
+        /// For a new plugin: what a failed hook does.
+        on_error: OnError,
+        /// For a new plugin: the routes that it is attached to, as their last link.
+        routes: Vec<String>,
+        /// The plugin must be there already.
+        replaces: bool,
+    },
+    /// Back to what ran before the last change of this plugin.
+    Rollback(String),
+    /// Pass the plugin by (`on_error = "open"`), or refuse what would reach it.
+    Disable(String),
+    /// Undo that.
+    Enable(String),
+    /// Remove a plugin; with its links when `force` is set.
+    Unload {
+        /// Its name in the configuration.
+        name: String,
+        /// Remove its links too.
+        force: bool,
+    },
+}
+
+/// A change, and where the outcome goes.
+pub struct Order {
+    /// What to change.
+    pub change: Change,
+    /// For the outcome.
+    pub reply: mpsc::Sender<Result<Value, Refusal>>,
+}
+
+/// Why a change was not made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status of the answer.
+    pub status: u16,
+    /// For the operator.
+    pub text: String,
+}
+
+impl Refusal {
+    /// A refusal with this status.
+    pub fn new(status: u16, text: impl Into<String>) -> Refusal {
+        Refusal { status, text: text.into() }
+    }
+
+    /// The configuration or the plugin is wrong.
+    fn unfit(problems: Vec<Problem>) -> Refusal {
+        Refusal::new(422, ConfigErrors { problems }.to_string())
+    }
+
+    fn no_plugin(name: &str) -> Refusal {
+        Refusal::new(404, format!("there is no plugin `{name}`"))
+    }
+}
+
+/// What is in force.
+pub struct Control {
+    loader: Loader,
+    config: Config,
+    names: Arc<NameTable>,
+    plugins: Vec<Loaded>,
+    blueprint: Arc<Blueprint>,
+    upstreams: Arc<Shared>,
+    counts: Vec<PluginCounts>,
+    /// Versions that are not in force any more.
+    old: Vec<Loaded>,
+    /// One of each earlier program, which the workers' exchanges hold too: alone here, its exchanges have ended.
+    old_tables: Vec<Arc<RouteTable>>,
+    leaked: Vec<String>,
+    publications: u64,
+    failures: u64,
+}
+
+impl Control {
+    /// Inspects and loads every plugin of the configuration, and resolves its servers.
+    ///
+    /// # Errors
+    /// Every plugin that cannot be loaded.
+    pub fn load(config: Config, workers: usize) -> Result<Control, ConfigErrors> {
+        let mut loader = Loader { store: default_store(), generation: 0 };
+        let mut names = NameTable::new();
+        let plugins = loader.load_all(&config, &[], &mut names).map_err(|problems| ConfigErrors { problems })?;
+        let names = Arc::new(names);
+        let blueprint = Arc::new(blueprint(&config, &plugins, &names));
+        let upstreams = Shared::new(&config);
+        upstreams.current().for_each(|upstream| upstream::resolve::resolve_all(upstream));
+        upstreams.current().for_each(watch_upstream);
+        let counts = (0..workers).map(|_| PluginCounts::new(&blueprint)).collect();
+        Ok(Control {
+            loader,
+            config,
+            names,
+            plugins,
+            blueprint,
+            upstreams,
+            counts,
+            old: Vec::new(),
+            old_tables: Vec::new(),
+            leaked: Vec::new(),
+            publications: 1,
+            failures: 0,
+        })
+    }
+
+    /// What workers start with.
+    pub fn parts(&self) -> (&Arc<Blueprint>, &Arc<Shared>, &[PluginCounts]) {
+        (&self.blueprint, &self.upstreams, &self.counts)
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// A board for this.
+    pub fn board(&self, stats: Vec<Arc<WorkerStats>>) -> Board {
+        Board::new(self.snapshot(), stats)
+    }
+
+    /// Makes a change on all workers, or none.
+    ///
+    /// # Errors
+    /// Why nothing has changed.
+    pub fn apply(&mut self, change: &Change, crew: &Crew, board: &Board) -> Result<Value, Refusal> {
+        if board.draining.load(Ordering::Relaxed) {
+            return Err(Refusal::new(503, "the gateway is draining"));
+        }
+        let outcome = match change {
+            Change::Reload => self.reload(crew),
+            Change::Load { name, path, config, on_error, routes, replaces } => {
+                let wanted = Wanted { path: path.clone(), config: config.clone(), on_error: *on_error };
+                match find(&self.plugins, name).map(|(index, _)| index) {
+                    Some(index) => self.swap(index, wanted, crew),
+                    None if *replaces => Err(Refusal::no_plugin(name)),
+                    None => self.add(name, wanted, routes, crew),
+                }
+            }
+            Change::Rollback(name) => self.rollback(name, crew),
+            Change::Disable(name) => self.set_disabled(name, true, crew),
+            Change::Enable(name) => self.set_disabled(name, false, crew),
+            Change::Unload { name, force } => self.unload(name, *force, crew),
+        };
+        match &outcome {
+            Ok(_) => tracing::info!(?change, publications = self.publications, "change made"),
+            Err(refusal) => {
+                self.failures += 1;
+                tracing::error!(?change, "nothing was changed: {}", refusal.text);
+                let (Change::Load { name, .. } | Change::Rollback(name) | Change::Disable(name) | Change::Enable(name) | Change::Unload { name, .. }) = change
+                else {
+                    board.show(self.snapshot());
+                    return outcome;
+                };
+                if let Some((index, _)) = find(&self.plugins, name) {
+                    self.plugins[index.0 as usize].last_error = Some(refusal.text.clone());
+                }
+            }
+        }
+        board.show(self.snapshot());
+        outcome
+    }
+
+    fn reload(&mut self, crew: &Crew) -> Result<Value, Refusal> {
+        let Some(file) = self.config.file.clone() else {
+            return Err(Refusal::new(409, format!("there is no file to read again: the configuration is {}", self.config.source)));
+        };
+        let next = Config::load(&file).map_err(|errors| Refusal::new(422, errors.to_string()))?;
+        let fixed = fixed::differences(&self.config, &next);
+        if !fixed.is_empty() {
+            return Err(Refusal::unfit(fixed));
+        }
+        for warning in next.warnings.iter() {
+            tracing::warn!("{warning}");
+        }
+        let mut names = (*self.names).clone();
+        let plugins = self.loader.load_all(&next, &self.plugins, &mut names).map_err(Refusal::unfit)?;
+        let warnings: Vec<String> = next.warnings.iter().map(ToString::to_string).collect();
+        self.publish(next, plugins, names, crew)?;
+        Ok(json!({ "reloaded": &*self.config.source, "publications": self.publications, "warnings": warnings }))
+    }
+
+    fn add(&mut self, name: &str, wanted: Wanted, routes: &[String], crew: &Crew) -> Result<Value, Refusal> {
+        if !crate::config::is_name(name) {
+            return Err(Refusal::new(422, format!("`{name}` cannot be a name: use 1 to 63 letters, digits, `-`, `_` and `.`")));
+        }
+        let Some(path) = wanted.path else { return Err(Refusal::new(422, "a new plugin needs a `path`")) };
+        let plugin = Plugin { name: name.into(), path, on_error: wanted.on_error, config: wanted.config.unwrap_or_else(|| "{}".into()) };
+        let next = edit::add(&self.config, plugin.clone(), routes).map_err(|route| Refusal::new(422, format!("there is no route `{route}`")))?;
+        if let Some(route) = next.routes.iter().find(|route| route.links.len() > crate::config::CHAIN_LINKS_MAX) {
+            return Err(Refusal::new(422, format!("the chain of the route {} is full", route.name)));
+        }
+        let mut names = (*self.names).clone();
+        let loaded = self.loader.load(&plugin, None, &mut names).map_err(|problem| Refusal::unfit(vec![problem]))?;
+        let mut plugins = self.plugins.clone();
+        plugins.push(loaded);
+        self.publish(next, plugins, names, crew)?;
+        Ok(self.show(name))
+    }
+
+    fn swap(&mut self, index: PluginIndex, wanted: Wanted, crew: &Crew) -> Result<Value, Refusal> {
+        let now = self.config.plugin(index);
+        let plugin =
+            Plugin { path: wanted.path.unwrap_or_else(|| now.path.clone()), config: wanted.config.unwrap_or_else(|| now.config.clone()), ..now.clone() };
+        let mut names = (*self.names).clone();
+        let was = &self.plugins[index.0 as usize];
+        let loaded = self.loader.load(&plugin, Some(was), &mut names).map_err(|problem| Refusal::unfit(vec![problem]))?;
+        self.exchange(index, plugin, loaded, names, crew)
+    }
+
+    fn rollback(&mut self, name: &str, crew: &Crew) -> Result<Value, Refusal> {
+        let (index, was) = find(&self.plugins, name).ok_or_else(|| Refusal::no_plugin(name))?;
+        let Some(previous) = was.previous.clone() else {
+            return Err(Refusal::new(409, format!("the plugin `{name}` has not changed since it was loaded: there is nothing to go back to")));
+        };
+        let plugin = Plugin { path: previous.path.clone(), config: previous.config.clone(), ..self.config.plugin(index).clone() };
+        let path = self.loader.kept_copy(&previous).map_err(|problem| Refusal::unfit(vec![problem]))?;
+        let copy = Plugin { path, ..plugin.clone() };
+        let was = was.clone();
+        let mut names = (*self.names).clone();
+        let mut loaded = self.loader.load(&copy, Some(&was), &mut names).map_err(|problem| Refusal::unfit(vec![problem]))?;
+        loaded.made_of.path.clone_from(&plugin.path);
+        self.exchange(index, plugin, loaded, names, crew)
+    }
+
+    /// Puts a loaded version in the place of the one at `index`.
+    fn exchange(&mut self, index: PluginIndex, plugin: Plugin, loaded: Loaded, names: NameTable, crew: &Crew) -> Result<Value, Refusal> {
+        let name = plugin.name.clone();
+        let next = edit::replace(&self.config, index, plugin);
+        let mut plugins = self.plugins.clone();
+        plugins[index.0 as usize] = loaded;
+        self.publish(next, plugins, names, crew)?;
+        Ok(self.show(&name))
+    }
+
+    fn set_disabled(&mut self, name: &str, disabled: bool, crew: &Crew) -> Result<Value, Refusal> {
+        let (index, _) = find(&self.plugins, name).ok_or_else(|| Refusal::no_plugin(name))?;
+        let mut plugins = self.plugins.clone();
+        plugins[index.0 as usize].disabled = disabled;
+        self.publish(self.config.clone(), plugins, (*self.names).clone(), crew)?;
+        Ok(self.show(name))
+    }
+
+    fn unload(&mut self, name: &str, force: bool, crew: &Crew) -> Result<Value, Refusal> {
+        let (index, _) = find(&self.plugins, name).ok_or_else(|| Refusal::no_plugin(name))?;
+        let attached = edit::attached(&self.config, index);
+        if !attached.is_empty() && !force {
+            return Err(Refusal::new(409, format!("the plugin `{name}` is attached to {}; `force` removes these links", attached.join(", "))));
+        }
+        let mut plugins = self.plugins.clone();
+        plugins.remove(index.0 as usize);
+        self.publish(edit::remove(&self.config, index), plugins, (*self.names).clone(), crew)?;
+        Ok(json!({ "unloaded": name, "links_removed": attached }))
+    }
+
+    /// The two phases. After an error everything is as before, and what was loaded for it is let go.
+    fn publish(&mut self, config: Config, plugins: Vec<Loaded>, names: NameTable, crew: &Crew) -> Result<(), Refusal> {
+        let names = Arc::new(names);
+        let next = Arc::new(blueprint(&config, &plugins, &names));
+        let upstreams = self.upstreams.next(&config, self.old_tables.is_empty());
+        let new_upstreams: Vec<_> = upstreams.current().filter(|new| !self.upstreams.upstreams.iter().any(|old| Arc::ptr_eq(old, new))).cloned().collect();
+        for upstream in &new_upstreams {
+            upstream::resolve::resolve_all(upstream);
+        }
+        let counts: Vec<_> = self.counts.iter().map(|counts| counts.next(&self.blueprint, &next)).collect();
+        let published = crew.publish(&next, &upstreams, &counts);
+        let gone = match &published {
+            Ok(()) => {
+                new_upstreams.iter().for_each(watch_upstream);
+                self.old_tables.push(Arc::clone(&self.blueprint.table));
+                self.config = config;
+                self.names = names;
+                self.blueprint = next;
+                self.upstreams = upstreams;
+                self.counts = counts;
+                self.publications += 1;
+                std::mem::replace(&mut self.plugins, plugins)
+            }
+            Err(_) => plugins,
+        };
+        let stays = |version: &Loaded| self.plugins.iter().any(|other| Arc::ptr_eq(&other.version, &version.version));
+        let gone: Vec<Loaded> = gone.into_iter().filter(|version| !stays(version)).collect();
+        self.old.extend(gone);
+        published.map_err(|reason| Refusal::new(422, reason))
+    }
+
+    /// Unloads versions that no worker uses any more. Called a few times a second.
+    pub fn tend(&mut self, board: &Board) {
+        self.old_tables.retain(|table| Arc::strong_count(table) > 1);
+        let mut unloaded = false;
+        for old in std::mem::take(&mut self.old) {
+            let Loaded { version, made_of, generation, .. } = old;
+            match Arc::try_unwrap(version) {
+                Ok(version) => {
+                    let name = version.name().to_owned();
+                    // Runs `unload` and closes the library.
+                    drop(version);
+                    tracing::info!(plugin = name, version = made_of.version, generation, "plugin unloaded");
+                    unloaded = true;
+                }
+                Err(version) => self.old.push(Loaded { version, made_of, generation, ..old }),
+            }
+        }
+        if unloaded {
+            let used: BTreeSet<&String> = self.plugins.iter().chain(&self.old).map(|plugin| &plugin.made_of.hash).collect();
+            self.leaked = mappings::mapped().into_iter().filter(|hash| !used.contains(hash)).collect();
+            board.show(self.snapshot());
+        }
+    }
+
+    fn show(&self, name: &str) -> Value {
+        let snapshot = self.snapshot();
+        snapshot.plugins.iter().find(|plugin| plugin.name == name).map_or(Value::Null, |plugin| super::show::plugin(&snapshot, plugin))
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let old = |old: &Loaded| OldVersion { name: old.version.name().to_owned(), version: old.made_of.version.clone(), generation: old.generation };
+        Snapshot {
+            config: self.config.clone(),
+            plugins: self.plugins.iter().map(PluginState::of).collect(),
+            old: self.old.iter().map(old).collect(),
+            leaked: self.leaked.clone(),
+            counts: self.counts.clone(),
+            upstreams: Arc::clone(&self.upstreams),
+            publications: self.publications,
+            failures: self.failures,
+        }
+    }
+}
+
+/// What a plugin is to be made of; `None`: as before.
+struct Wanted {
+    path: Option<PathBuf>,
+    config: Option<String>,
+    on_error: OnError,
+}
+
+fn blueprint(config: &Config, plugins: &[Loaded], names: &Arc<NameTable>) -> Blueprint {
+    Blueprint {
+        config: config.clone(),
+        plugins: plugins.iter().map(|plugin| Arc::clone(&plugin.version)).collect(),
+        disabled: plugins.iter().map(|plugin| plugin.disabled).collect(),
+        names: Arc::clone(names),
+        table: Arc::new(RouteTable::new(config)),
+    }
+}
+
+/// Starts the threads that follow an upstream; they end with it.
+fn watch_upstream(upstream: &Arc<upstream::SharedUpstream>) {
+    upstream::resolve::spawn(upstream);
+    upstream::health::spawn(upstream);
+}

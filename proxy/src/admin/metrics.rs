@@ -1,0 +1,182 @@
+//! `/metrics`: the Prometheus text format, version 0.0.4.
+//!
+//! Counters of the workers are added up when they are read. A writer of our own, because the libraries want to own the
+//! counters that ours are read from, or write OpenMetrics, whose counters have other names.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::board::{Board, Snapshot};
+use crate::clock;
+use crate::exchange::core::WorkerStats;
+use crate::plugin::chain::LinkCounters;
+use crate::upstream::SharedServer;
+
+/// The text.
+pub fn text(board: &Board, snapshot: &Snapshot) -> String {
+    let mut text = Text::default();
+    workers(&mut text, board);
+    links(&mut text, snapshot);
+    plugins(&mut text, snapshot);
+    upstreams(&mut text, snapshot);
+    text.one("publications_total", "counter", "Programs put in force.", snapshot.publications);
+    text.one("change_failures_total", "counter", "Changes that failed and changed nothing.", snapshot.failures);
+    text.one("draining", "gauge", "1 while no new connections are accepted.", u64::from(board.draining.load(Ordering::Relaxed)));
+    text.0
+}
+
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let help = help.replace('\\', "\\\\").replace('\n', "\\n");
+        // Writing to a String cannot fail, here and below.
+        let _ = writeln!(self.0, "# HELP ringway_{name} {help}\n# TYPE ringway_{name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        let _ = write!(self.0, "ringway_{name}");
+        for (at, (label, value)) in labels.iter().enumerate() {
+            let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = write!(self.0, "{}{label}=\"{value}\"", if at == 0 { '{' } else { ',' });
+        }
+        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: u64) {
+        self.family(name, kind, help);
+        self.sample(name, &[], value);
+    }
+}
+
+fn workers(text: &mut Text, board: &Board) {
+    let sum = |of: &dyn Fn(&WorkerStats) -> &AtomicU64| board.stats.iter().map(|stats| of(stats).load(Ordering::Relaxed)).sum::<u64>();
+    text.family("build_info", "gauge", "Always 1.");
+    text.sample("build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    text.one("workers", "gauge", "Worker threads.", board.stats.len() as u64);
+    text.one("connections_accepted_total", "counter", "Connections accepted.", sum(&|s| &s.accepted));
+    text.one("connections_refused_total", "counter", "Connections refused by a bound or a plugin.", sum(&|s| &s.refused));
+    text.one("connections_open", "gauge", "Connections open.", sum(&|s| &s.open));
+    text.one("requests_total", "counter", "Requests whose head was understood.", sum(&|s| &s.requests));
+    text.family("responses_total", "counter", "Exchanges by the class of the status that was sent; none: no response was.");
+    for (at, class) in ["none", "1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().enumerate() {
+        text.sample("responses_total", &[("class", class)], sum(&|s| &s.responses[at]));
+    }
+    text.one("request_body_bytes_total", "counter", "Body bytes from clients.", sum(&|s| &s.request_bytes));
+    text.one("response_body_bytes_total", "counter", "Body bytes to clients.", sum(&|s| &s.response_bytes));
+    text.one("upstream_connects_total", "counter", "Connections made to upstreams.", sum(&|s| &s.upstream_connects));
+    text.one("upstream_reused_total", "counter", "Exchanges that used a pooled connection.", sum(&|s| &s.upstream_reused));
+    text.one("upstream_retries_total", "counter", "Attempts after the first one.", sum(&|s| &s.upstream_retries));
+    text.one("slots_used", "gauge", "Slots of memory in use.", sum(&|s| &s.slots));
+    text.family("faults_total", "counter", "Exchanges and connections that ended with a fault, by its reason.");
+    let mut faults: BTreeMap<&str, u64> = BTreeMap::new();
+    for (fault, count) in board.stats.iter().flat_map(|stats| stats.faults.iter()) {
+        *faults.entry(fault.row().reason).or_default() += count;
+    }
+    for (reason, count) in faults {
+        text.sample("faults_total", &[("reason", reason)], count);
+    }
+}
+
+/// A counter of links: its name, its help, where it is.
+type LinkCounter = (&'static str, &'static str, fn(&LinkCounters) -> &AtomicU64);
+
+/// Every counter of a link.
+pub const LINK_COUNTERS: [LinkCounter; 5] = [
+    ("calls", "Hooks called.", |counters| &counters.calls),
+    ("aborts", "Hooks that failed.", |counters| &counters.aborts),
+    ("responds", "Exchanges answered by the link.", |counters| &counters.responds),
+    ("drops", "Connections dropped by the link.", |counters| &counters.drops),
+    ("edits", "Hooks that edited a message.", |counters| &counters.edits),
+];
+
+fn links(text: &mut Text, snapshot: &Snapshot) {
+    let config = &snapshot.config;
+    for (name, help, of) in LINK_COUNTERS {
+        let name = format!("link_{name}_total");
+        text.family(&name, "counter", help);
+        // Two routes may have one name, and a plugin may stand twice in a chain: their counters are added up.
+        let mut samples: BTreeMap<[(&str, &str); 2], u64> = BTreeMap::new();
+        for counts in &snapshot.counts {
+            let routes = config.routes.iter().zip(&counts.routes).map(|(route, counters)| ("route", &route.name, &route.links, counters));
+            let listeners = config.listeners.iter().zip(&counts.listeners).map(|(l, counters)| ("listener", &l.name, &l.links, counters));
+            for (kind, owner, links, counters) in routes.chain(listeners) {
+                for (link, counters) in links.iter().zip(counters) {
+                    let labels = [(kind, owner.as_str()), ("plugin", config.plugin(link.plugin).name.as_str())];
+                    *samples.entry(labels).or_default() += of(counters).load(Ordering::Relaxed);
+                }
+            }
+        }
+        for (labels, count) in &samples {
+            text.sample(&name, labels, *count);
+        }
+    }
+}
+
+fn plugins(text: &mut Text, snapshot: &Snapshot) {
+    text.family("loaded_plugin_info", "gauge", "Always 1: which version of a plugin is in force.");
+    for plugin in &snapshot.plugins {
+        let generation = plugin.generation.to_string();
+        let build_id = plugin.facts.build_id.as_deref().unwrap_or_default();
+        let labels = [("plugin", plugin.name.as_str()), ("version", &plugin.facts.version), ("build_id", build_id), ("generation", &generation)];
+        text.sample("loaded_plugin_info", &labels, 1);
+    }
+    text.family("loaded_plugin_disabled", "gauge", "1 while the plugin is disabled.");
+    for plugin in &snapshot.plugins {
+        text.sample("loaded_plugin_disabled", &[("plugin", &plugin.name)], plugin.disabled.into());
+    }
+    text.one("old_plugin_versions", "gauge", "Versions that exchanges in flight still run.", snapshot.old.len() as u64);
+    text.one("leaked_libraries", "gauge", "Libraries that stayed mapped after their plugin was unloaded.", snapshot.leaked.len() as u64);
+    plugin_metrics(text, snapshot);
+}
+
+/// What the plugins define themselves: one family for each name, whoever defines it.
+fn plugin_metrics(text: &mut Text, snapshot: &Snapshot) {
+    let mut families: BTreeMap<&str, Vec<(usize, usize)>> = BTreeMap::new();
+    for (at, plugin) in snapshot.plugins.iter().enumerate() {
+        for (number, metric) in plugin.metrics.iter().enumerate() {
+            families.entry(&metric.name).or_default().push((at, number));
+        }
+    }
+    for (name, members) in families {
+        let metric = |(at, number): (usize, usize)| &snapshot.plugins[at].metrics[number];
+        let gauges = members.iter().filter(|member| metric(**member).gauge).count();
+        let kind = match gauges {
+            0 => "counter",
+            all if all == members.len() => "gauge",
+            _ => "untyped",
+        };
+        let name = format!("plugin_{name}");
+        text.family(&name, kind, &metric(members[0]).help);
+        for (at, number) in members {
+            let value = snapshot.counts.iter().map(|counts| counts.metrics[at][number].load(Ordering::Relaxed)).fold(0, u64::wrapping_add);
+            text.sample(&name, &[("plugin", &snapshot.plugins[at].name)], value);
+        }
+    }
+}
+
+fn upstreams(text: &mut Text, snapshot: &Snapshot) {
+    let now_ms = clock::monotonic_ms();
+    type State = fn(&SharedServer, u64) -> bool;
+    let families: [(&str, &str, State); 3] = [
+        ("upstream_server_usable", "1 while the server gets exchanges.", |server, now_ms| server.is_usable(now_ms)),
+        ("upstream_server_healthy", "What active checks found last.", |server, _| server.is_healthy()),
+        ("upstream_server_ejected", "1 while the server is left out after failures.", |server, now_ms| server.is_ejected(now_ms)),
+    ];
+    for (name, help, state) in families {
+        text.family(name, "gauge", help);
+        // The same address may stand twice in one upstream: usable when one of them is.
+        let mut samples: BTreeMap<(&str, String), bool> = BTreeMap::new();
+        for upstream in snapshot.upstreams.current() {
+            for server in &upstream.servers {
+                *samples.entry((&upstream.config.name, server.address.to_string())).or_default() |= state(server, now_ms);
+            }
+        }
+        for ((upstream, server), yes) in samples {
+            text.sample(name, &[("upstream", upstream), ("server", &server)], yes.into());
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Plugin files: read, inspected, opened; or kept open when neither code nor configuration changed.
+//!
+//! Owns [`Loaded`], what the process knows of one plugin. Main thread only: `load` and `unload` run here.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::clock;
+use crate::config::{Config, Key, Plugin, PluginIndex, Problem};
+use crate::http1::names::NameTable;
+use crate::plugin::inspect::{self, Offer, PluginFacts};
+use crate::plugin::loaded::PluginVersion;
+
+/// One plugin of the configuration in force.
+#[derive(Clone)]
+pub struct Loaded {
+    /// The version that runs.
+    pub version: Arc<PluginVersion>,
+    /// Where it came from and what it was given.
+    pub made_of: MadeOf,
+    /// Counts the versions of this process: each has its own.
+    pub generation: u64,
+    /// When it was loaded.
+    pub loaded_unix_ns: u64,
+    /// The operator has disabled it.
+    pub disabled: bool,
+    /// What ran before, for a rollback.
+    pub previous: Option<MadeOf>,
+    /// Why the last change that concerned it failed.
+    pub last_error: Option<String>,
+}
+
+/// What a version was loaded from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeOf {
+    /// The operator's file.
+    pub path: PathBuf,
+    /// JSON for `load`.
+    pub config: String,
+    /// SHA-256 of the file in hex; names the private copy.
+    pub hash: String,
+    /// The plugin's own version text.
+    pub version: String,
+}
+
+/// A plugin file that was read and accepted.
+struct PluginFile {
+    bytes: Vec<u8>,
+    facts: PluginFacts,
+}
+
+impl PluginFile {
+    fn read(name: &str, path: &Path) -> Result<PluginFile, Problem> {
+        let bytes =
+            fs::read(path).map_err(|error| Problem::new(format!("the plugin `{name}` cannot be read from {}", path.display())).cause(error.to_string()))?;
+        match inspect::inspect_bytes(&bytes, &Offer::V1_0) {
+            Ok(facts) => Ok(PluginFile { bytes, facts }),
+            Err(refusal) => {
+                let problem = inspect::Refused { path: path.to_path_buf(), refusal }.problem();
+                let what = format!("the plugin `{name}` is refused: {}: {}", path.display(), problem.what);
+                Err(Problem { what, place: None, ..problem })
+            }
+        }
+    }
+
+    fn open(self, plugin: &Plugin, store: &Path, names: &mut NameTable) -> Result<PluginVersion, Problem> {
+        // What a `load` that fails has registered is forgotten with this copy.
+        let mut grown = names.clone();
+        let version = PluginVersion::load(&plugin.name, self.facts, &self.bytes, plugin.config.as_bytes(), store, &mut grown)
+            .map_err(|fault| Problem::new(format!("the plugin `{}` cannot be loaded from {}", plugin.name, plugin.path.display())).cause(fault.to_string()))?;
+        *names = grown;
+        Ok(version)
+    }
+}
+
+/// Where versions come from, and how they are counted.
+pub struct Loader {
+    /// Where private copies are kept.
+    pub store: PathBuf,
+    /// The generation of the last version.
+    pub generation: u64,
+}
+
+impl Loader {
+    /// Every plugin of `config`. Of `running`, what has the same name, code and configuration is kept.
+    ///
+    /// # Errors
+    /// Each plugin that cannot be loaded, with its place in the file.
+    pub fn load_all(&mut self, config: &Config, running: &[Loaded], names: &mut NameTable) -> Result<Vec<Loaded>, Vec<Problem>> {
+        let (mut loaded, mut problems) = (Vec::with_capacity(config.plugins.len()), Vec::new());
+        for (index, plugin) in config.plugins.iter().enumerate() {
+            let was = running.iter().find(|other| other.version.name() == plugin.name);
+            match self.load(plugin, was, names) {
+                Ok(plugin) => loaded.push(plugin),
+                Err(problem) => problems.push(config.problem_at(&[Key::Key("plugin"), Key::Index(index), Key::Key("path")], problem)),
+            }
+        }
+        if problems.is_empty() { Ok(loaded) } else { Err(problems) }
+    }
+
+    /// One plugin. `was`: what runs under its name now.
+    ///
+    /// # Errors
+    /// The refusal or the plugin's own reason.
+    pub fn load(&mut self, plugin: &Plugin, was: Option<&Loaded>, names: &mut NameTable) -> Result<Loaded, Problem> {
+        let file = PluginFile::read(&plugin.name, &plugin.path)?;
+        let made_of =
+            MadeOf { path: plugin.path.clone(), config: plugin.config.clone(), hash: file.facts.file_hash.clone(), version: file.facts.version.clone() };
+        if let Some(was) = was.filter(|was| was.made_of.hash == made_of.hash && was.made_of.config == made_of.config) {
+            return Ok(Loaded { made_of, last_error: None, ..was.clone() });
+        }
+        let version = file.open(plugin, &self.store, names)?;
+        self.generation += 1;
+        tracing::info!(plugin = plugin.name, path = %plugin.path.display(), version = made_of.version, generation = self.generation, "plugin loaded");
+        Ok(Loaded {
+            version: Arc::new(version),
+            made_of,
+            generation: self.generation,
+            loaded_unix_ns: clock::unix_ns(),
+            disabled: was.is_some_and(|was| was.disabled),
+            previous: was.map(|was| was.made_of.clone()),
+            last_error: None,
+        })
+    }
+
+    /// The private copy of what ran before: the operator's file may hold other code by now.
+    ///
+    /// # Errors
+    /// When it is gone or has been changed.
+    pub fn kept_copy(&self, of: &MadeOf) -> Result<PathBuf, Problem> {
+        let path = self.store.join(format!("{}.so", of.hash));
+        let problem = match fs::read(&path) {
+            Ok(bytes) if Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>() == of.hash => return Ok(path),
+            Ok(_) => Problem::new(format!("the kept copy {} has been changed", path.display())),
+            Err(error) => Problem::new(format!("the kept copy {} is gone", path.display())).cause(error.to_string()),
+        };
+        Err(problem.help("load the plugin from a file instead"))
+    }
+}
+
+/// The plugin of that name and its index.
+pub fn find<'a>(loaded: &'a [Loaded], name: &str) -> Option<(PluginIndex, &'a Loaded)> {
+    (0..).map(PluginIndex).zip(loaded).find(|(_, plugin)| plugin.version.name() == name)
+}

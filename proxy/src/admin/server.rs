@@ -1,0 +1,342 @@
+//! The admin listener: HTTP/1.1 with one request per connection, on threads of its own, never on a worker.
+//!
+//! Owns: sockets, bounds, deadlines, the token. The head is parsed by `httparse`: the gateway's own parser writes into the
+//! slots of a worker, and the small servers on offer bound neither time nor size. Every bound is a constant below.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use super::api;
+use super::board::Board;
+use crate::config::{ListenAddress, Token};
+use crate::run::{self, Event};
+
+/// Connections served at once; one more is closed without an answer.
+const CONNECTIONS_MAX: usize = 32;
+/// Bytes of a request head.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Header lines of a request.
+const FIELDS_MAX: usize = 64;
+/// Bytes of a request body.
+pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// For receiving a request as a whole.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// For each write of an answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// After a failed `accept`, mostly for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A bound admin socket.
+pub struct AdminListener {
+    socket: Option<ListenSocket>,
+    address: ListenAddress,
+    token: Option<Token>,
+}
+
+enum ListenSocket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A request as the API sees it.
+#[derive(Debug, Default)]
+pub struct Request {
+    /// The method.
+    pub method: String,
+    /// The path, without the query.
+    pub path: String,
+    /// What stands behind the `?`.
+    pub query: String,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The media type of the body.
+    pub media_type: &'static str,
+    /// For 405: the methods that would do.
+    pub allow: Option<&'static str>,
+    /// The body.
+    pub body: String,
+}
+
+/// What the connection threads share.
+struct Desk {
+    board: Arc<Board>,
+    token: Option<Token>,
+    /// The socket can be reached by browsers: names that resolve to it prove nothing.
+    is_tcp: bool,
+    events: mpsc::Sender<Event>,
+    open: AtomicUsize,
+}
+
+impl AdminListener {
+    /// Binds. Port 0 takes a free one; a Unix socket is for this user only.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub fn bind(address: &ListenAddress, token: Option<Token>) -> io::Result<AdminListener> {
+        let (socket, address) = match address {
+            ListenAddress::Tcp(address) => {
+                let socket = TcpListener::bind(address)?;
+                let taken = socket.local_addr()?;
+                (ListenSocket::Tcp(socket), ListenAddress::Tcp(taken))
+            }
+            ListenAddress::Unix(path) => {
+                let socket = run::bind_unix(path)?;
+                fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+                (ListenSocket::Unix(socket), ListenAddress::Unix(path.clone()))
+            }
+        };
+        Ok(AdminListener { socket: Some(socket), address, token })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &ListenAddress {
+        &self.address
+    }
+
+    /// Serves on a thread for the rest of the process. Changes go to `events`.
+    ///
+    /// # Errors
+    /// When no thread can be made.
+    pub fn start(&mut self, board: &Arc<Board>, events: mpsc::Sender<Event>) -> io::Result<()> {
+        let Some(socket) = self.socket.take() else { return Ok(()) };
+        let is_tcp = matches!(socket, ListenSocket::Tcp(_));
+        let desk = Arc::new(Desk { board: Arc::clone(board), token: self.token.clone(), is_tcp, events, open: AtomicUsize::new(0) });
+        let accept = move || loop {
+            let accepted = match &socket {
+                ListenSocket::Tcp(socket) => socket.accept().map(|(stream, _)| Stream::Tcp(stream)),
+                ListenSocket::Unix(socket) => socket.accept().map(|(stream, _)| Stream::Unix(stream)),
+            };
+            match accepted {
+                Ok(stream) => serve_on_thread(&desk, stream),
+                Err(error) => {
+                    tracing::warn!(%error, "the admin listener pauses");
+                    thread::sleep(ACCEPT_PAUSE);
+                }
+            }
+        };
+        thread::Builder::new().name("admin".into()).spawn(accept)?;
+        Ok(())
+    }
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.set_read_timeout(Some(timeout)),
+            Stream::Unix(stream) => stream.set_read_timeout(Some(timeout)),
+        }
+    }
+
+    fn set_write_timeout(&self, timeout: Duration) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.set_write_timeout(Some(timeout)),
+            Stream::Unix(stream) => stream.set_write_timeout(Some(timeout)),
+        }
+    }
+
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.read(into),
+            Stream::Unix(stream) => stream.read(into),
+        }
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.write_all(bytes),
+            Stream::Unix(stream) => stream.write_all(bytes),
+        }
+    }
+}
+
+fn serve_on_thread(desk: &Arc<Desk>, stream: Stream) {
+    if desk.open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
+        desk.open.fetch_sub(1, Ordering::Relaxed);
+        return;
+    }
+    let theirs = Arc::clone(desk);
+    let spawned = thread::Builder::new().name("admin-conn".into()).spawn(move || {
+        // Nobody is left to tell when the connection fails.
+        let _ = serve(&theirs, stream);
+        theirs.open.fetch_sub(1, Ordering::Relaxed);
+    });
+    if spawned.is_err() {
+        desk.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn serve(desk: &Desk, mut stream: Stream) -> io::Result<()> {
+    stream.set_write_timeout(WRITE_TIMEOUT)?;
+    let (answer, head_only) = match receive(desk, &mut stream) {
+        Ok(request) => (api::answer(&request, &desk.board, &desk.events), request.method == "HEAD"),
+        Err(answer) => (answer, false),
+    };
+    let mut head = format!(
+        "HTTP/1.1 {} {}\r\ncontent-type: {}\r\ncontent-length: {}\r\ncache-control: no-store\r\nconnection: close\r\n",
+        answer.status,
+        reason(answer.status),
+        answer.media_type,
+        answer.body.len()
+    );
+    if let Some(allow) = answer.allow {
+        head += &format!("allow: {allow}\r\n");
+    }
+    if answer.status == 401 {
+        head += "www-authenticate: Bearer\r\n";
+    }
+    head += "\r\n";
+    if !head_only {
+        head += &answer.body;
+    }
+    stream.write_all(head.as_bytes())
+}
+
+/// Reads one request; an error is its answer.
+fn receive(desk: &Desk, stream: &mut Stream) -> Result<Request, Answer> {
+    let deadline = Instant::now() + REQUEST_TIMEOUT;
+    let mut bytes = Vec::with_capacity(4096);
+    let (head_bytes, body_bytes, mut request) = loop {
+        let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+        let mut parsed = httparse::Request::new(&mut fields);
+        match parsed.parse(&bytes) {
+            Ok(httparse::Status::Complete(head_bytes)) => {
+                let body_bytes = admit(desk, &parsed)?;
+                let target = parsed.path.unwrap_or_default();
+                let (path, query) = target.split_once('?').unwrap_or((target, ""));
+                let request = Request { method: parsed.method.unwrap_or_default().into(), path: path.into(), query: query.into(), body: Vec::new() };
+                break (head_bytes, body_bytes, request);
+            }
+            Ok(httparse::Status::Partial) if bytes.len() < HEAD_BYTES_MAX => {}
+            Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => return Err(Answer::error(431, "the request head is too large")),
+            Err(error) => return Err(Answer::error(400, &error.to_string())),
+        }
+        more(stream, &mut bytes, HEAD_BYTES_MAX, deadline)?;
+    };
+    while bytes.len() < head_bytes + body_bytes {
+        more(stream, &mut bytes, head_bytes + body_bytes, deadline)?;
+    }
+    request.body = bytes[head_bytes..head_bytes + body_bytes].to_vec();
+    Ok(request)
+}
+
+/// Reads once, up to `bound` bytes in all.
+fn more(stream: &mut Stream, bytes: &mut Vec<u8>, bound: usize, deadline: Instant) -> Result<(), Answer> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let late = || Answer::error(408, "the request did not arrive in time");
+    if left.is_zero() || stream.set_read_timeout(left).is_err() {
+        return Err(late());
+    }
+    let filled = bytes.len();
+    bytes.resize(bound.min(filled + 16 * 1024), 0);
+    match stream.read(&mut bytes[filled..]) {
+        Ok(count) if count > 0 => {
+            bytes.truncate(filled + count);
+            Ok(())
+        }
+        _ => Err(late()),
+    }
+}
+
+/// Whether the request may be served; the length of its body.
+fn admit(desk: &Desk, request: &httparse::Request<'_, '_>) -> Result<usize, Answer> {
+    let field = |name: &str| request.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value);
+    let path = request.path.unwrap_or_default();
+    match &desk.token {
+        // Probes come from other machines and have no secrets.
+        _ if path == "/healthz" || path == "/readyz" => {}
+        Some(token) => {
+            let given = field("authorization").and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
+            if !token.is(given) {
+                return Err(Answer::error(401, "a token is needed: `Authorization: Bearer TOKEN`"));
+            }
+        }
+        // A page in a browser on this machine can send requests here; it cannot hide where they come from.
+        None if desk.is_tcp => {
+            let host = field("host").and_then(|host| std::str::from_utf8(host).ok()).unwrap_or_default();
+            if field("origin").is_some() || !is_literal(host) {
+                return Err(Answer::error(403, "requests of browsers are refused, and so are host names other than localhost"));
+            }
+        }
+        None => {}
+    }
+    if field("transfer-encoding").is_some() {
+        return Err(Answer::error(411, "bodies need a Content-Length"));
+    }
+    let Some(length) = field("content-length") else { return Ok(0) };
+    match std::str::from_utf8(length).ok().and_then(|text| text.parse::<usize>().ok()) {
+        Some(length) if length <= BODY_BYTES_MAX => Ok(length),
+        Some(_) => Err(Answer::error(413, "the body is too large")),
+        None => Err(Answer::error(400, "Content-Length is not a number")),
+    }
+}
+
+/// Whether `host` is an address or localhost, with or without a port.
+fn is_literal(host: &str) -> bool {
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    name.eq_ignore_ascii_case("localhost") || host.parse::<SocketAddr>().is_ok() || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+}
+
+impl Answer {
+    /// JSON.
+    pub fn json(status: u16, body: &serde_json::Value) -> Answer {
+        Answer { status, media_type: "application/json", allow: None, body: format!("{body}\n") }
+    }
+
+    /// `{"error": …}`.
+    pub fn error(status: u16, text: &str) -> Answer {
+        Answer::json(status, &serde_json::json!({ "error": text }))
+    }
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        422 => "Unprocessable Content",
+        431 => "Request Header Fields Too Large",
+        503 => "Service Unavailable",
+        _ => "Error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_and_localhost_are_believed() {
+        for host in ["127.0.0.1", "127.0.0.1:9901", "localhost", "localhost:1", "[::1]", "[::1]:9901"] {
+            assert!(is_literal(host), "{host}");
+        }
+        for host in ["", "evil.example", "evil.example:9901", "localhost.evil.example"] {
+            assert!(!is_literal(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! What is in force, as JSON.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ringway_abi::raw;
+use serde_json::{Map, Value, json};
+
+use super::board::{PluginState, Snapshot};
+use super::metrics::LINK_COUNTERS;
+use super::plugins::MadeOf;
+use crate::clock;
+use crate::config::{AccessLog, Balance, Config, Link, OnError, PluginIndex};
+use crate::plugin::chain::LinkCounters;
+use crate::upstream::Target;
+
+/// `GET /api/plugins`.
+pub fn plugins(snapshot: &Snapshot) -> Value {
+    let old = snapshot.old.iter().map(|old| json!({ "name": old.name, "version": old.version, "generation": old.generation, "status": "draining" }));
+    json!({
+        "plugins": snapshot.plugins.iter().map(|state| plugin(snapshot, state)).collect::<Vec<_>>(),
+        "draining": old.collect::<Vec<_>>(),
+        "leaked_libraries": snapshot.leaked,
+    })
+}
+
+/// `GET /api/plugins/{name}`.
+pub fn plugin(snapshot: &Snapshot, state: &PluginState) -> Value {
+    let index = snapshot.plugins.iter().position(|other| other.name == state.name).unwrap_or_default();
+    let facts = &state.facts;
+    let made_of = |of: &MadeOf| json!({ "version": of.version, "hash": of.hash, "path": of.path });
+    let metrics: Map<String, Value> = state
+        .metrics
+        .iter()
+        .enumerate()
+        .map(|(number, metric)| {
+            let words = snapshot.counts.iter().filter_map(|counts| counts.metrics.get(index)?.get(number));
+            (metric.name.clone(), words.map(|word| word.load(Ordering::Relaxed)).fold(0, u64::wrapping_add).into())
+        })
+        .collect();
+    json!({
+        "name": state.name,
+        "status": if state.disabled { "disabled" } else { "active" },
+        "plugin": facts.name,
+        "version": facts.version,
+        "language": facts.language_name(),
+        "abi": format!("{}.{}", facts.abi_major, facts.abi_minor),
+        "build_id": facts.build_id,
+        "hash": facts.file_hash,
+        "path": state.made_of.path,
+        "generation": state.generation,
+        "loaded_unix_ns": state.loaded_unix_ns,
+        "hooks": facts.hook_names(),
+        "wants": facts.want_names(),
+        "scratch_bytes": facts.scratch_bytes,
+        "attached": super::edit::attached(&snapshot.config, PluginIndex(index as u32)),
+        "counters": counters_of(snapshot, PluginIndex(index as u32)),
+        "metrics": metrics,
+        "previous": state.previous.as_ref().map(made_of),
+        "last_error": state.last_error,
+    })
+}
+
+/// The counters of all links to a plugin, added up.
+fn counters_of(snapshot: &Snapshot, plugin: PluginIndex) -> Value {
+    let config = &snapshot.config;
+    let mine = snapshot.counts.iter().flat_map(|counts| {
+        let routes = config.routes.iter().map(|route| &route.links).zip(&counts.routes);
+        let listeners = config.listeners.iter().map(|listener| &listener.links).zip(&counts.listeners);
+        routes.chain(listeners).flat_map(|(links, counters)| links.iter().zip(counters))
+    });
+    counters(mine.filter(|(link, _)| link.plugin == plugin).map(|(_, counters)| counters))
+}
+
+fn counters<'a>(of: impl Iterator<Item = &'a Arc<LinkCounters>> + Clone) -> Value {
+    let sums = LINK_COUNTERS.map(|(name, _, counter)| (name.to_owned(), Value::from(of.clone().map(|c| counter(c).load(Ordering::Relaxed)).sum::<u64>())));
+    Value::Object(sums.into_iter().collect())
+}
+
+/// `GET /api/chains`.
+pub fn chains(snapshot: &Snapshot) -> Value {
+    let config = &snapshot.config;
+    let routes = config.routes.iter().enumerate().map(|(at, route)| {
+        let counts = snapshot.counts.iter().map(|counts| &counts.routes[at]);
+        let mut shown = chain(snapshot, &route.links, &counts.collect::<Vec<_>>());
+        shown["route"] = json!(route.name);
+        shown["upstream"] = json!(route.upstream.map(|index| &config.upstream(index).name));
+        shown
+    });
+    let listeners = config.listeners.iter().enumerate().map(|(at, listener)| {
+        let counts = snapshot.counts.iter().map(|counts| &counts.listeners[at]);
+        let mut shown = chain(snapshot, &listener.links, &counts.collect::<Vec<_>>());
+        shown["listener"] = json!(listener.name);
+        shown
+    });
+    json!({ "routes": routes.collect::<Vec<_>>(), "listeners": listeners.collect::<Vec<_>>() })
+}
+
+/// One chain: its links, what they cost together, and which of them causes which cost.
+fn chain(snapshot: &Snapshot, links: &[Link], counts: &[&Vec<Arc<LinkCounters>>]) -> Value {
+    let state = |link: &Link| &snapshot.plugins[link.plugin.0 as usize];
+    let shown = links.iter().enumerate().map(|(at, link)| {
+        json!({
+            "order": at + 1,
+            "plugin": state(link).name,
+            "version": state(link).facts.version,
+            "status": match (state(link).disabled, link.on_error) {
+                (false, _) => "active",
+                (true, OnError::Open) => "bypassed",
+                (true, OnError::Closed) => "refusing",
+            },
+            "on_error": on_error(link.on_error),
+            "post_always": link.post_always,
+            "hooks": state(link).facts.hook_names(),
+            "counters": counters(counts.iter().map(|links| &links[at])),
+        })
+    });
+    let in_force = || links.iter().map(state).filter(|state| !state.disabled);
+    let costs = in_force().flat_map(|state| {
+        let has = |hook| state.facts.hooks & hook != 0;
+        let wants = |want| state.facts.wants & want != 0;
+        let found = COSTS.iter().filter(move |cost| has_cost(cost, &has, &wants));
+        found.map(|cost| format!("{}: {}", state.name, cost.text)).collect::<Vec<_>>()
+    });
+    let (hooks, wants) = in_force().fold((0, 0), |(hooks, wants), state| (hooks | state.facts.hooks, wants | state.facts.wants));
+    let scratch_bytes: u64 = in_force().map(|state| u64::from(state.facts.scratch_bytes)).sum();
+    json!({
+        "links": shown.collect::<Vec<_>>(),
+        "plan": {
+            "request_head": if wants & raw::WANT_EDIT_REQUEST != 0 { "may be re-written" } else { "forwarded as received" },
+            "request_body": match () {
+                () if hooks & raw::HOOK_REQUEST_BODY != 0 => "held whole when a plugin asks for it",
+                () if hooks & raw::HOOK_REQUEST_CHUNK != 0 => "shown piece by piece",
+                () => "streamed unseen",
+            },
+            "response_head": match () {
+                () if hooks & raw::HOOK_RESPONSE == 0 => "parsed for framing only",
+                () if wants & raw::WANT_EDIT_RESPONSE != 0 => "shown, may be re-written",
+                () => "shown",
+            },
+            "response_body": if hooks & raw::HOOK_RESPONSE_CHUNK != 0 { "shown piece by piece" } else { "streamed unseen" },
+            "scratch_bytes": scratch_bytes,
+        },
+        "costs": costs.collect::<Vec<_>>(),
+    })
+}
+
+/// What a hook and a want cost each exchange.
+struct Cost {
+    /// Any of these hooks; 0: whatever the hooks.
+    hooks: u32,
+    /// Any of these wants; 0: whatever the wants.
+    wants: u64,
+    text: &'static str,
+}
+
+fn has_cost(cost: &Cost, has: &impl Fn(u32) -> bool, wants: &impl Fn(u64) -> bool) -> bool {
+    (cost.hooks == 0 || has(cost.hooks)) && (cost.wants == 0 || wants(cost.wants))
+}
+
+/// See `exchange`: each stands for a test of the plan there.
+const COSTS: [Cost; 8] = [
+    Cost { hooks: 0, wants: raw::WANT_EDIT_REQUEST, text: "request head is re-written when it edits it" },
+    Cost { hooks: raw::HOOK_REQUEST_CHUNK, wants: 0, text: "request bodies are shown" },
+    Cost { hooks: raw::HOOK_REQUEST_BODY, wants: 0, text: "request bodies are buffered whole when it asks for them" },
+    Cost { hooks: raw::HOOK_REQUEST_CHUNK, wants: raw::WANT_EDIT_REQUEST_BODY, text: "request bodies are sent chunked" },
+    Cost { hooks: raw::HOOK_RESPONSE, wants: 0, text: "response head is shown" },
+    Cost { hooks: raw::HOOK_RESPONSE_CHUNK, wants: 0, text: "response bodies are shown" },
+    Cost { hooks: raw::HOOK_RESPONSE_CHUNK, wants: raw::WANT_EDIT_RESPONSE_BODY, text: "response bodies are sent chunked" },
+    Cost { hooks: 0, wants: raw::WANT_TIME, text: "the precise clock is read" },
+];
+
+/// `GET /api/upstreams`.
+pub fn upstreams(snapshot: &Snapshot) -> Value {
+    let now_ms = clock::monotonic_ms();
+    let shown = snapshot.upstreams.current().map(|upstream| {
+        let servers = upstream.servers.iter().map(|server| {
+            json!({
+                "address": server.address.to_string(),
+                "weight": server.weight,
+                "state": match () {
+                    () if server.targets().is_empty() => "unresolved",
+                    () if !server.is_healthy() => "unhealthy",
+                    () if server.is_ejected(now_ms) => "ejected",
+                    () => "usable",
+                },
+                "healthy": server.is_healthy(),
+                "ejected": server.is_ejected(now_ms),
+                "addresses": server.targets().iter().map(target).collect::<Vec<_>>(),
+            })
+        });
+        json!({ "name": upstream.config.name, "health_checks": upstream.config.health.is_some(), "servers": servers.collect::<Vec<_>>() })
+    });
+    json!({ "upstreams": shown.collect::<Vec<_>>() })
+}
+
+fn target(target: &Target) -> String {
+    match target {
+        Target::Tcp(address) => address.to_string(),
+        Target::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+fn balance(balance: &Balance) -> String {
+    match balance {
+        Balance::RoundRobin => "round-robin".into(),
+        Balance::LeastConnections => "least-connections".into(),
+        Balance::HashAddress => "hash-address".into(),
+        Balance::HashHeader(name) => format!("hash-header:{name}"),
+    }
+}
+
+/// `GET /api/config`: what is in force, with every default filled in. Tokens are left out.
+pub fn config(snapshot: &Snapshot) -> Value {
+    let config = &snapshot.config;
+    let server = &config.server;
+    json!({
+        "source": &*config.source,
+        "server": {
+            "workers": snapshot.counts.len(),
+            "admin": server.admin.as_ref().map(ToString::to_string),
+            "admin_token": server.admin_token.as_ref().map(|_| "set"),
+            "name": server.name,
+            "via": server.via,
+            "forwarded": server.forwarded,
+            "trusted_proxies": server.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "access_log": match &server.access_log {
+                AccessLog::Off => "off".into(),
+                AccessLog::Stdout => "stdout".into(),
+                AccessLog::File(path) => path.display().to_string(),
+            },
+            "log_level": server.log_level,
+            "log_format": server.log_format,
+            "driver": server.driver,
+            "pin_workers": server.pin_workers,
+            "huge_pages": server.huge_pages,
+        },
+        "limits": &*config.limits,
+        "timeouts": &*config.timeouts,
+        "listeners": config.listeners.iter().map(|listener| json!({
+            "name": listener.name, "address": listener.address.to_string(), "backlog": listener.backlog, "plugins": links(config, &listener.links),
+        })).collect::<Vec<_>>(),
+        "upstreams": config.upstreams.iter().map(|upstream| json!({
+            "name": upstream.name,
+            "servers": upstream.servers.iter().map(|server| json!({ "address": server.address.to_string(), "weight": server.weight })).collect::<Vec<_>>(),
+            "balance": balance(&upstream.balance),
+            "retries": upstream.retries,
+            "idle_connections": upstream.idle_connections,
+        })).collect::<Vec<_>>(),
+        "plugins": config.plugins.iter().map(|plugin| json!({
+            "name": plugin.name, "path": plugin.path, "on_error": on_error(plugin.on_error),
+        })).collect::<Vec<_>>(),
+        "routes": config.routes.iter().map(|route| json!({
+            "name": route.name,
+            "hosts": route.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "path": route.path.as_ref().map(ToString::to_string),
+            "methods": route.methods,
+            "upstream": route.upstream.map(|index| &config.upstream(index).name),
+            "plugins": links(config, &route.links),
+            "body_bytes": route.body_bytes,
+        })).collect::<Vec<_>>(),
+        "warnings": config.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
+}
+
+fn links(config: &Config, links: &[Link]) -> Vec<Value> {
+    let shown =
+        links.iter().map(|link| json!({ "name": config.plugin(link.plugin).name, "on_error": on_error(link.on_error), "post_always": link.post_always }));
+    shown.collect()
+}
+
+fn on_error(policy: OnError) -> &'static str {
+    match policy {
+        OnError::Closed => "closed",
+        OnError::Open => "open",
+    }
+}

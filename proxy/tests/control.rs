@@ -1,0 +1,18 @@
+//! The control plane of the real binary: the admin listener, changes while traffic flows, the commands that ask for them.
+//!
+//! By area: `api` every endpoint and what it refuses, `reload` configurations, `swap` plugins under load and the life of
+//! their versions, `command` what `ringway plugin`, `chain` and `reload` print.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod gateway;
+
+#[path = "control/admin.rs"]
+mod admin;
+#[path = "control/api.rs"]
+mod api;
+#[path = "control/command.rs"]
+mod command;
+#[path = "control/reload.rs"]
+mod reload;
+#[path = "control/swap.rs"]
+mod swap;

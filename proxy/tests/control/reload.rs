@@ -1,0 +1,124 @@
+//! Configurations that are read again while traffic flows.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use crate::admin::*;
+use crate::gateway::*;
+
+/// A configuration whose route answers from this upstream, with the admin listener.
+fn leading_to(origin: &Origin, more: &str) -> Config {
+    config().workers(2).upstream("app", &[origin.address()], "").with("[[route]]\nname = \"all\"\nupstream = \"app\"").with(more)
+}
+
+fn rewrite(governed: &Governed, made: Config) {
+    fs::write(governed.file(), made.server("admin = \"127.0.0.1:0\"").text()).unwrap();
+}
+
+#[test]
+fn a_broken_configuration_changes_nothing_and_says_where() {
+    let (first, second) = (origin(), origin());
+    let governed = Governed::start(leading_to(&first, ""));
+    let file = governed.file().display().to_string();
+    // Each with the text at which the problem must be shown.
+    for (made, shown_at, what) in [
+        (leading_to(&second, "[[rout]]"), "rout]]", "unknown section [[rout]]"),
+        (leading_to(&second, "[limits]\nslots = 128"), "128", "limits.slots cannot change while the gateway runs"),
+        (leading_to(&second, "[[listener]]\naddress = \"127.0.0.1:0\"\nname = \"b\""), "", "the listener b cannot change while the gateway runs"),
+        (leading_to(&second, "[[plugin]]\nname = \"p\"\npath = \"/no/such.so\""), "\"/no/such.so\"", "the plugin `p` cannot be read from /no/such.so"),
+        (leading_to(&second, "[[plugin]]\nname = \"p\"\npath = \"/etc/passwd\""), "\"/etc/passwd\"", "it is not an ELF file"),
+        (leading_to(&second, "").workers(1), "1\npin_workers", "server.workers cannot change while the gateway runs"),
+    ] {
+        rewrite(&governed, made);
+        let text = fs::read_to_string(governed.file()).unwrap();
+        let before = &text[..text.find(shown_at).filter(|_| !shown_at.is_empty()).unwrap_or(text.rfind("[[listener").unwrap())];
+        let (line, column) = (before.matches('\n').count() + 1, before.len() - before.rfind('\n').unwrap());
+        let (status, reason) = governed.refused("POST", "/api/reload", "");
+        assert_eq!(status, 422, "{reason}");
+        assert!(reason.starts_with(&format!("{file}:{line}:{column}: ")) && reason.contains(what), "wanted {line}:{column}: {what}: {reason}");
+        get(governed.address(), "/");
+    }
+    let failures = governed.gateway.events(|event| event["message"].as_str().is_some_and(|m| m.starts_with("nothing was changed: ")));
+    assert_eq!(failures.len(), 6);
+    assert_eq!((first.count(), second.count()), (6, 0));
+    rewrite(&governed, leading_to(&second, ""));
+    governed.gateway.signal(libc::SIGHUP);
+    governed.gateway.wait_for("change made");
+    get(governed.address(), "/");
+    assert_eq!((first.count(), second.count()), (6, 1));
+    governed.gateway.stop();
+}
+
+#[test]
+fn a_good_reload_under_load_drops_nothing() {
+    let (first, second) = (origin(), origin());
+    let governed = Governed::start(leading_to(&first, ""));
+    let (stop, answered) = (AtomicBool::new(false), AtomicU64::new(0));
+    let address = governed.address().to_owned();
+    thread::scope(|scope| {
+        for number in 0..32 {
+            let (stop, answered, address) = (&stop, &answered, &address);
+            scope.spawn(move || {
+                let mut client = Client::connect(address);
+                for count in 0.. {
+                    let path = format!("/{number}/{count}");
+                    let response = client.get(&path);
+                    assert_eq!((response.status, response.text()), (200, path));
+                    answered.fetch_add(1, Ordering::Relaxed);
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            });
+        }
+        // The order of the upstreams changes too: what was index 0 is index 1.
+        for round in 0..20 {
+            let (used, other) = if round % 2 == 0 { (&second, &first) } else { (&first, &second) };
+            let made = config()
+                .workers(2)
+                .upstream("other", &[other.address()], "")
+                .upstream("app", &[used.address()], if round % 4 == 0 { "retries = 1" } else { "" })
+                .with("[[route]]\nname = \"all\"\nupstream = \"app\"");
+            rewrite(&governed, made);
+            let before = answered.load(Ordering::Relaxed);
+            governed.good("POST", "/api/reload", "");
+            eventually("traffic goes on", || answered.load(Ordering::Relaxed) > before + 100);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let total = answered.load(Ordering::Relaxed);
+    assert_eq!(governed.metric("ringway_responses_total{class=\"2xx\"}"), Some(total));
+    assert_eq!((first.count() + second.count()) as u64, total);
+    assert!(first.count() > 100 && second.count() > 100);
+    governed.gateway.stop();
+}
+
+#[test]
+fn what_did_not_change_keeps_its_connections_and_its_plugins() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), origin());
+    let file = versioned(folder.path(), "1", &[]);
+    let made = || with_versioned(&file, &origin).workers(1);
+    let governed = Governed::start(made());
+    let mut client = Client::connect(governed.address());
+    client.get("/");
+    for round in 1..5 {
+        rewrite(&governed, made().with(&format!("[timeouts]\nfirst_byte = \"{round}s\"")));
+        governed.good("POST", "/api/reload", "");
+        assert_eq!(client.get("/").status, 200, "the client's connection goes on");
+    }
+    assert_eq!(origin.connections(), 1, "the upstream's connection goes on");
+    assert_eq!(governed.good("GET", "/api/plugins/versioned", "")["generation"], 1);
+    assert_eq!(governed.metric("ringway_link_calls_total{route=\"all\",plugin=\"versioned\"}"), Some(10), "counters go on");
+    governed.gateway.stop();
+}
+
+#[test]
+fn without_a_file_there_is_nothing_to_read_again() {
+    let (origin, folder) = (origin(), tempfile::tempdir().unwrap());
+    let socket = folder.path().join("s");
+    let gateway = Gateway::command(&["proxy", "--from", &format!("unix:{}", socket.display()), "--to", origin.address()]);
+    gateway.signal(libc::SIGHUP);
+    gateway.wait_for("there is no file to read again: the configuration is the command line");
+    gateway.stop();
+}
