@@ -7,6 +7,7 @@ use ringway::http1::names::NameTable;
 use ringway::plugin::frame::{Flow, Frame};
 use ringway::view::message::{EditFault, HeaderEdit, Message, Side, Staged};
 use ringway::view::slab::{Slab, Slot, SlotLayout};
+use ringway_abi::ids::HeaderId;
 use ringway_abi::{RequestView, ResponseView};
 use rkyv::rancor::Error;
 use support::World;
@@ -141,6 +142,12 @@ fn p4_random_edits_are_what_the_view_shows() {
                 message.discard(&mut staged);
             }
             assert_eq!(list(&message, is_request), model, "seed {seed}");
+            for name in ["cookie", "accept", "set-cookie", "host", "content-length"] {
+                let id = HeaderId::of(name.as_bytes());
+                let found = if is_request { message.request().header(id) } else { message.response().header(id) };
+                let expected = model.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_slice());
+                assert_eq!(found, expected, "{name} by its id, seed {seed}");
+            }
             assert_eq!(message.slot().bytes(0..received.len()), received, "seed {seed}");
             if is_request { access_request(&message) } else { access_response(&message) }
         }
