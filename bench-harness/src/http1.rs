@@ -89,17 +89,8 @@ pub fn parse_response(bytes: &[u8], to_head: bool) -> Result<Option<ResponseHead
     } else {
         BodyLength::UntilClose
     };
-    let persistent = if head[7] == b'1' {
-        !fields.close
-    } else {
-        fields.keep_alive
-    };
-    Ok(Some(ResponseHead {
-        status,
-        bytes: end,
-        body,
-        keep_alive: persistent && body != BodyLength::UntilClose,
-    }))
+    let persistent = if head[7] == b'1' { !fields.close } else { fields.keep_alive };
+    Ok(Some(ResponseHead { status, bytes: end, body, keep_alive: persistent && body != BodyLength::UntilClose }))
 }
 
 /// Reads a request head; `None` while its end has not arrived.
@@ -110,9 +101,7 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<RequestHead<'_>>, HttpFault>
     let head = &bytes[..end];
     let line_end = memmem::find(head, b"\r\n").ok_or(HttpFault::UnreadableFirstLine)?;
     let mut words = head[..line_end].split(|&byte| byte == b' ');
-    let (Some(method), Some(target), Some(version), None) =
-        (words.next(), words.next(), words.next(), words.next())
-    else {
+    let (Some(method), Some(target), Some(version), None) = (words.next(), words.next(), words.next(), words.next()) else {
         return Err(HttpFault::UnreadableFirstLine);
     };
     if !version.starts_with(b"HTTP/1.") || version.len() != 8 || target.is_empty() {
@@ -120,23 +109,9 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<RequestHead<'_>>, HttpFault>
     }
     let path = target.split(|&byte| byte == b'?').next().unwrap_or(target);
     let fields = framing_fields(head)?;
-    let body = if fields.chunked {
-        BodyLength::Chunked
-    } else {
-        BodyLength::Exact(fields.content_length.unwrap_or(0))
-    };
-    let keep_alive = if version[7] == b'1' {
-        !fields.close
-    } else {
-        fields.keep_alive
-    };
-    Ok(Some(RequestHead {
-        path,
-        is_head: method == b"HEAD",
-        bytes: end,
-        body,
-        keep_alive,
-    }))
+    let body = if fields.chunked { BodyLength::Chunked } else { BodyLength::Exact(fields.content_length.unwrap_or(0)) };
+    let keep_alive = if version[7] == b'1' { !fields.close } else { fields.keep_alive };
+    Ok(Some(RequestHead { path, is_head: method == b"HEAD", bytes: end, body, keep_alive }))
 }
 
 /// Bytes up to and with the blank line that ends a head.
@@ -170,16 +145,12 @@ fn framing_fields(head: &[u8]) -> Result<FramingFields, HttpFault> {
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"content-length") {
             let length = decimal(value).ok_or(HttpFault::ConflictingContentLength)?;
-            if fields
-                .content_length
-                .is_some_and(|earlier| earlier != length)
-            {
+            if fields.content_length.is_some_and(|earlier| earlier != length) {
                 return Err(HttpFault::ConflictingContentLength);
             }
             fields.content_length = Some(length);
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            fields.chunked =
-                value.len() >= 7 && value[value.len() - 7..].eq_ignore_ascii_case(b"chunked");
+            fields.chunked = value.len() >= 7 && value[value.len() - 7..].eq_ignore_ascii_case(b"chunked");
         } else if name.eq_ignore_ascii_case(b"connection") {
             fields.close |= value.eq_ignore_ascii_case(b"close");
             fields.keep_alive |= value.eq_ignore_ascii_case(b"keep-alive");
@@ -223,11 +194,7 @@ pub struct ChunkedDecoder {
 
 impl Default for ChunkedDecoder {
     fn default() -> Self {
-        Self {
-            phase: ChunkPhase::SizeDigits { any: false },
-            remaining: 0,
-            payload_bytes: 0,
-        }
+        Self { phase: ChunkPhase::SizeDigits { any: false }, remaining: 0, payload_bytes: 0 }
     }
 }
 
@@ -266,10 +233,7 @@ impl ChunkedDecoder {
         Ok(match (self.phase, byte) {
             (ChunkPhase::SizeDigits { .. }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
                 let digit = (byte as char).to_digit(16).ok_or(HttpFault::BrokenChunk)?;
-                let shifted = self
-                    .remaining
-                    .checked_mul(16)
-                    .ok_or(HttpFault::BrokenChunk)?;
+                let shifted = self.remaining.checked_mul(16).ok_or(HttpFault::BrokenChunk)?;
                 self.remaining = shifted + u64::from(digit);
                 ChunkPhase::SizeDigits { any: true }
             }
@@ -280,9 +244,7 @@ impl ChunkedDecoder {
                     ChunkPhase::Payload
                 }
             }
-            (ChunkPhase::SizeDigits { any: true }, b'\r' | b';' | b' ' | b'\t') => {
-                ChunkPhase::SizeRest
-            }
+            (ChunkPhase::SizeDigits { any: true }, b'\r' | b';' | b' ' | b'\t') => ChunkPhase::SizeRest,
             (ChunkPhase::SizeRest, _) => ChunkPhase::SizeRest,
             (ChunkPhase::PayloadEnd, b'\r') => ChunkPhase::PayloadEnd,
             (ChunkPhase::PayloadEnd, b'\n') => ChunkPhase::SizeDigits { any: false },
@@ -307,64 +269,18 @@ mod tests {
     #[test]
     fn response_lengths_follow_rfc_9112_section_6_3() {
         let cases: [(&str, bool, BodyLength, bool); 8] = [
-            (
-                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
-                false,
-                BodyLength::Exact(5),
-                true,
-            ),
-            (
-                "HTTP/1.1 200 OK\r\ncontent-length:5\r\nConnection: close\r\n\r\n",
-                false,
-                BodyLength::Exact(5),
-                false,
-            ),
-            (
-                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
-                true,
-                BodyLength::Exact(0),
-                true,
-            ),
-            (
-                "HTTP/1.1 204 No Content\r\n\r\n",
-                false,
-                BodyLength::Exact(0),
-                true,
-            ),
-            (
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-                false,
-                BodyLength::Chunked,
-                true,
-            ),
-            (
-                "HTTP/1.1 200 OK\r\n\r\n",
-                false,
-                BodyLength::UntilClose,
-                false,
-            ),
-            (
-                "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
-                false,
-                BodyLength::Exact(0),
-                false,
-            ),
-            (
-                "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
-                false,
-                BodyLength::Exact(0),
-                true,
-            ),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", false, BodyLength::Exact(5), true),
+            ("HTTP/1.1 200 OK\r\ncontent-length:5\r\nConnection: close\r\n\r\n", false, BodyLength::Exact(5), false),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true, BodyLength::Exact(0), true),
+            ("HTTP/1.1 204 No Content\r\n\r\n", false, BodyLength::Exact(0), true),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", false, BodyLength::Chunked, true),
+            ("HTTP/1.1 200 OK\r\n\r\n", false, BodyLength::UntilClose, false),
+            ("HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", false, BodyLength::Exact(0), false),
+            ("HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", false, BodyLength::Exact(0), true),
         ];
         for (text, to_head, body, keep_alive) in cases {
-            let head = parse_response(text.as_bytes(), to_head)
-                .expect(text)
-                .expect(text);
-            assert_eq!(
-                (head.body, head.keep_alive, head.bytes),
-                (body, keep_alive, text.len()),
-                "{text}"
-            );
+            let head = parse_response(text.as_bytes(), to_head).expect(text).expect(text);
+            assert_eq!((head.body, head.keep_alive, head.bytes), (body, keep_alive, text.len()), "{text}");
         }
     }
 
@@ -372,51 +288,27 @@ mod tests {
     fn a_head_in_pieces_is_unfinished_until_its_last_byte() {
         let text = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
         for end in 0..text.len() {
-            assert_eq!(
-                parse_response(&text[..end], false),
-                Ok(None),
-                "first {end} bytes"
-            );
+            assert_eq!(parse_response(&text[..end], false), Ok(None), "first {end} bytes");
         }
     }
 
     #[test]
     fn malformed_heads_are_faults() {
-        assert_eq!(
-            parse_response(b"ICY 200 OK\r\n\r\n", false),
-            Err(HttpFault::UnreadableFirstLine)
-        );
-        assert_eq!(
-            parse_response(b"HTTP/1.1 2x0 OK\r\n\r\n", false),
-            Err(HttpFault::UnreadableFirstLine)
-        );
+        assert_eq!(parse_response(b"ICY 200 OK\r\n\r\n", false), Err(HttpFault::UnreadableFirstLine));
+        assert_eq!(parse_response(b"HTTP/1.1 2x0 OK\r\n\r\n", false), Err(HttpFault::UnreadableFirstLine));
         let twice = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n";
-        assert_eq!(
-            parse_response(twice, false),
-            Err(HttpFault::ConflictingContentLength)
-        );
-        assert_eq!(
-            parse_request(b"GET /\r\n\r\n"),
-            Err(HttpFault::UnreadableFirstLine)
-        );
-        assert_eq!(
-            parse_request(b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n"),
-            Err(HttpFault::ConflictingContentLength)
-        );
+        assert_eq!(parse_response(twice, false), Err(HttpFault::ConflictingContentLength));
+        assert_eq!(parse_request(b"GET /\r\n\r\n"), Err(HttpFault::UnreadableFirstLine));
+        assert_eq!(parse_request(b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n"), Err(HttpFault::ConflictingContentLength));
     }
 
     #[test]
     fn a_request_gives_path_method_and_body() {
         let text = b"HEAD /1k?x=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
         let head = parse_request(text).expect("valid").expect("whole");
-        assert_eq!(
-            (head.path, head.is_head, head.body),
-            (&b"/1k"[..], true, BodyLength::Exact(3))
-        );
+        assert_eq!((head.path, head.is_head, head.body), (&b"/1k"[..], true, BodyLength::Exact(3)));
         assert_eq!(head.bytes, text.len() - 3);
-        let old = parse_request(b"GET / HTTP/1.0\r\n\r\n")
-            .expect("valid")
-            .expect("whole");
+        let old = parse_request(b"GET / HTTP/1.0\r\n\r\n").expect("valid").expect("whole");
         assert!(!old.keep_alive);
     }
 
@@ -430,27 +322,14 @@ mod tests {
                 at += decoder.feed(&body[first..]).expect("valid");
             }
             assert!(decoder.is_done(), "split at {first}");
-            assert_eq!(
-                (decoder.payload_bytes(), at),
-                (15, body.len() - 4),
-                "split at {first}"
-            );
+            assert_eq!((decoder.payload_bytes(), at), (15, body.len() - 4), "split at {first}");
         }
     }
 
     #[test]
     fn malformed_chunks_are_faults() {
-        for body in [
-            &b"\r\n"[..],
-            b"x\r\n",
-            b"2\r\nabc",
-            b"fffffffffffffffff\r\n",
-        ] {
-            assert_eq!(
-                ChunkedDecoder::default().feed(body),
-                Err(HttpFault::BrokenChunk),
-                "{body:?}"
-            );
+        for body in [&b"\r\n"[..], b"x\r\n", b"2\r\nabc", b"fffffffffffffffff\r\n"] {
+            assert_eq!(ChunkedDecoder::default().feed(body), Err(HttpFault::BrokenChunk), "{body:?}");
         }
     }
 

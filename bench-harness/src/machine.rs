@@ -36,32 +36,20 @@ impl Machine {
             let line = cpuinfo.lines().find(|line| line.starts_with(name))?;
             Some(line.split_once(':')?.1.trim().to_owned())
         };
-        let word = |path: &str| {
-            fs::read_to_string(path)
-                .ok()
-                .map(|text| text.trim().to_owned())
-        };
+        let word = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let memory_kib = memory
-            .split_whitespace()
-            .nth(1)
-            .and_then(|kib| kib.parse::<u64>().ok())
-            .unwrap_or(0);
+        let memory_kib = memory.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0);
         let release = word("/proc/sys/kernel/osrelease").unwrap_or_default();
         let version = word("/proc/sys/kernel/version").unwrap_or_default();
         Ok(Self {
             date: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string(),
-            cpu: field("model name")
-                .or_else(|| field("CPU part"))
-                .unwrap_or_else(|| "unknown".into()),
+            cpu: field("model name").or_else(|| field("CPU part")).unwrap_or_else(|| "unknown".into()),
             cores: allowed_cores()?,
             governor: word("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             kernel: format!("{release} {version}").trim().to_owned(),
-            virtualized: field("flags")
-                .is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor")),
+            virtualized: field("flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor")),
             memory_mib: memory_kib / 1024,
-            load_average: word("/proc/loadavg")
-                .and_then(|text| text.split(' ').next()?.parse().ok()),
+            load_average: word("/proc/loadavg").and_then(|text| text.split(' ').next()?.parse().ok()),
         })
     }
 }
@@ -81,24 +69,14 @@ impl Placement {
     /// The proxy takes the first cores, load generator and origin the last; with two cores these two share one.
     pub fn choose(cores: &[usize]) -> Result<Self> {
         let (Some(&last), true) = (cores.last(), cores.len() >= 2) else {
-            bail!(
-                "a comparison needs two cores, one for the proxy and one for load and origin; this process may use {cores:?}"
-            );
+            bail!("a comparison needs two cores, one for the proxy and one for load and origin; this process may use {cores:?}");
         };
-        let origin = if cores.len() >= 4 {
-            cores[cores.len() - 2]
-        } else {
-            last
-        };
+        let origin = if cores.len() >= 4 { cores[cores.len() - 2] } else { last };
         let peer = match cores.len() {
             2 | 3 => vec![cores[0], cores[1]],
             _ => cores[..cores.len() - 2].to_vec(),
         };
-        Ok(Self {
-            peer,
-            load: last,
-            origin,
-        })
+        Ok(Self { peer, load: last, origin })
     }
 
     /// The cores of a proxy with this many workers.
@@ -117,19 +95,14 @@ pub fn allowed_cores() -> Result<Vec<usize>> {
         return Err(io::Error::last_os_error()).context("reading the CPU affinity of this process");
     }
     // SAFETY: the index stays below CPU_SETSIZE, the number of bits of `set`.
-    Ok((0..libc::CPU_SETSIZE as usize)
-        .filter(|&core| unsafe { libc::CPU_ISSET(core, &set) })
-        .collect())
+    Ok((0..libc::CPU_SETSIZE as usize).filter(|&core| unsafe { libc::CPU_ISSET(core, &set) }).collect())
 }
 
 /// The kernel's form of a set of cores.
 pub fn core_set(cores: &[usize]) -> libc::cpu_set_t {
     // SAFETY: `cpu_set_t` is a plain bit array, for which all zeroes is the empty set.
     let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
-    for &core in cores
-        .iter()
-        .filter(|core| **core < libc::CPU_SETSIZE as usize)
-    {
+    for &core in cores.iter().filter(|core| **core < libc::CPU_SETSIZE as usize) {
         // SAFETY: the index was just checked to be below CPU_SETSIZE.
         unsafe { libc::CPU_SET(core, &mut set) };
     }
@@ -142,32 +115,21 @@ pub fn pin_thread(core: usize) -> Result<()> {
     // SAFETY: `set` is valid for reads of its own size, and pid 0 is this thread.
     let outcome = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) };
     if outcome != 0 {
-        return Err(io::Error::last_os_error())
-            .with_context(|| format!("pinning a thread to core {core}"));
+        return Err(io::Error::last_os_error()).with_context(|| format!("pinning a thread to core {core}"));
     }
     Ok(())
 }
 
 /// Raises the soft limit of open files to the hard one and returns it.
 pub fn raise_file_limit() -> u64 {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is valid for writes.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
         return 1024;
     }
-    let raised = libc::rlimit {
-        rlim_cur: limit.rlim_max,
-        rlim_max: limit.rlim_max,
-    };
+    let raised = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
     // SAFETY: `raised` is valid for reads.
-    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) } == 0 {
-        limit.rlim_max
-    } else {
-        limit.rlim_cur
-    }
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) } == 0 { limit.rlim_max } else { limit.rlim_cur }
 }
 
 /// Lets timers of this thread fire within a microsecond instead of the default 50 µs.

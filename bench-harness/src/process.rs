@@ -71,26 +71,15 @@ pub fn threads(pid: u32) -> Vec<u32> {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return Vec::new();
     };
-    threads
-        .flatten()
-        .filter_map(|thread| thread.file_name().to_str()?.parse().ok())
-        .collect()
+    threads.flatten().filter_map(|thread| thread.file_name().to_str()?.parse().ok()).collect()
 }
 
 fn children(pid: u32) -> Vec<u32> {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return Vec::new();
     };
-    let lists = threads
-        .flatten()
-        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    lists
-        .flat_map(|list| {
-            list.split_whitespace()
-                .filter_map(|word| word.parse().ok())
-                .collect::<Vec<u32>>()
-        })
-        .collect()
+    let lists = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<u32>>()).collect()
 }
 
 struct Stat {
@@ -108,11 +97,7 @@ impl Stat {
     fn parse(text: &str) -> Option<Stat> {
         let fields: Vec<&str> = text[text.rfind(')')? + 1..].split_whitespace().collect();
         let number = |field: usize| fields.get(field - 3)?.parse().ok();
-        Some(Stat {
-            user_ticks: number(14)?,
-            system_ticks: number(15)?,
-            rss_pages: number(24)?,
-        })
+        Some(Stat { user_ticks: number(14)?, system_ticks: number(15)?, rss_pages: number(24)? })
     }
 }
 
@@ -141,29 +126,21 @@ mod tests {
 
     #[test]
     fn stat_survives_a_name_with_spaces_and_parentheses() {
-        let text =
-            "7 (a (b) c) S 1 7 7 0 -1 0 0 0 0 0 11 22 0 0 20 0 1 0 5 1000 33 18446744073709551615";
+        let text = "7 (a (b) c) S 1 7 7 0 -1 0 0 0 0 0 11 22 0 0 20 0 1 0 5 1000 33 18446744073709551615";
         let stat = Stat::parse(text).expect("well formed");
-        assert_eq!(
-            (stat.user_ticks, stat.system_ticks, stat.rss_pages),
-            (11, 22, 33)
-        );
+        assert_eq!((stat.user_ticks, stat.system_ticks, stat.rss_pages), (11, 22, 33));
     }
 
     #[test]
     fn the_clock_of_this_process_by_pid_is_its_own_clock() {
         let before = own_cpu();
-        let by_pid =
-            Duration::from_nanos(process_cpu_ns(std::process::id()).expect("this process runs"));
+        let by_pid = Duration::from_nanos(process_cpu_ns(std::process::id()).expect("this process runs"));
         assert!(before <= by_pid && by_pid <= own_cpu());
     }
 
     #[test]
     fn a_child_belongs_to_the_tree_and_its_work_is_seen() {
-        let mut child = std::process::Command::new("sh")
-            .args(["-c", "sleep 5 & wait"])
-            .spawn()
-            .expect("sh exists");
+        let mut child = std::process::Command::new("sh").args(["-c", "sleep 5 & wait"]).spawn().expect("sh exists");
         let deadline = std::time::Instant::now() + Duration::from_secs(5);
         while tree(child.id()).len() < 2 && std::time::Instant::now() < deadline {
             std::thread::yield_now();

@@ -35,9 +35,7 @@ pub struct RelayArgs {
 pub fn run(args: &RelayArgs) -> Result<()> {
     crate::machine::raise_file_limit();
     let first = crate::net::listen(args.listen)?;
-    let address = first
-        .local_addr()
-        .context("reading the listening address")?;
+    let address = first.local_addr().context("reading the listening address")?;
     let mut listeners = vec![first];
     for _ in 1..args.workers.max(1) {
         listeners.push(crate::net::listen(address)?);
@@ -45,11 +43,7 @@ pub fn run(args: &RelayArgs) -> Result<()> {
     println!("relay listening on {address}");
     io::stdout().flush().context("writing to standard output")?;
     let (to, buffer_bytes) = (args.to, args.buffer_kib.clamp(1, 4096) << 10);
-    let cores = args
-        .cores
-        .iter()
-        .map(|core| Some(*core))
-        .chain(std::iter::repeat(None));
+    let cores = args.cores.iter().map(|core| Some(*core)).chain(std::iter::repeat(None));
     let workers: Vec<_> = listeners
         .into_iter()
         .zip(cores)
@@ -61,9 +55,7 @@ pub fn run(args: &RelayArgs) -> Result<()> {
         })
         .collect();
     for worker in workers {
-        worker
-            .join()
-            .map_err(|_| anyhow::anyhow!("a worker of the relay panicked"))??;
+        worker.join().map_err(|_| anyhow::anyhow!("a worker of the relay panicked"))??;
     }
     Ok(())
 }
@@ -114,26 +106,13 @@ const EVENTS_MAX: usize = 512;
 
 impl Relay {
     fn new(listener: TcpListener, to: SocketAddr, buffer_bytes: usize) -> Result<Self> {
-        listener
-            .set_nonblocking(true)
-            .context("making the listener non-blocking")?;
+        listener.set_nonblocking(true).context("making the listener non-blocking")?;
         // SAFETY: epoll_create1(2) takes one number.
-        let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })
-            .context("creating an epoll set")?;
+        let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }).context("creating an epoll set")?;
         // SAFETY: `fd` was just returned as a new descriptor that nothing else owns.
         let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
-        let relay = Self {
-            listener,
-            to,
-            epoll,
-            pairs: vec![],
-            free: vec![],
-            ended: vec![],
-            buffers: Buffers::new(buffer_bytes),
-        };
-        relay
-            .watch(relay.listener.as_raw_fd(), libc::EPOLLIN as u32, LISTENER)
-            .context("watching the listener")?;
+        let relay = Self { listener, to, epoll, pairs: vec![], free: vec![], ended: vec![], buffers: Buffers::new(buffer_bytes) };
+        relay.watch(relay.listener.as_raw_fd(), libc::EPOLLIN as u32, LISTENER).context("watching the listener")?;
         Ok(relay)
     }
 
@@ -141,14 +120,7 @@ impl Relay {
         let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX];
         loop {
             // SAFETY: `events` is valid for writes of EVENTS_MAX events.
-            let count = unsafe {
-                libc::epoll_wait(
-                    self.epoll.as_raw_fd(),
-                    events.as_mut_ptr(),
-                    EVENTS_MAX as i32,
-                    -1,
-                )
-            };
+            let count = unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), events.as_mut_ptr(), EVENTS_MAX as i32, -1) };
             let count = match check(count) {
                 Ok(count) => count as usize,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -167,10 +139,7 @@ impl Relay {
     fn watch(&self, fd: i32, events: u32, token: u64) -> io::Result<()> {
         let mut event = libc::epoll_event { events, u64: token };
         // SAFETY: `event` is valid for reads; the kernel copies it.
-        check(unsafe {
-            libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event)
-        })
-        .map(drop)
+        check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) }).map(drop)
     }
 
     fn accept_all(&mut self) {
@@ -192,17 +161,12 @@ impl Relay {
         });
         let edges = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
         for (side, socket) in [&downstream, &upstream].into_iter().enumerate() {
-            if let Err(error) =
-                self.watch(socket.as_raw_fd(), edges, (slot as u64) << 1 | side as u64)
-            {
+            if let Err(error) = self.watch(socket.as_raw_fd(), edges, (slot as u64) << 1 | side as u64) {
                 self.free.push(slot);
                 return Err(error);
             }
         }
-        self.pairs[slot] = Some(Pair {
-            sockets: [downstream, upstream],
-            ways: Default::default(),
-        });
+        self.pairs[slot] = Some(Pair { sockets: [downstream, upstream], ways: Default::default() });
         Ok(())
     }
 
@@ -276,18 +240,12 @@ impl Pair {
 
 impl Buffers {
     fn new(bytes: usize) -> Self {
-        Self {
-            current: vec![0; bytes],
-            spare: Vec::new(),
-        }
+        Self { current: vec![0; bytes], spare: Vec::new() }
     }
 
     /// Gives the current buffer to a direction and takes a spare or new one of the same size.
     fn give_away(&mut self) -> Vec<u8> {
-        let next = self
-            .spare
-            .pop()
-            .unwrap_or_else(|| vec![0; self.current.len()]);
+        let next = self.spare.pop().unwrap_or_else(|| vec![0; self.current.len()]);
         mem::replace(&mut self.current, next)
     }
 }

@@ -21,16 +21,10 @@ impl Ring {
     /// Tries the flags that cost least first (`DEFER_TASKRUN` needs Linux 6.1), then falls back to a plain ring.
     pub fn new(entries: u32) -> io::Result<Self> {
         let completions = entries * 4;
-        let deferred = IoUring::builder()
-            .setup_cqsize(completions)
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .build(entries);
+        let deferred = IoUring::builder().setup_cqsize(completions).setup_single_issuer().setup_defer_taskrun().build(entries);
         let inner = match deferred {
             Ok(ring) => ring,
-            Err(_) => IoUring::builder()
-                .setup_cqsize(completions)
-                .build(entries)?,
+            Err(_) => IoUring::builder().setup_cqsize(completions).build(entries)?,
         };
         Ok(Self { inner })
     }
@@ -57,9 +51,7 @@ impl Ring {
         let outcome = match timeout {
             None => self.inner.submit_and_wait(1),
             Some(limit) => {
-                let spec = types::Timespec::new()
-                    .sec(limit.as_secs())
-                    .nsec(limit.subsec_nanos());
+                let spec = types::Timespec::new().sec(limit.as_secs()).nsec(limit.subsec_nanos());
                 let args = types::SubmitArgs::new().timespec(&spec);
                 self.inner.submitter().submit_with_args(1, &args)
             }
@@ -75,10 +67,6 @@ impl Ring {
 
     /// Moves the completions that are ready into `into`.
     pub fn drain(&mut self, into: &mut Vec<Completion>) {
-        into.extend(
-            self.inner
-                .completion()
-                .map(|entry| (entry.user_data(), entry.result())),
-        );
+        into.extend(self.inner.completion().map(|entry| (entry.user_data(), entry.result())));
     }
 }

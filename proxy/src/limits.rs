@@ -261,10 +261,7 @@ impl Limits {
             let slots_max = SLAB_BYTES_MAX / exchange_bytes_min;
             found.push((
                 "slots",
-                format!(
-                    "{} exchanges of at least {} bytes need more than the 2 GiB of a worker's slab; {slots_max} fit",
-                    self.slots, exchange_bytes_min
-                ),
+                format!("{} exchanges of at least {} bytes need more than the 2 GiB of a worker's slab; {slots_max} fit", self.slots, exchange_bytes_min),
             ));
         }
         found
@@ -384,8 +381,7 @@ pub mod size {
             unit => match UNITS.iter().find(|(name, _)| *name == unit) {
                 Some((_, scale)) => *scale,
                 None => {
-                    let meant =
-                        UNITS.iter().find(|(name, _)| name[..1].eq_ignore_ascii_case(unit.get(..1).unwrap_or(""))).map_or("KiB", |(name, _)| name);
+                    let meant = UNITS.iter().find(|(name, _)| name[..1].eq_ignore_ascii_case(unit.get(..1).unwrap_or(""))).map_or("KiB", |(name, _)| name);
                     return Err(format!("`{unit}` is no unit of size; did you mean \"{number}{meant}\"?"));
                 }
             },
@@ -463,8 +459,7 @@ pub mod duration {
                 return Err(format!("`{text}` has no unit; did you mean \"{text}s\" or \"{text}ms\"?"));
             }
             let at = units.iter().position(|(name, _)| *name == unit).ok_or_else(malformed)?;
-            sum =
-                number.checked_mul(units[at].1).and_then(|ms| sum.checked_add(ms)).ok_or_else(|| format!("`{text}` is too long; at most 49 days"))?;
+            sum = number.checked_mul(units[at].1).and_then(|ms| sum.checked_add(ms)).ok_or_else(|| format!("`{text}` is too long; at most 49 days"))?;
             (rest, units) = (&rest[digits + letters..], &units[at + 1..]);
         }
         if text.is_empty() { Err(malformed()) } else { Ok(sum) }

@@ -44,7 +44,13 @@ pub fn install(server: &Server) -> io::Result<Logs> {
     let diagnostics = layer.with_filter(Targets::new().with_default(level).with_target(ACCESS, LevelFilter::OFF));
     let access = access_writer(&server.access_log)?.map(|(writer, guard)| {
         guards.push(guard);
-        tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(writer).with_level(false).with_target(false).with_filter(Targets::new().with_target(ACCESS, LevelFilter::INFO))
+        tracing_subscriber::fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_writer(writer)
+            .with_level(false)
+            .with_target(false)
+            .with_filter(Targets::new().with_target(ACCESS, LevelFilter::INFO))
     });
     // A second installation in one process happens in tests only; the first stays.
     let _ = tracing_subscriber::registry().with(diagnostics).with(access).try_init();

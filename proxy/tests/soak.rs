@@ -17,8 +17,11 @@ const GROWTH_KIB_MAX: u64 = 6 * 1024;
 /// Descriptors that idle pools may hold.
 const FILES_MAX: usize = 600;
 
+/// A name, and one exchange with the gateway at this address.
+type Kind = (&'static str, fn(&str));
+
 /// Kinds of traffic, one thread each; every call is one connection or a few.
-const KINDS: [(&str, fn(&str)); 10] = [
+const KINDS: [Kind; 10] = [
     ("keep-alive", keep_alive),
     ("new connections", new_connections),
     ("large bodies", large_bodies),

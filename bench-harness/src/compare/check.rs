@@ -20,11 +20,8 @@ pub struct Answer {
 /// Sends `request` on a new connection and reads one answer.
 pub fn ask(address: SocketAddr, request: &[u8]) -> Result<Answer> {
     let limit = Duration::from_secs(5);
-    let mut stream =
-        crate::net::connect(address, limit).with_context(|| format!("connecting to {address}"))?;
-    stream
-        .set_read_timeout(Some(limit))
-        .context("setting a time limit")?;
+    let mut stream = crate::net::connect(address, limit).with_context(|| format!("connecting to {address}"))?;
+    stream.set_read_timeout(Some(limit)).context("setting a time limit")?;
     stream.write_all(request).context("sending the request")?;
     let mut bytes = Vec::new();
     let mut piece = vec![0; 64 << 10];
@@ -33,10 +30,7 @@ pub fn ask(address: SocketAddr, request: &[u8]) -> Result<Answer> {
             return Ok(answer);
         }
         match stream.read(&mut piece).context("reading the answer")? {
-            0 => bail!(
-                "the connection ended after {} bytes, before the answer did",
-                bytes.len()
-            ),
+            0 => bail!("the connection ended after {} bytes, before the answer did", bytes.len()),
             count => bytes.extend_from_slice(&piece[..count]),
         }
     }
@@ -50,22 +44,14 @@ fn whole_answer(bytes: &[u8]) -> Result<Option<Answer>> {
     };
     let rest = &bytes[head.bytes..];
     Ok(match head.body {
-        BodyLength::Exact(length) if rest.len() as u64 >= length => Some(Answer {
-            status: head.status,
-            body: rest[..length as usize].to_vec(),
-            body_bytes: length,
-        }),
+        BodyLength::Exact(length) if rest.len() as u64 >= length => {
+            Some(Answer { status: head.status, body: rest[..length as usize].to_vec(), body_bytes: length })
+        }
         BodyLength::Chunked => {
             let mut decoder = ChunkedDecoder::default();
-            decoder
-                .feed(rest)
-                .map_err(|fault| anyhow::anyhow!("{fault}"))?;
+            decoder.feed(rest).map_err(|fault| anyhow::anyhow!("{fault}"))?;
             let body_bytes = decoder.payload_bytes();
-            decoder.is_done().then(|| Answer {
-                status: head.status,
-                body: Vec::new(),
-                body_bytes,
-            })
+            decoder.is_done().then(|| Answer { status: head.status, body: Vec::new(), body_bytes })
         }
         _ => None,
     })
@@ -75,20 +61,11 @@ fn whole_answer(bytes: &[u8]) -> Result<Option<Answer>> {
 pub fn check_pattern(address: SocketAddr, request: &[u8], body_bytes: u64) -> Result<()> {
     let answer = ask(address, request)?;
     if answer.status != 200 || answer.body_bytes != body_bytes {
-        bail!(
-            "it answered {} with {} bytes, expected 200 with {body_bytes}",
-            answer.status,
-            answer.body_bytes
-        );
+        bail!("it answered {} with {} bytes, expected 200 with {body_bytes}", answer.status, answer.body_bytes);
     }
     let expected = crate::origin::pattern(body_bytes);
     if !answer.body.is_empty() && answer.body != expected {
-        let at = answer
-            .body
-            .iter()
-            .zip(&expected)
-            .position(|(got, want)| got != want)
-            .unwrap_or(0);
+        let at = answer.body.iter().zip(&expected).position(|(got, want)| got != want).unwrap_or(0);
         bail!("the body differs from the origin's at byte {at}");
     }
     Ok(())

@@ -60,10 +60,7 @@ pub struct CompareArgs {
     #[arg(long, default_value = "target/plugins")]
     plugins_dir: PathBuf,
     /// The Pingora peer, built as pingora-peer/README.md says
-    #[arg(
-        long,
-        default_value = "bench-harness/pingora-peer/target/release/pingora-peer"
-    )]
+    #[arg(long, default_value = "bench-harness/pingora-peer/target/release/pingora-peer")]
     pingora: PathBuf,
     /// Changed copies of the peers' templates
     #[arg(long)]
@@ -110,34 +107,19 @@ pub fn run_command(args: &CompareArgs) -> Result<()> {
 /// The scenarios and contestants that were asked for.
 fn selected(args: &CompareArgs) -> Result<Vec<Scenario>> {
     let mut scenarios = scenario::all();
-    let unknown = args
-        .scenario
-        .iter()
-        .find(|name| !scenarios.iter().any(|scenario| scenario.name == **name));
+    let unknown = args.scenario.iter().find(|name| !scenarios.iter().any(|scenario| scenario.name == **name));
     if let Some(name) = unknown {
         let names: Vec<&str> = scenarios.iter().map(|scenario| scenario.name).collect();
-        bail!(
-            "there is no scenario {name:?}; there are: {}",
-            names.join(", ")
-        );
+        bail!("there is no scenario {name:?}; there are: {}", names.join(", "));
     }
     if !args.scenario.is_empty() {
         scenarios.retain(|scenario| args.scenario.iter().any(|name| name == scenario.name));
     } else if args.quick {
         scenarios.retain(|scenario| scenario.quick);
     }
-    let is_asked_for =
-        |peer: &str, asked: &str| peer == asked || peer.split('-').next() == Some(asked);
-    let everyone: Vec<&str> = scenario::all()
-        .iter()
-        .flat_map(|one| one.contestants.clone())
-        .map(|one| one.peer)
-        .collect();
-    if let Some(name) = args
-        .peers
-        .iter()
-        .find(|name| !everyone.iter().any(|peer| is_asked_for(peer, name)))
-    {
+    let is_asked_for = |peer: &str, asked: &str| peer == asked || peer.split('-').next() == Some(asked);
+    let everyone: Vec<&str> = scenario::all().iter().flat_map(|one| one.contestants.clone()).map(|one| one.peer).collect();
+    if let Some(name) = args.peers.iter().find(|name| !everyone.iter().any(|peer| is_asked_for(peer, name))) {
         let mut names = everyone;
         names.sort_unstable();
         names.dedup();
@@ -146,9 +128,7 @@ fn selected(args: &CompareArgs) -> Result<Vec<Scenario>> {
     if !args.peers.is_empty() {
         for scenario in &mut scenarios {
             // `direct` costs nothing and the added latency is measured against it, so it always takes part.
-            scenario.contestants.retain(|one| {
-                one.peer == "direct" || args.peers.iter().any(|asked| is_asked_for(one.peer, asked))
-            });
+            scenario.contestants.retain(|one| one.peer == "direct" || args.peers.iter().any(|asked| is_asked_for(one.peer, asked)));
         }
     }
     scenarios.retain(|scenario| scenario.contestants.iter().any(|one| one.peer != "direct"));
@@ -181,16 +161,10 @@ impl Comparison {
         let mut command = Command::new(std::env::current_exe().context("finding this program")?);
         command.args(["origin", "--listen", "127.0.0.1:0"]);
         let mut origin = Started::spawn(command, &[placement.origin], &dir.join("origin.log"))?;
-        let origin_address = origin
-            .wait_for_line("origin listening on ")
-            .context("starting the origin")?;
+        let origin_address = origin.wait_for_line("origin listening on ").context("starting the origin")?;
         // The observer of this thread must never take time from the core of the peer.
         crate::machine::pin_thread(placement.load)?;
-        let (slice_ms, warm_up_ms) = if args.quick {
-            (args.slice_ms.min(150), 50)
-        } else {
-            (args.slice_ms, args.warm_up_ms)
-        };
+        let (slice_ms, warm_up_ms) = if args.quick { (args.slice_ms.min(150), 50) } else { (args.slice_ms, args.warm_up_ms) };
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let run = Run {
             tool: format!("ringway-bench {}", env!("CARGO_PKG_VERSION")),
@@ -214,9 +188,7 @@ impl Comparison {
             placement,
             dir,
             origin,
-            origin_address: origin_address
-                .parse()
-                .context("reading the origin's address")?,
+            origin_address: origin_address.parse().context("reading the origin's address")?,
             rounds: args.rounds.max(1),
             slice: Duration::from_millis(slice_ms.max(10)),
             warm_up: Duration::from_millis(warm_up_ms),
@@ -228,18 +200,10 @@ impl Comparison {
 
     fn run(mut self, scenarios: &[Scenario]) -> Result<Run> {
         for (index, scenario) in scenarios.iter().enumerate() {
-            eprintln!(
-                "[{}/{}] {}: {}",
-                index + 1,
-                scenarios.len(),
-                scenario.name,
-                scenario.shows
-            );
+            eprintln!("[{}/{}] {}: {}", index + 1, scenarios.len(), scenario.name, scenario.shows);
             let now = Instant::now();
             let left = scenarios.len() - index;
-            let until = self
-                .deadline
-                .map(|deadline| now + deadline.saturating_duration_since(now) / left as u32);
+            let until = self.deadline.map(|deadline| now + deadline.saturating_duration_since(now) / left as u32);
             self.run_scenario(scenario, until)?;
             self.note_versions();
             if let Some(file) = &self.json {
@@ -251,20 +215,11 @@ impl Comparison {
 
     /// Asks each peer that has a row for its version.
     fn note_versions(&mut self) {
-        let mut names: Vec<String> = self
-            .run
-            .details
-            .iter()
-            .map(|detail| detail.row.peer.clone())
-            .collect();
+        let mut names: Vec<String> = self.run.details.iter().map(|detail| detail.row.peer.clone()).collect();
         names.sort_unstable();
         names.dedup();
         let version = |name: String| Some((name.clone(), peer::version(&name, &self.programs)?));
-        self.run.versions = names
-            .into_iter()
-            .filter(|name| name != "direct")
-            .filter_map(version)
-            .collect();
+        self.run.versions = names.into_iter().filter(|name| name != "direct").filter_map(version).collect();
     }
 
     fn run_scenario(&mut self, scenario: &Scenario, until: Option<Instant>) -> Result<()> {
@@ -275,50 +230,25 @@ impl Comparison {
                 Err(error) => self.skip(scenario, contestant, format!("{error:#}")),
             }
         }
-        if peers
-            .iter()
-            .all(|(peer, _)| peer.contestant.peer == "direct")
-        {
+        if peers.iter().all(|(peer, _)| peer.contestant.peer == "direct") {
             return Ok(());
         }
-        let mut settings = SliceSettings {
-            plan: self.plan(scenario)?,
-            length: self.slice,
-            origin_pids: self.origin.pids(),
-            direct_load_core: self.direct_load_core(),
-        };
+        let mut settings =
+            SliceSettings { plan: self.plan(scenario)?, length: self.slice, origin_pids: self.origin.pids(), direct_load_core: self.direct_load_core() };
         if scenario.pace == Pace::HalfOfNginx {
-            let Some((nginx, _)) = peers
-                .iter()
-                .find(|(peer, _)| peer.contestant.peer == "nginx")
-            else {
+            let Some((nginx, _)) = peers.iter().find(|(peer, _)| peer.contestant.peer == "nginx") else {
                 peers.iter().for_each(|(peer, _)| {
-                    self.run.skipped.push(skipped(
-                        scenario,
-                        peer.contestant,
-                        "the rate is half of nginx's, which did not run".into(),
-                    ));
+                    self.run.skipped.push(skipped(scenario, peer.contestant, "the rate is half of nginx's, which did not run".into()));
                 });
                 return Ok(());
             };
-            let reached: Result<Vec<f64>> = (0..3)
-                .map(|round| Ok(slice::measure(nginx, round, &settings)?.0.rps))
-                .collect();
+            let reached: Result<Vec<f64>> = (0..3).map(|round| Ok(slice::measure(nginx, round, &settings)?.0.rps)).collect();
             let rate = stats::median(&reached?).unwrap_or(0.0) / 2.0;
             eprintln!("  rate {rate:.0}/s, half of nginx's saturation");
             settings.plan.rate = Some(rate.max(1.0));
         }
-        let origin_slice = if settings.plan.rate.is_some() {
-            OPEN_LOOP_SLICE
-        } else {
-            Duration::ZERO
-        };
-        for thread in self
-            .origin
-            .pids()
-            .into_iter()
-            .flat_map(crate::process::threads)
-        {
+        let origin_slice = if settings.plan.rate.is_some() { OPEN_LOOP_SLICE } else { Duration::ZERO };
+        for thread in self.origin.pids().into_iter().flat_map(crate::process::threads) {
             crate::machine::request_time_slice(thread, origin_slice);
         }
         let mut fallen: Vec<Collected> = Vec::new();
@@ -326,9 +256,7 @@ impl Comparison {
             let began = Instant::now();
             let mut line = String::new();
             peers.retain_mut(|(peer, collected)| {
-                let measured = peer
-                    .refresh()
-                    .and_then(|()| slice::measure(peer, round, &settings));
+                let measured = peer.refresh().and_then(|()| slice::measure(peer, round, &settings));
                 match measured {
                     Ok((slice, latency)) => {
                         line.push_str(&progress(peer.contestant, &slice));
@@ -355,45 +283,20 @@ impl Comparison {
             self.skip(scenario, one.contestant, reason);
         }
         let collected: Vec<Collected> = collected.into_iter().chain(fallen).collect();
-        self.run
-            .details
-            .extend(summary::details(scenario, settings.plan.rate, &collected));
+        self.run.details.extend(summary::details(scenario, settings.plan.rate, &collected));
         Ok(())
     }
 
     /// Starts a contestant and checks that it answers rightly.
     fn prepare(&self, contestant: Contestant, scenario: &Scenario) -> Result<(Peer, Collected)> {
         let Some(cores) = self.placement.peer_cores(contestant.workers) else {
-            bail!(
-                "{} workers need as many cores beside those of load and origin",
-                contestant.workers
-            );
+            bail!("{} workers need as many cores beside those of load and origin", contestant.workers);
         };
-        let dir = self.dir.join(format!(
-            "{}-{}-{}-{}",
-            scenario.name,
-            contestant.peer,
-            contestant.chain.plugins(),
-            contestant.workers
-        ));
-        let mut peer = Peer::launch(
-            contestant,
-            scenario,
-            self.origin_address,
-            cores,
-            &self.programs,
-            &dir,
-        )?;
-        check::check_pattern(peer.address, &request(scenario.path)?, scenario.body_bytes)
-            .context("checking its answer")?;
-        let forwarded_head = if scenario.short_circuit {
-            None
-        } else {
-            Some(
-                check::forwarded_head(peer.address, &request("/echo")?)
-                    .context("asking what it forwards")?,
-            )
-        };
+        let dir = self.dir.join(format!("{}-{}-{}-{}", scenario.name, contestant.peer, contestant.chain.plugins(), contestant.workers));
+        let mut peer = Peer::launch(contestant, scenario, self.origin_address, cores, &self.programs, &dir)?;
+        check::check_pattern(peer.address, &request(scenario.path)?, scenario.body_bytes).context("checking its answer")?;
+        let forwarded_head =
+            if scenario.short_circuit { None } else { Some(check::forwarded_head(peer.address, &request("/echo")?).context("asking what it forwards")?) };
         peer.refresh()?;
         Ok((peer, Collected::new(contestant, forwarded_head)))
     }
@@ -417,20 +320,12 @@ impl Comparison {
 
     /// The load's own core when it is not the origin's; else the proxy's, which is idle while nobody is measured.
     fn direct_load_core(&self) -> usize {
-        if self.placement.load != self.placement.origin {
-            self.placement.load
-        } else {
-            self.placement.peer[0]
-        }
+        if self.placement.load != self.placement.origin { self.placement.load } else { self.placement.peer[0] }
     }
 
     fn skip(&mut self, scenario: &Scenario, contestant: Contestant, reason: String) {
         let plugins = contestant.chain.plugins();
-        let with = if plugins > 0 {
-            format!(" with {plugins} plugins")
-        } else {
-            String::new()
-        };
+        let with = if plugins > 0 { format!(" with {plugins} plugins") } else { String::new() };
         eprintln!("  skipped {}{with}: {reason}", contestant.peer);
         self.run.skipped.push(skipped(scenario, contestant, reason));
     }
@@ -443,22 +338,11 @@ impl Drop for Comparison {
 }
 
 fn skipped(scenario: &Scenario, contestant: Contestant, reason: String) -> Skipped {
-    Skipped {
-        scenario: scenario.name.to_owned(),
-        peer: contestant.peer.to_owned(),
-        plugins: contestant.chain.plugins(),
-        reason,
-    }
+    Skipped { scenario: scenario.name.to_owned(), peer: contestant.peer.to_owned(), plugins: contestant.chain.plugins(), reason }
 }
 
 fn request(path: &str) -> Result<Vec<u8>> {
-    request_bytes(
-        "GET",
-        path,
-        "bench.example",
-        &FIELDS.map(str::to_owned),
-        b"",
-    )
+    request_bytes("GET", path, "bench.example", &FIELDS.map(str::to_owned), b"")
 }
 
 fn progress(contestant: Contestant, slice: &rows::Slice) -> String {

@@ -38,30 +38,20 @@ impl Started {
     pub fn spawn(mut command: Command, cores: &[usize], log: &Path) -> Result<Started> {
         let set = crate::machine::core_set(cores);
         let file = File::create(log).with_context(|| format!("creating {log:?}"))?;
-        let errors = file
-            .try_clone()
-            .with_context(|| format!("opening {log:?} twice"))?;
+        let errors = file.try_clone().with_context(|| format!("opening {log:?} twice"))?;
         command.stdin(Stdio::null()).stdout(file).stderr(errors);
         let pin = move || {
             // SAFETY: `set` is valid for reads of its own size; sched_setaffinity is a bare system call.
             let outcome = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) };
             crate::net::check(outcome)?;
             // SAFETY: prctl(PR_SET_PDEATHSIG) takes numbers only.
-            crate::net::check(unsafe {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM as libc::c_ulong)
-            })
-            .map(drop)
+            crate::net::check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM as libc::c_ulong) }).map(drop)
         };
         // SAFETY: between fork and exec the closure makes two system calls and neither allocates nor takes locks.
         unsafe { command.pre_exec(pin) };
         let program = command.get_program().to_owned();
-        let child = command
-            .spawn()
-            .with_context(|| format!("starting {program:?}"))?;
-        Ok(Started {
-            child,
-            log: log.to_owned(),
-        })
+        let child = command.spawn().with_context(|| format!("starting {program:?}"))?;
+        Ok(Started { child, log: log.to_owned() })
     }
 
     /// It and its descendants.
@@ -73,10 +63,7 @@ impl Started {
     pub fn death(&mut self) -> Option<anyhow::Error> {
         let status = self.child.try_wait().ok()??;
         let text = fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text
-            .lines()
-            .filter(|line| !line.trim().is_empty())
-            .collect();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         let last = lines[lines.len().saturating_sub(3)..].join(" | ");
         Some(anyhow!("it ended with {status}: {last}"))
     }
@@ -134,21 +121,9 @@ pub struct Peer {
 
 impl Peer {
     /// Starts a contestant of a scenario and waits until it answers.
-    pub fn launch(
-        contestant: Contestant,
-        scenario: &Scenario,
-        origin: SocketAddr,
-        cores: &[usize],
-        programs: &Programs,
-        dir: &Path,
-    ) -> Result<Peer> {
+    pub fn launch(contestant: Contestant, scenario: &Scenario, origin: SocketAddr, cores: &[usize], programs: &Programs, dir: &Path) -> Result<Peer> {
         if contestant.peer == "direct" {
-            return Ok(Peer {
-                contestant,
-                address: origin,
-                started: None,
-                pids: Vec::new(),
-            });
+            return Ok(Peer { contestant, address: origin, started: None, pids: Vec::new() });
         }
         fs::create_dir_all(dir).with_context(|| format!("creating {dir:?}"))?;
         let port = crate::net::free_port()?;
@@ -166,12 +141,7 @@ impl Peer {
         let mut started = Started::spawn(command, cores, &dir.join("output.log"))?;
         wait_until_ready(&mut started, address)?;
         let pids = started.pids();
-        Ok(Peer {
-            contestant,
-            address,
-            started: Some(started),
-            pids,
-        })
+        Ok(Peer { contestant, address, started: Some(started), pids })
     }
 
     /// What it used so far.
@@ -210,10 +180,7 @@ fn wait_until_ready(started: &mut Started, address: SocketAddr) -> Result<()> {
 /// The command that runs a contestant, its configuration written.
 fn command(values: &Values, scenario: &Scenario, programs: &Programs) -> Result<Command> {
     let configured = |program: &Path, template_name: &str| -> Result<(Command, PathBuf)> {
-        let text = template::render(
-            &template::load(template_name, programs.peers_dir.as_deref())?,
-            values,
-        )?;
+        let text = template::render(&template::load(template_name, programs.peers_dir.as_deref())?, values)?;
         let file = values.dir.join(template_name);
         fs::write(&file, text).with_context(|| format!("writing {file:?}"))?;
         Ok((Command::new(program), file))
@@ -223,82 +190,41 @@ fn command(values: &Values, scenario: &Scenario, programs: &Programs) -> Result<
     Ok(match peer {
         "nginx" | "nginx-256k" => {
             let (mut command, file) = configured(&find_program("nginx")?, "nginx.conf")?;
-            command
-                .arg("-e")
-                .arg("stderr")
-                .arg("-p")
-                .arg(values.dir)
-                .arg("-c")
-                .arg(file);
+            command.arg("-e").arg("stderr").arg("-p").arg(values.dir).arg("-c").arg(file);
             command
         }
         "haproxy-http" | "haproxy-tcp" | "haproxy-splice" => {
-            let name = if peer == "haproxy-http" {
-                "haproxy-http.cfg"
-            } else {
-                "haproxy-tcp.cfg"
-            };
+            let name = if peer == "haproxy-http" { "haproxy-http.cfg" } else { "haproxy-tcp.cfg" };
             let (mut command, file) = configured(&find_program("haproxy")?, name)?;
             command.arg("-db").arg("-f").arg(file);
             command
         }
         "envoy" | "envoy-lua" => {
             let (mut command, file) = configured(&find_program("envoy")?, "envoy.yaml")?;
-            command
-                .args([
-                    "--concurrency",
-                    &workers,
-                    "--disable-hot-restart",
-                    "--log-level",
-                    "error",
-                    "-c",
-                ])
-                .arg(file);
+            command.args(["--concurrency", &workers, "--disable-hot-restart", "--log-level", "error", "-c"]).arg(file);
             command
         }
         "relay" => {
             // 16 KiB lets small messages stay in the first cache; large bodies need fewer calls.
-            let buffer_kib = if scenario.body_bytes >= 64 << 10 {
-                "256"
-            } else {
-                "16"
-            };
-            let mut command =
-                Command::new(std::env::current_exe().context("finding this program")?);
+            let buffer_kib = if scenario.body_bytes >= 64 << 10 { "256" } else { "16" };
+            let mut command = Command::new(std::env::current_exe().context("finding this program")?);
             command.args(["relay", "--listen", &format!("127.0.0.1:{}", values.port)]);
-            command.args([
-                "--to",
-                &values.origin.to_string(),
-                "--buffer-kib",
-                buffer_kib,
-                "--workers",
-                &workers,
-            ]);
+            command.args(["--to", &values.origin.to_string(), "--buffer-kib", buffer_kib, "--workers", &workers]);
             let cores: Vec<String> = values.cores.iter().map(usize::to_string).collect();
             command.args(["--cores", &cores.join(",")]);
             command
         }
         "pingora" => {
             if !programs.pingora.is_file() {
-                bail!(
-                    "{:?} is not there; `--pingora PATH` names it, pingora-peer/README.md says how it is built",
-                    programs.pingora
-                );
+                bail!("{:?} is not there; `--pingora PATH` names it, pingora-peer/README.md says how it is built", programs.pingora);
             }
             let mut command = Command::new(&programs.pingora);
-            command.args([
-                format!("127.0.0.1:{}", values.port),
-                values.origin.to_string(),
-                workers,
-            ]);
+            command.args([format!("127.0.0.1:{}", values.port), values.origin.to_string(), workers]);
             command
         }
         "ringway" | "ringway-chunk" | "ringway-respond" => {
             if !programs.ringway.is_file() {
-                bail!(
-                    "{:?} is not there; `--ringway PATH` names the gateway's binary",
-                    programs.ringway
-                );
+                bail!("{:?} is not there; `--ringway PATH` names the gateway's binary", programs.ringway);
             }
             check_plugins(values.contestant.chain, &programs.plugins_dir)?;
             let (mut command, file) = configured(&programs.ringway, "ringway.toml")?;
@@ -313,9 +239,7 @@ fn check_plugins(chain: Chain, dir: &Path) -> Result<()> {
     for (_, file) in template::chain(chain) {
         let path = dir.join(format!("{file}.so"));
         if !path.is_file() {
-            bail!(
-                "the plugin {path:?} is not there; `--plugins-dir DIR` names the directory of the built plugins"
-            );
+            bail!("the plugin {path:?} is not there; `--plugins-dir DIR` names the directory of the built plugins");
         }
     }
     Ok(())
@@ -325,10 +249,7 @@ fn check_plugins(chain: Chain, dir: &Path) -> Result<()> {
 fn find_program(name: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    let found = std::env::split_paths(&path)
-        .chain(system)
-        .map(|dir| dir.join(name))
-        .find(|file| file.is_file());
+    let found = std::env::split_paths(&path).chain(system).map(|dir| dir.join(name)).find(|file| file.is_file());
     found.with_context(|| format!("{name} is not installed"))
 }
 
@@ -345,13 +266,6 @@ pub fn version(peer: &str, programs: &Programs) -> Option<String> {
     let output = Command::new(program).arg(argument).output().ok()?;
     let text = [output.stdout, output.stderr].concat();
     // Envoy prints its own path before its version.
-    let line = String::from_utf8_lossy(&text)
-        .lines()
-        .map(str::trim)
-        .find(|line| !line.is_empty())?
-        .to_owned();
-    Some(
-        line.rsplit_once("version: ")
-            .map_or(line.clone(), |(_, version)| version.to_owned()),
-    )
+    let line = String::from_utf8_lossy(&text).lines().map(str::trim).find(|line| !line.is_empty())?.to_owned();
+    Some(line.rsplit_once("version: ").map_or(line.clone(), |(_, version)| version.to_owned()))
 }

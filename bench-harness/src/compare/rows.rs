@@ -152,17 +152,12 @@ pub struct Run {
 impl Run {
     /// The rows alone.
     pub fn rows(&self) -> Vec<Row> {
-        self.details
-            .iter()
-            .map(|detail| detail.row.clone())
-            .collect()
+        self.details.iter().map(|detail| detail.row.clone()).collect()
     }
 
     /// Writes the rows to `file` and this beside it.
     pub fn store(&self, file: &Path) -> Result<()> {
-        let write = |path: &Path, text: String| {
-            std::fs::write(path, text + "\n").with_context(|| format!("writing {path:?}"))
-        };
+        let write = |path: &Path, text: String| std::fs::write(path, text + "\n").with_context(|| format!("writing {path:?}"));
         write(file, serde_json::to_string_pretty(&self.rows())?)?;
         write(&detail_path(file), serde_json::to_string(self)?)
     }
@@ -171,14 +166,10 @@ impl Run {
 /// Reads rows, and the details beside them when they are there.
 pub fn load(file: &Path) -> Result<(Vec<Row>, Option<Run>)> {
     let text = std::fs::read_to_string(file).with_context(|| format!("reading {file:?}"))?;
-    let rows =
-        serde_json::from_str(&text).with_context(|| format!("{file:?} is not an array of rows"))?;
+    let rows = serde_json::from_str(&text).with_context(|| format!("{file:?} is not an array of rows"))?;
     let path = detail_path(file);
     let run = match std::fs::read_to_string(&path) {
-        Ok(text) => Some(
-            serde_json::from_str(&text)
-                .with_context(|| format!("{path:?} is not the record of a run"))?,
-        ),
+        Ok(text) => Some(serde_json::from_str(&text).with_context(|| format!("{path:?} is not the record of a run"))?),
         Err(_) => None,
     };
     Ok((rows, run))
@@ -211,24 +202,15 @@ mod tests {
             ratio_to_nginx: None,
         };
         let text = serde_json::to_string(&row).expect("serializable");
-        let keys: Vec<&str> = text
-            .split('"')
-            .filter(|word| text.contains(&format!("\"{word}\":")))
-            .collect();
+        let keys: Vec<&str> = text.split('"').filter(|word| text.contains(&format!("\"{word}\":"))).collect();
         let contract = "scenario, peer, plugins, connections, body_bytes, rps, cpu_us_user, cpu_us_sys, p50_us, p99_us, \
                         p999_us, rss_kib, ratio_to_nginx";
         assert_eq!(keys.join(", "), contract);
-        assert_eq!(
-            serde_json::from_str::<Row>(&text).expect("its own form"),
-            row
-        );
+        assert_eq!(serde_json::from_str::<Row>(&text).expect("its own form"), row);
     }
 
     #[test]
     fn details_lie_beside_the_rows() {
-        assert_eq!(
-            detail_path(Path::new("a/b.json")),
-            Path::new("a/b.detail.json")
-        );
+        assert_eq!(detail_path(Path::new("a/b.json")), Path::new("a/b.detail.json"));
     }
 }

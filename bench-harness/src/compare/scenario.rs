@@ -72,62 +72,26 @@ pub struct Scenario {
 impl Scenario {
     /// The name under which a contestant's row is stored: rows with several workers name their number.
     pub fn row_name(&self, workers: usize) -> String {
-        if self
-            .contestants
-            .iter()
-            .any(|contestant| contestant.workers != 1)
-        {
-            format!("{}-{workers}", self.name)
-        } else {
-            self.name.to_owned()
-        }
+        if self.contestants.iter().any(|contestant| contestant.workers != 1) { format!("{}-{workers}", self.name) } else { self.name.to_owned() }
     }
 }
 
 /// Every proxy without plugins, one worker each.
-const PLAIN: [&str; 7] = [
-    "nginx",
-    "haproxy-http",
-    "haproxy-tcp",
-    "envoy",
-    "pingora",
-    "relay",
-    "ringway",
-];
+const PLAIN: [&str; 7] = ["nginx", "haproxy-http", "haproxy-tcp", "envoy", "pingora", "relay", "ringway"];
 
 fn plain() -> Vec<Contestant> {
-    PLAIN
-        .iter()
-        .map(|peer| Contestant {
-            peer,
-            chain: Chain::None,
-            workers: 1,
-        })
-        .collect()
+    PLAIN.iter().map(|peer| Contestant { peer, chain: Chain::None, workers: 1 }).collect()
 }
 
 fn plain_and(more: &[(&'static str, Chain)]) -> Vec<Contestant> {
-    let more = more.iter().map(|&(peer, chain)| Contestant {
-        peer,
-        chain,
-        workers: 1,
-    });
+    let more = more.iter().map(|&(peer, chain)| Contestant { peer, chain, workers: 1 });
     plain().into_iter().chain(more).collect()
 }
 
 /// All scenarios, in the order in which they run.
 pub fn all() -> Vec<Scenario> {
-    let chains = [
-        ("ringway", Chain::Headers(1)),
-        ("ringway", Chain::Headers(4)),
-        ("ringway", Chain::Headers(16)),
-        ("envoy-lua", Chain::None),
-    ];
-    let large = [
-        ("nginx-256k", Chain::None),
-        ("haproxy-splice", Chain::None),
-        ("ringway-chunk", Chain::Chunk),
-    ];
+    let chains = [("ringway", Chain::Headers(1)), ("ringway", Chain::Headers(4)), ("ringway", Chain::Headers(16)), ("envoy-lua", Chain::None)];
+    let large = [("nginx-256k", Chain::None), ("haproxy-splice", Chain::None), ("ringway-chunk", Chain::Chunk)];
     let base = Scenario {
         name: "",
         shows: "",
@@ -139,19 +103,9 @@ pub fn all() -> Vec<Scenario> {
         quick: false,
         contestants: plain(),
     };
-    let short: [(&'static str, Chain); 4] = [
-        ("nginx", Chain::None),
-        ("haproxy-http", Chain::None),
-        ("envoy", Chain::None),
-        ("ringway-respond", Chain::Respond),
-    ];
-    let pair_of_workers = |peer| {
-        [1, 2].map(|workers| Contestant {
-            peer,
-            chain: Chain::None,
-            workers,
-        })
-    };
+    let short: [(&'static str, Chain); 4] =
+        [("nginx", Chain::None), ("haproxy-http", Chain::None), ("envoy", Chain::None), ("ringway-respond", Chain::Respond)];
+    let pair_of_workers = |peer| [1, 2].map(|workers| Contestant { peer, chain: Chain::None, workers });
     vec![
         Scenario {
             name: "0b-c64",
@@ -160,14 +114,7 @@ pub fn all() -> Vec<Scenario> {
             contestants: plain_and(&chains),
             ..base.clone()
         },
-        Scenario {
-            name: "1k-c64",
-            shows: "the same with a body of 1 KiB",
-            path: "/1k",
-            body_bytes: 1 << 10,
-            contestants: plain_and(&chains),
-            ..base.clone()
-        },
+        Scenario { name: "1k-c64", shows: "the same with a body of 1 KiB", path: "/1k", body_bytes: 1 << 10, contestants: plain_and(&chains), ..base.clone() },
         Scenario {
             name: "0b-c512",
             shows: "many connections",
@@ -176,12 +123,7 @@ pub fn all() -> Vec<Scenario> {
             contestants: plain_and(&[("ringway", Chain::Headers(4))]),
             ..base.clone()
         },
-        Scenario {
-            name: "0b-c16",
-            shows: "few connections",
-            connections: 16,
-            ..base.clone()
-        },
+        Scenario { name: "0b-c16", shows: "few connections", connections: 16, ..base.clone() },
         Scenario {
             name: "0b-c1",
             shows: "the latency that a proxy adds to one connection",
@@ -215,13 +157,7 @@ pub fn all() -> Vec<Scenario> {
             path: "/short",
             body_bytes: 1 << 10,
             short_circuit: true,
-            contestants: short
-                .map(|(peer, chain)| Contestant {
-                    peer,
-                    chain,
-                    workers: 1,
-                })
-                .to_vec(),
+            contestants: short.map(|(peer, chain)| Contestant { peer, chain, workers: 1 }).to_vec(),
             ..base.clone()
         },
         Scenario {
@@ -234,10 +170,7 @@ pub fn all() -> Vec<Scenario> {
         Scenario {
             name: "workers-0b-c64",
             shows: "two workers against one: the cost of a request must not grow",
-            contestants: ["nginx", "haproxy-http", "relay", "ringway"]
-                .into_iter()
-                .flat_map(pair_of_workers)
-                .collect(),
+            contestants: ["nginx", "haproxy-http", "relay", "ringway"].into_iter().flat_map(pair_of_workers).collect(),
             ..base
         },
     ]
@@ -255,31 +188,15 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), scenarios.len());
         for scenario in &scenarios {
-            assert!(
-                scenario
-                    .contestants
-                    .iter()
-                    .any(|contestant| contestant.peer == "nginx"),
-                "{}",
-                scenario.name
-            );
+            assert!(scenario.contestants.iter().any(|contestant| contestant.peer == "nginx"), "{}", scenario.name);
         }
     }
 
     #[test]
     fn rows_of_a_scenario_are_told_apart_by_name_peer_and_plugins() {
         for scenario in all() {
-            let mut rows: Vec<_> = scenario
-                .contestants
-                .iter()
-                .map(|contestant| {
-                    (
-                        scenario.row_name(contestant.workers),
-                        contestant.peer,
-                        contestant.chain.plugins(),
-                    )
-                })
-                .collect();
+            let mut rows: Vec<_> =
+                scenario.contestants.iter().map(|contestant| (scenario.row_name(contestant.workers), contestant.peer, contestant.chain.plugins())).collect();
             rows.sort_unstable();
             rows.dedup();
             assert_eq!(rows.len(), scenario.contestants.len(), "{}", scenario.name);

@@ -40,22 +40,12 @@ impl Observation {
     fn take(peer: &Peer, origin_pids: &[u32], answered: &AtomicU64) -> Observation {
         let peer = peer.usage();
         let answers = answered.load(Ordering::Relaxed);
-        Observation {
-            at: Instant::now(),
-            answers,
-            peer,
-            origin: Usage::read(origin_pids),
-            load: own_cpu(),
-        }
+        Observation { at: Instant::now(), answers, peer, origin: Usage::read(origin_pids), load: own_cpu() }
     }
 }
 
 /// Measures `peer` once. The histogram is that of the slice's latencies.
-pub fn measure(
-    peer: &Peer,
-    round: usize,
-    settings: &SliceSettings,
-) -> Result<(Slice, Histogram<u64>)> {
+pub fn measure(peer: &Peer, round: usize, settings: &SliceSettings) -> Result<(Slice, Histogram<u64>)> {
     let mut plan = settings.plan.clone();
     plan.address = peer.address;
     plan.end = End::After(settings.length + OVERHANG);
@@ -69,24 +59,13 @@ pub fn measure(
         let before = Observation::take(peer, &settings.origin_pids, &answered);
         std::thread::sleep(settings.length);
         let after = Observation::take(peer, &settings.origin_pids, &answered);
-        let outcome = load
-            .join()
-            .unwrap_or_else(|_| Err(anyhow!("the load generator panicked")));
+        let outcome = load.join().unwrap_or_else(|_| Err(anyhow!("the load generator panicked")));
         outcome.map(|outcome| (outcome, before, after))
     })?;
-    Ok((
-        slice(peer, round, &outcome, &before, &after),
-        outcome.tally.latency,
-    ))
+    Ok((slice(peer, round, &outcome, &before, &after), outcome.tally.latency))
 }
 
-fn slice(
-    peer: &Peer,
-    round: usize,
-    outcome: &Outcome,
-    before: &Observation,
-    after: &Observation,
-) -> Slice {
+fn slice(peer: &Peer, round: usize, outcome: &Outcome, before: &Observation, after: &Observation) -> Slice {
     let answers = after.answers - before.answers;
     let seconds = (after.at - before.at).as_secs_f64();
     let per_answer_us = |time: Duration| time.as_secs_f64() * 1e6 / answers.max(1) as f64;
@@ -98,8 +77,7 @@ fn slice(
         round,
         answers,
         rps: answers as f64 / seconds,
-        cpu_us: (!is_direct && answers > 0)
-            .then(|| per_answer_us(Duration::from_nanos(used.cpu_ns))),
+        cpu_us: (!is_direct && answers > 0).then(|| per_answer_us(Duration::from_nanos(used.cpu_ns))),
         user_ticks: used.user_ticks,
         system_ticks: used.system_ticks,
         busy: used.cpu_ns as f64 / 1e9 / seconds / peer.contestant.workers as f64,
@@ -108,8 +86,7 @@ fn slice(
         p50_us: quantile_us(latency, 0.5),
         p99_us: quantile_us(latency, 0.99),
         p999_us: quantile_us(latency, 0.999),
-        send_delay_p99_us: (!outcome.tally.send_delay.is_empty())
-            .then(|| quantile_us(&outcome.tally.send_delay, 0.99)),
+        send_delay_p99_us: (!outcome.tally.send_delay.is_empty()).then(|| quantile_us(&outcome.tally.send_delay, 0.99)),
         rss_kib: used.rss_kib,
         faults: outcome.tally.faults.total() + outcome.tally.unanswered,
     }

@@ -27,11 +27,7 @@ pub struct Spread {
 impl Spread {
     /// Of at least one finite value; `None` otherwise.
     pub fn of(values: &[f64]) -> Option<Spread> {
-        let mut sorted: Vec<f64> = values
-            .iter()
-            .copied()
-            .filter(|value| value.is_finite())
-            .collect();
+        let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
         sorted.sort_by(f64::total_cmp);
         let (&min, &max) = (sorted.first()?, sorted.last()?);
         let rank = median_interval_rank(sorted.len());
@@ -129,10 +125,7 @@ mod tests {
     #[test]
     fn medians_and_quartiles_of_small_sets() {
         let spread = Spread::of(&[4.0, 1.0, 3.0, 2.0]).expect("values");
-        assert_eq!(
-            (spread.min, spread.q1, spread.median, spread.q3, spread.max),
-            (1.0, 1.75, 2.5, 3.25, 4.0)
-        );
+        assert_eq!((spread.min, spread.q1, spread.median, spread.q3, spread.max), (1.0, 1.75, 2.5, 3.25, 4.0));
         assert_eq!(median(&[7.0]), Some(7.0));
         assert_eq!(Spread::of(&[]), None);
         assert_eq!(median(&[f64::NAN, 2.0]), Some(2.0));
@@ -141,43 +134,18 @@ mod tests {
     #[test]
     fn interval_ranks_are_those_of_the_binomial_table() {
         // Published ranks for a 95 % interval of the median, from 1: n=6: 1, 9: 2, 11: 2, 12: 3, 15: 4, 21: 6.
-        for (count, rank_from_one) in [
-            (1, 1),
-            (5, 1),
-            (6, 1),
-            (8, 1),
-            (9, 2),
-            (11, 2),
-            (12, 3),
-            (15, 4),
-            (21, 6),
-        ] {
-            assert_eq!(
-                median_interval_rank(count) + 1,
-                rank_from_one,
-                "{count} values"
-            );
+        for (count, rank_from_one) in [(1, 1), (5, 1), (6, 1), (8, 1), (9, 2), (11, 2), (12, 3), (15, 4), (21, 6)] {
+            assert_eq!(median_interval_rank(count) + 1, rank_from_one, "{count} values");
         }
     }
 
     #[test]
     fn no_winner_inside_the_noise() {
-        let verdict =
-            |ratios: &[f64]| Verdict::of(&Spread::of(ratios).expect("values"), ratios.len());
+        let verdict = |ratios: &[f64]| Verdict::of(&Spread::of(ratios).expect("values"), ratios.len());
         assert_eq!(verdict(&[0.7, 0.72, 0.71, 0.69, 0.73, 0.7]), Verdict::Less);
         assert_eq!(verdict(&[1.7, 1.72, 1.71, 1.69, 1.73, 1.7]), Verdict::More);
-        assert_eq!(
-            verdict(&[0.7, 0.72, 1.2, 0.9, 1.1, 0.95]),
-            Verdict::WithinNoise
-        );
-        assert_eq!(
-            verdict(&[0.99, 0.985, 0.99, 0.98, 0.99, 0.99]),
-            Verdict::WithinNoise
-        );
-        assert_eq!(
-            verdict(&[0.5, 0.5, 0.5]),
-            Verdict::WithinNoise,
-            "three rounds are too few"
-        );
+        assert_eq!(verdict(&[0.7, 0.72, 1.2, 0.9, 1.1, 0.95]), Verdict::WithinNoise);
+        assert_eq!(verdict(&[0.99, 0.985, 0.99, 0.98, 0.99, 0.99]), Verdict::WithinNoise);
+        assert_eq!(verdict(&[0.5, 0.5, 0.5]), Verdict::WithinNoise, "three rounds are too few");
     }
 }

@@ -22,12 +22,7 @@ pub struct Collected {
 impl Collected {
     /// Nothing collected yet.
     pub fn new(contestant: Contestant, forwarded_head: Option<String>) -> Collected {
-        Collected {
-            contestant,
-            slices: Vec::new(),
-            latency: latencies(),
-            forwarded_head,
-        }
+        Collected { contestant, slices: Vec::new(), latency: latencies(), forwarded_head }
     }
 
     /// Adds a slice; its latencies count only when it is free of faults.
@@ -51,17 +46,11 @@ impl Collected {
 }
 
 /// Quantiles that are stored of a latency distribution.
-const QUANTILES: [f64; 17] = [
-    0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995, 0.9975, 0.999, 0.9995, 0.99975,
-    0.9999, 0.99999, 1.0,
-];
+const QUANTILES: [f64; 17] = [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995, 0.9975, 0.999, 0.9995, 0.99975, 0.9999, 0.99999, 1.0];
 
 /// The details of everyone in a scenario who had a slice without faults.
 pub fn details(scenario: &Scenario, rate: Option<f64>, all: &[Collected]) -> Vec<Detail> {
-    let named = |name: &str, workers: usize| {
-        all.iter()
-            .find(|one| one.contestant.peer == name && one.contestant.workers == workers)
-    };
+    let named = |name: &str, workers: usize| all.iter().find(|one| one.contestant.peer == name && one.contestant.workers == workers);
     let details = all.iter().map(|one| {
         let nginx = named("nginx", one.contestant.workers);
         detail(scenario, rate, one, nginx, named("direct", 1))
@@ -69,28 +58,14 @@ pub fn details(scenario: &Scenario, rate: Option<f64>, all: &[Collected]) -> Vec
     details.flatten().collect()
 }
 
-fn detail(
-    scenario: &Scenario,
-    rate: Option<f64>,
-    one: &Collected,
-    nginx: Option<&Collected>,
-    direct: Option<&Collected>,
-) -> Option<Detail> {
+fn detail(scenario: &Scenario, rate: Option<f64>, one: &Collected, nginx: Option<&Collected>, direct: Option<&Collected>) -> Option<Detail> {
     let good: Vec<&Slice> = good_slices(one).collect();
-    let middle = |field: fn(&Slice) -> f64| {
-        median(&good.iter().map(|slice| field(slice)).collect::<Vec<f64>>())
-    };
+    let middle = |field: fn(&Slice) -> f64| median(&good.iter().map(|slice| field(slice)).collect::<Vec<f64>>());
     let cpu: Vec<f64> = good.iter().filter_map(|slice| slice.cpu_us).collect();
     let cpu_us = Spread::of(&cpu);
-    let (user, system) = good.iter().fold((0, 0), |sum, slice| {
-        (sum.0 + slice.user_ticks, sum.1 + slice.system_ticks)
-    });
+    let (user, system) = good.iter().fold((0, 0), |sum, slice| (sum.0 + slice.user_ticks, sum.1 + slice.system_ticks));
     // Ticks of single slices are coarse, so the split is that of all of them together, applied to the exact total.
-    let user_share = if user + system > 0 {
-        user as f64 / (user + system) as f64
-    } else {
-        0.0
-    };
+    let user_share = if user + system > 0 { user as f64 / (user + system) as f64 } else { 0.0 };
     let ratios = by_round(one, nginx, |slice, base| Some(slice.cpu_us? / base.cpu_us?));
     let ratio = Spread::of(&ratios);
     let p99_ratios = by_round(one, nginx, |slice, base| Some(slice.p99_us / base.p99_us));
@@ -108,11 +83,7 @@ fn detail(
         p50_us: round_to(middle(|slice| slice.p50_us)?, 1),
         p99_us: round_to(middle(|slice| slice.p99_us)?, 1),
         p999_us: round_to(middle(|slice| slice.p999_us)?, 1),
-        rss_kib: if is_direct {
-            None
-        } else {
-            middle(|slice| slice.rss_kib as f64).map(|kib| kib as u64)
-        },
+        rss_kib: if is_direct { None } else { middle(|slice| slice.rss_kib as f64).map(|kib| kib as u64) },
         ratio_to_nginx: ratio.map(|ratio| round_to(ratio.median, 4)),
     };
     Some(Detail {
@@ -127,15 +98,7 @@ fn detail(
         origin_cpu_us: middle(|slice| slice.origin_cpu_us)?,
         load_cpu_us: middle(|slice| slice.load_cpu_us)?,
         busy: middle(|slice| slice.busy)?,
-        percentiles: QUANTILES
-            .iter()
-            .map(|&quantile| {
-                (
-                    quantile,
-                    one.latency.value_at_quantile(quantile) as f64 / 1000.0,
-                )
-            })
-            .collect(),
+        percentiles: QUANTILES.iter().map(|&quantile| (quantile, one.latency.value_at_quantile(quantile) as f64 / 1000.0)).collect(),
         forwarded_head: one.forwarded_head.clone(),
         slices_with_faults: one.slices.len() - good.len(),
         slices: one.slices.clone(),
@@ -144,17 +107,11 @@ fn detail(
 
 /// Slices that count: with answers and without faults.
 fn good_slices(one: &Collected) -> impl Iterator<Item = &Slice> {
-    one.slices
-        .iter()
-        .filter(|slice| slice.faults == 0 && slice.answers > 0)
+    one.slices.iter().filter(|slice| slice.faults == 0 && slice.answers > 0)
 }
 
 /// A figure of each round in which both have a good slice.
-fn by_round(
-    one: &Collected,
-    base: Option<&Collected>,
-    figure: fn(&Slice, &Slice) -> Option<f64>,
-) -> Vec<f64> {
+fn by_round(one: &Collected, base: Option<&Collected>, figure: fn(&Slice, &Slice) -> Option<f64>) -> Vec<f64> {
     let Some(base) = base else { return Vec::new() };
     let pairs = good_slices(one).filter_map(|slice| {
         let same_round = good_slices(base).find(|other| other.round == slice.round)?;
@@ -194,17 +151,8 @@ pub mod tests {
         });
         let mut latency = crate::load::latencies();
         latency.saturating_record(1_000_000);
-        let contestant = Contestant {
-            peer,
-            chain: Chain::None,
-            workers: 1,
-        };
-        Collected {
-            contestant,
-            slices: slices.collect(),
-            latency,
-            forwarded_head: None,
-        }
+        let contestant = Contestant { peer, chain: Chain::None, workers: 1 };
+        Collected { contestant, slices: slices.collect(), latency, forwarded_head: None }
     }
 
     #[test]
@@ -216,10 +164,7 @@ pub mod tests {
         assert_eq!(details[0].row.ratio_to_nginx, Some(1.0));
         assert_eq!(details[1].row.ratio_to_nginx, Some(0.8));
         assert_eq!(details[1].verdict, Some(Verdict::Less));
-        assert_eq!(
-            (details[1].row.cpu_us_user, details[1].row.cpu_us_sys),
-            (Some(4.0), Some(12.0))
-        );
+        assert_eq!((details[1].row.cpu_us_user, details[1].row.cpu_us_sys), (Some(4.0), Some(12.0)));
     }
 
     #[test]
@@ -227,10 +172,7 @@ pub mod tests {
         let nginx = collected("nginx", &[10.0, 10.0, 10.0], &[]);
         let broken = collected("relay", &[1.0, 9.0, 9.0], &[0]);
         let details = details(&all()[0], None, &[nginx, broken]);
-        assert_eq!(
-            (details[1].slices_with_faults, details[1].row.ratio_to_nginx),
-            (1, Some(0.9))
-        );
+        assert_eq!((details[1].slices_with_faults, details[1].row.ratio_to_nginx), (1, Some(0.9)));
     }
 
     #[test]
@@ -238,18 +180,8 @@ pub mod tests {
         let direct = collected("direct", &[5.0, 5.0], &[]);
         let nginx = collected("nginx", &[10.0, 10.0], &[]);
         let details = details(&all()[0], None, &[direct, nginx]);
-        assert_eq!(
-            (
-                details[0].row.cpu_us_user,
-                details[0].row.rss_kib,
-                details[0].row.ratio_to_nginx
-            ),
-            (None, None, None)
-        );
-        assert_eq!(
-            details[1].p50_added_us.map(|added| added.median),
-            Some(50.0)
-        );
+        assert_eq!((details[0].row.cpu_us_user, details[0].row.rss_kib, details[0].row.ratio_to_nginx), (None, None, None));
+        assert_eq!(details[1].p50_added_us.map(|added| added.median), Some(50.0));
     }
 
     #[test]

@@ -27,14 +27,8 @@ pub struct Values<'a> {
 
 const FILES: [(&str, &str); 5] = [
     ("nginx.conf", include_str!("../../peers/nginx.conf")),
-    (
-        "haproxy-http.cfg",
-        include_str!("../../peers/haproxy-http.cfg"),
-    ),
-    (
-        "haproxy-tcp.cfg",
-        include_str!("../../peers/haproxy-tcp.cfg"),
-    ),
+    ("haproxy-http.cfg", include_str!("../../peers/haproxy-http.cfg")),
+    ("haproxy-tcp.cfg", include_str!("../../peers/haproxy-tcp.cfg")),
     ("envoy.yaml", include_str!("../../peers/envoy.yaml")),
     ("ringway.toml", include_str!("../../peers/ringway.toml")),
 ];
@@ -43,13 +37,10 @@ const FILES: [(&str, &str); 5] = [
 pub fn load(name: &str, dir: Option<&Path>) -> Result<String> {
     if let Some(dir) = dir {
         let path = dir.join(name);
-        return std::fs::read_to_string(&path)
-            .with_context(|| format!("reading the peer template {path:?}"));
+        return std::fs::read_to_string(&path).with_context(|| format!("reading the peer template {path:?}"));
     }
     let found = FILES.iter().find(|(file, _)| *file == name);
-    found
-        .map(|(_, text)| (*text).to_owned())
-        .with_context(|| format!("there is no peer template {name:?}"))
+    found.map(|(_, text)| (*text).to_owned()).with_context(|| format!("there is no peer template {name:?}"))
 }
 
 /// Fills every place of a template. A place without a value is an error, so that a typing mistake can't go unseen.
@@ -57,15 +48,10 @@ pub fn render(template: &str, values: &Values) -> Result<String> {
     let mut text = String::with_capacity(template.len() + 1024);
     let mut rest = template;
     while let Some(at) = rest.find("{{") {
-        let end = rest[at..]
-            .find("}}")
-            .with_context(|| format!("an unclosed place at {:?}", &rest[at..]))?
-            + at;
+        let end = rest[at..].find("}}").with_context(|| format!("an unclosed place at {:?}", &rest[at..]))? + at;
         text.push_str(&rest[..at]);
         let name = rest[at + 2..end].trim();
-        let Some(value) = value_of(name, values) else {
-            bail!("the template names {name:?}, which has no value")
-        };
+        let Some(value) = value_of(name, values) else { bail!("the template names {name:?}, which has no value") };
         text.push_str(&value);
         rest = &rest[end + 2..];
     }
@@ -83,11 +69,7 @@ fn value_of(name: &str, values: &Values) -> Option<String> {
         "workers" => values.contestant.workers.to_string(),
         // A bit mask for each worker, its core's bit set: "1 10" for cores 0 and 1.
         "core_masks" => {
-            let masks: Vec<String> = values
-                .cores
-                .iter()
-                .map(|core| format!("1{}", "0".repeat(*core)))
-                .collect();
+            let masks: Vec<String> = values.cores.iter().map(|core| format!("1{}", "0".repeat(*core))).collect();
             masks.join(" ")
         }
         "cores" => {
@@ -98,27 +80,18 @@ fn value_of(name: &str, values: &Values) -> Option<String> {
         // nginx drops root's rights unless told otherwise, and then can't write below a directory of root's.
         "user" if is_root() => "user root;".to_owned(),
         "user" => String::new(),
-        "buffers" if peer == "nginx-256k" => {
-            "proxy_buffer_size 16k; proxy_buffers 8 256k; proxy_busy_buffers_size 512k;".to_owned()
-        }
+        "buffers" if peer == "nginx-256k" => "proxy_buffer_size 16k; proxy_buffers 8 256k; proxy_busy_buffers_size 512k;".to_owned(),
         "buffers" => String::new(),
-        "splice" if peer == "haproxy-splice" => {
-            "option splice-request\n    option splice-response".to_owned()
-        }
+        "splice" if peer == "haproxy-splice" => "option splice-request\n    option splice-response".to_owned(),
         "splice" => String::new(),
         "comment" if peer == "haproxy-splice" => "; bodies go through splice(2)".to_owned(),
         "comment" => String::new(),
         "filters" if peer == "envoy-lua" => LUA_FILTER.to_owned(),
         "filters" => String::new(),
-        "short" => values
-            .short_bytes
-            .map_or(String::new(), |bytes| short_circuit(peer, bytes)),
+        "short" => values.short_bytes.map_or(String::new(), |bytes| short_circuit(peer, bytes)),
         "plugins" => plugin_tables(values),
         "plugin_names" => {
-            let names: Vec<String> = chain(values.contestant.chain)
-                .into_iter()
-                .map(|(name, _)| format!("{name:?}"))
-                .collect();
+            let names: Vec<String> = chain(values.contestant.chain).into_iter().map(|(name, _)| format!("{name:?}")).collect();
             names.join(", ")
         }
         _ => return None,
@@ -148,13 +121,9 @@ fn short_circuit(peer: &str, bytes: u64) -> String {
             format!("location = /short {{ default_type text/plain; return 200 \"{body}\"; }}")
         }
         "haproxy-http" => {
-            format!(
-                "http-request return status 200 content-type text/plain string \"{body}\" if {{ path /short }}"
-            )
+            format!("http-request return status 200 content-type text/plain string \"{body}\" if {{ path /short }}")
         }
-        "envoy" => format!(
-            "- match: {{ path: \"/short\" }}\n                direct_response: {{ status: 200, body: {{ inline_string: \"{body}\" }} }}"
-        ),
+        "envoy" => format!("- match: {{ path: \"/short\" }}\n                direct_response: {{ status: 200, body: {{ inline_string: \"{body}\" }} }}"),
         _ => String::new(),
     }
 }
@@ -164,12 +133,7 @@ pub fn chain(chain: Chain) -> Vec<(String, &'static str)> {
     let files: Vec<&'static str> = match chain {
         Chain::None => vec![],
         Chain::Headers(1) => vec!["bench-lookup-c"],
-        Chain::Headers(4) => vec![
-            "bench-lookup-c",
-            "bench-set-request",
-            "bench-set-response",
-            "bench-lookup-rust",
-        ],
+        Chain::Headers(4) => vec!["bench-lookup-c", "bench-set-request", "bench-set-response", "bench-lookup-rust"],
         Chain::Headers(count) => {
             let lookups = ["bench-lookup-c", "bench-lookup-rust", "bench-lookup-zig"];
             lookups.into_iter().cycle().take(count as usize).collect()
@@ -177,25 +141,19 @@ pub fn chain(chain: Chain) -> Vec<(String, &'static str)> {
         Chain::Chunk => vec!["bench-chunk"],
         Chain::Respond => vec!["bench-respond"],
     };
-    files
-        .into_iter()
-        .enumerate()
-        .map(|(index, file)| (format!("{file}-{index}"), file))
-        .collect()
+    files.into_iter().enumerate().map(|(index, file)| (format!("{file}-{index}"), file)).collect()
 }
 
 fn plugin_tables(values: &Values) -> String {
     let respond = values.contestant.chain == Chain::Respond;
-    let tables = chain(values.contestant.chain)
-        .into_iter()
-        .map(|(name, file)| {
-            let path = values.plugins_dir.join(format!("{file}.so"));
-            let config = match values.short_bytes {
-                Some(bytes) if respond => format!("[plugin.config]\nbody_bytes = {bytes}\n"),
-                _ => String::new(),
-            };
-            format!("[[plugin]]\nname = {name:?}\npath = {path:?}\n{config}\n")
-        });
+    let tables = chain(values.contestant.chain).into_iter().map(|(name, file)| {
+        let path = values.plugins_dir.join(format!("{file}.so"));
+        let config = match values.short_bytes {
+            Some(bytes) if respond => format!("[plugin.config]\nbody_bytes = {bytes}\n"),
+            _ => String::new(),
+        };
+        format!("[[plugin]]\nname = {name:?}\npath = {path:?}\n{config}\n")
+    });
     tables.collect()
 }
 
@@ -217,11 +175,7 @@ mod tests {
             plugins_dir: Path::new("/plugins"),
             short_bytes: None,
             cores: &[0, 1],
-            contestant: Contestant {
-                peer,
-                chain,
-                workers: 2,
-            },
+            contestant: Contestant { peer, chain, workers: 2 },
         }
     }
 
@@ -238,8 +192,7 @@ mod tests {
             ("ringway", "ringway.toml"),
         ];
         for (peer, file) in uses {
-            let text =
-                render(&load(file, None).expect(file), &values(peer, Chain::None)).expect(file);
+            let text = render(&load(file, None).expect(file), &values(peer, Chain::None)).expect(file);
             assert!(!text.contains("{{"), "{file}");
             assert!(text.contains("1234"), "{file}");
         }
@@ -248,15 +201,11 @@ mod tests {
     #[test]
     fn a_chain_of_sixteen_has_sixteen_names() {
         let values = values("ringway", Chain::Headers(16));
-        let text =
-            render(&load("ringway.toml", None).expect("compiled in"), &values).expect("valid");
+        let text = render(&load("ringway.toml", None).expect("compiled in"), &values).expect("valid");
         assert_eq!(text.matches("[[plugin]]").count(), 16);
         assert!(text.contains("path = \"/plugins/bench-lookup-zig.so\""));
         assert!(text.contains("\"bench-lookup-c-0\", \"bench-lookup-rust-1\""));
-        let mut names: Vec<String> = chain(Chain::Headers(16))
-            .into_iter()
-            .map(|(name, _)| name)
-            .collect();
+        let mut names: Vec<String> = chain(Chain::Headers(16)).into_iter().map(|(name, _)| name).collect();
         names.dedup();
         assert_eq!(names.len(), 16);
     }

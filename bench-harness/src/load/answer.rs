@@ -46,17 +46,8 @@ pub struct AnswerReader {
 impl AnswerReader {
     /// Before the first byte.
     pub fn new() -> Self {
-        let head = ResponseHead {
-            status: 0,
-            bytes: 0,
-            body: BodyLength::Exact(0),
-            keep_alive: false,
-        };
-        Self {
-            phase: Phase::Head,
-            head,
-            body_bytes: 0,
-        }
+        let head = ResponseHead { status: 0, bytes: 0, body: BodyLength::Exact(0), keep_alive: false };
+        Self { phase: Phase::Head, head, body_bytes: 0 }
     }
 
     /// Takes received bytes. Bytes of an unfinished head are not used up: the caller gives them again with more behind them.
@@ -101,20 +92,12 @@ impl AnswerReader {
                 false
             }
         };
-        Ok(if ended {
-            Progress::Finished(self.finished(), used)
-        } else {
-            Progress::Unfinished(used)
-        })
+        Ok(if ended { Progress::Finished(self.finished(), used) } else { Progress::Unfinished(used) })
     }
 
     /// Body bytes that are certain to come and need not be looked at.
     pub fn skippable_bytes(&self) -> u64 {
-        if let Phase::Exact { remaining } = self.phase {
-            remaining
-        } else {
-            0
-        }
+        if let Phase::Exact { remaining } = self.phase { remaining } else { 0 }
     }
 
     /// Takes note of `bytes` body bytes that were thrown away unseen; at most `skippable_bytes`.
@@ -133,11 +116,7 @@ impl AnswerReader {
     }
 
     fn finished(&self) -> Finished {
-        Finished {
-            status: self.head.status,
-            body_bytes: self.body_bytes,
-            keep_alive: self.head.keep_alive,
-        }
+        Finished { status: self.head.status, body_bytes: self.body_bytes, keep_alive: self.head.keep_alive }
     }
 }
 
@@ -153,21 +132,12 @@ mod tests {
             let progress = reader.take(&text[..first], false).expect("valid");
             let (finished, used) = match progress {
                 Progress::Finished(finished, used) => (finished, used),
-                Progress::Unfinished(used) => {
-                    match reader.take(&text[used..], false).expect("valid") {
-                        Progress::Finished(finished, more) => (finished, used + more),
-                        Progress::Unfinished(_) => panic!("unfinished when split at {first}"),
-                    }
-                }
+                Progress::Unfinished(used) => match reader.take(&text[used..], false).expect("valid") {
+                    Progress::Finished(finished, more) => (finished, used + more),
+                    Progress::Unfinished(_) => panic!("unfinished when split at {first}"),
+                },
             };
-            assert_eq!(
-                finished,
-                Finished {
-                    status: 200,
-                    body_bytes: 5,
-                    keep_alive: true
-                }
-            );
+            assert_eq!(finished, Finished { status: 200, body_bytes: 5, keep_alive: true });
             assert_eq!(used, text.len() - 8, "split at {first}");
         }
     }
@@ -175,44 +145,28 @@ mod tests {
     #[test]
     fn interim_answers_are_passed_over() {
         let text = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n";
-        let finished = Finished {
-            status: 204,
-            body_bytes: 0,
-            keep_alive: true,
-        };
-        assert_eq!(
-            AnswerReader::new().take(text, false),
-            Ok(Progress::Finished(finished, text.len()))
-        );
+        let finished = Finished { status: 204, body_bytes: 0, keep_alive: true };
+        assert_eq!(AnswerReader::new().take(text, false), Ok(Progress::Finished(finished, text.len())));
     }
 
     #[test]
     fn skipped_bytes_count_towards_the_length() {
         let mut reader = AnswerReader::new();
         let head = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc";
-        assert_eq!(
-            reader.take(head, false),
-            Ok(Progress::Unfinished(head.len()))
-        );
+        assert_eq!(reader.take(head, false), Ok(Progress::Unfinished(head.len())));
         assert_eq!(reader.skippable_bytes(), 97);
         assert_eq!(reader.skip(90), None);
-        assert_eq!(
-            reader.skip(7).map(|finished| finished.body_bytes),
-            Some(100)
-        );
+        assert_eq!(reader.skip(7).map(|finished| finished.body_bytes), Some(100));
     }
 
     #[test]
     fn only_an_answer_without_length_ends_with_the_connection() {
         let mut endless = AnswerReader::new();
-        endless
-            .take(b"HTTP/1.1 200 OK\r\n\r\nabc", false)
-            .expect("valid");
+        endless.take(b"HTTP/1.1 200 OK\r\n\r\nabc", false).expect("valid");
         let finished = endless.close().expect("ended by the close");
         assert_eq!((finished.body_bytes, finished.keep_alive), (3, false));
         let mut cut = AnswerReader::new();
-        cut.take(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", false)
-            .expect("valid");
+        cut.take(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", false).expect("valid");
         assert_eq!(cut.close(), None);
     }
 }

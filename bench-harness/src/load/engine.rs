@@ -86,8 +86,7 @@ impl<'a> Engine<'a> {
         let ring = Ring::new(entries).context("setting up io_uring for the load generator")?;
         let mut connections = Vec::with_capacity(share.connections);
         for _ in 0..share.connections {
-            let stream = crate::net::connect(plan.address, plan.timeout)
-                .with_context(|| format!("connecting to {}", plan.address))?;
+            let stream = crate::net::connect(plan.address, plan.timeout).with_context(|| format!("connecting to {}", plan.address))?;
             connections.push(Connection::new(stream));
         }
         Ok(Self {
@@ -114,9 +113,7 @@ impl<'a> Engine<'a> {
         if let End::After(time) = self.plan.end {
             self.measure_until_ns = self.measure_from_ns + time.as_nanos() as u64;
         }
-        let drain_until_ns = self
-            .measure_until_ns
-            .saturating_add(self.plan.timeout.as_nanos() as u64);
+        let drain_until_ns = self.measure_until_ns.saturating_add(self.plan.timeout.as_nanos() as u64);
         let mut completions: Vec<Completion> = Vec::new();
         let mut next_tick_ns = 0;
         loop {
@@ -130,13 +127,10 @@ impl<'a> Engine<'a> {
             }
             self.issue_due(now_ns).context("submitting requests")?;
             let wake_ns = self.next_wake_ns(now_ns).min(next_tick_ns);
-            self.ring
-                .wait(Some(Duration::from_nanos(wake_ns.saturating_sub(now_ns))))
-                .context("waiting for answers")?;
+            self.ring.wait(Some(Duration::from_nanos(wake_ns.saturating_sub(now_ns)))).context("waiting for answers")?;
             self.ring.drain(&mut completions);
             for (what, result) in completions.drain(..) {
-                self.handle_completion(what, result)
-                    .context("submitting a request")?;
+                self.handle_completion(what, result).context("submitting a request")?;
             }
         }
         let end_ns = self.now_ns().min(self.measure_until_ns);
@@ -209,15 +203,11 @@ impl<'a> Engine<'a> {
         connection.reader = AnswerReader::new();
         self.outstanding += 1;
         let request = &self.plan.request;
-        let send = opcode::Send::new(
-            types::Fd(stream.as_raw_fd()),
-            request.as_ptr(),
-            request.len() as u32,
-        )
-        .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
-        .build()
-        .flags(squeue::Flags::SKIP_SUCCESS)
-        .user_data(token(slot, connection.generation, true));
+        let send = opcode::Send::new(types::Fd(stream.as_raw_fd()), request.as_ptr(), request.len() as u32)
+            .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(token(slot, connection.generation, true));
         // SAFETY: the plan owns the request bytes and is borrowed for longer than this engine and its ring live.
         unsafe { self.ring.push(&send)? };
         self.receive(slot)
@@ -235,18 +225,13 @@ impl<'a> Engine<'a> {
         let entry = if connection.discarding {
             // tcp(7): MSG_TRUNC throws the bytes away in the kernel and returns their count.
             let bytes = skippable.min(DISCARD_BYTES as u64) as u32;
-            opcode::Recv::new(fd, self.discard.as_mut_ptr(), bytes)
-                .flags(libc::MSG_TRUNC)
-                .build()
+            opcode::Recv::new(fd, self.discard.as_mut_ptr(), bytes).flags(libc::MSG_TRUNC).build()
         } else {
             let room = &mut connection.buffer[connection.filled..];
             opcode::Recv::new(fd, room.as_mut_ptr(), room.len() as u32).build()
         };
         // SAFETY: the boxed buffer is neither read nor dropped while `receiving` is set; `discard` is never read at all.
-        unsafe {
-            self.ring
-                .push(&entry.user_data(token(slot, connection.generation, false)))
-        }
+        unsafe { self.ring.push(&entry.user_data(token(slot, connection.generation, false))) }
     }
 
     fn handle_completion(&mut self, what: u64, result: i32) -> io::Result<()> {
@@ -273,13 +258,8 @@ impl<'a> Engine<'a> {
         }
         connection.filled += received;
         let filled = connection.filled;
-        match connection
-            .reader
-            .take(&connection.buffer[..filled], self.plan.is_head)
-        {
-            Ok(Progress::Finished(finished, used)) if used == filled => {
-                self.handle_answer(slot, finished)
-            }
+        match connection.reader.take(&connection.buffer[..filled], self.plan.is_head) {
+            Ok(Progress::Finished(finished, used)) if used == filled => self.handle_answer(slot, finished),
             Ok(Progress::Unfinished(used)) if filled - used < BUFFER_BYTES => {
                 connection.buffer.copy_within(used..filled, 0);
                 connection.filled = filled - used;
@@ -293,25 +273,15 @@ impl<'a> Engine<'a> {
         if finished.status != self.plan.expect_status {
             return self.handle_fault(slot, LoadFault::WrongStatus);
         }
-        if self
-            .plan
-            .expect_bytes
-            .is_some_and(|bytes| bytes != finished.body_bytes)
-        {
+        if self.plan.expect_bytes.is_some_and(|bytes| bytes != finished.body_bytes) {
             return self.handle_fault(slot, LoadFault::WrongLength);
         }
         let now_ns = self.now_ns();
         let is_timed_closed_loop = self.schedule.is_none() && self.to_issue.is_none();
         let connection = &mut self.connections[slot];
-        let counts = if is_timed_closed_loop {
-            (self.measure_from_ns..self.measure_until_ns).contains(&now_ns)
-        } else {
-            connection.measured
-        };
+        let counts = if is_timed_closed_loop { (self.measure_from_ns..self.measure_until_ns).contains(&now_ns) } else { connection.measured };
         if counts {
-            self.tally
-                .latency
-                .saturating_record(now_ns.saturating_sub(connection.from_ns).max(1));
+            self.tally.latency.saturating_record(now_ns.saturating_sub(connection.from_ns).max(1));
             self.tally.answers += 1;
             self.tally.body_bytes += finished.body_bytes;
         }
@@ -359,9 +329,7 @@ impl<'a> Engine<'a> {
         for slot in 0..self.connections.len() {
             let connection = &mut self.connections[slot];
             match &connection.stream {
-                Some(stream)
-                    if connection.busy && now_ns.saturating_sub(connection.from_ns) > limit_ns =>
-                {
+                Some(stream) if connection.busy && now_ns.saturating_sub(connection.from_ns) > limit_ns => {
                     // In an open loop a late start uses up the limit too: the client of that request would be gone.
                     connection.timed_out = true;
                     crate::net::shut_down(stream);
@@ -378,51 +346,25 @@ impl<'a> Engine<'a> {
             return;
         };
         let now_ns = self.now_ns();
-        let busy = self
-            .connections
-            .iter()
-            .filter(|connection| connection.busy && connection.measured);
+        let busy = self.connections.iter().filter(|connection| connection.busy && connection.measured);
         let waiting: Vec<u64> = busy.map(|connection| connection.from_ns).collect();
         let limit_ns = now_ns.min(self.measure_until_ns.saturating_sub(1));
-        let never_sent = std::iter::from_fn(|| {
-            if self.to_issue == Some(0) {
-                None
-            } else {
-                schedule.try_take(limit_ns)
-            }
-        });
-        for due_ns in waiting
-            .into_iter()
-            .chain(never_sent)
-            .filter(|due_ns| *due_ns >= self.measure_from_ns)
-        {
-            self.tally
-                .latency
-                .saturating_record(now_ns.saturating_sub(due_ns).max(1));
+        let never_sent = std::iter::from_fn(|| if self.to_issue == Some(0) { None } else { schedule.try_take(limit_ns) });
+        for due_ns in waiting.into_iter().chain(never_sent).filter(|due_ns| *due_ns >= self.measure_from_ns) {
+            self.tally.latency.saturating_record(now_ns.saturating_sub(due_ns).max(1));
             self.tally.unanswered += 1;
         }
     }
 
     /// Waits until the kernel let go of every buffer.
     fn tear_down(&mut self) -> Result<()> {
-        for stream in self
-            .connections
-            .iter()
-            .filter_map(|connection| connection.stream.as_ref())
-        {
+        for stream in self.connections.iter().filter_map(|connection| connection.stream.as_ref()) {
             crate::net::shut_down(stream);
         }
         let give_up = Instant::now() + Duration::from_secs(2);
         let mut completions: Vec<Completion> = Vec::new();
-        while self
-            .connections
-            .iter()
-            .any(|connection| connection.receiving)
-            && Instant::now() < give_up
-        {
-            self.ring
-                .wait(Some(Duration::from_millis(20)))
-                .context("ending the run")?;
+        while self.connections.iter().any(|connection| connection.receiving) && Instant::now() < give_up {
+            self.ring.wait(Some(Duration::from_millis(20))).context("ending the run")?;
             self.ring.drain(&mut completions);
             for (what, _) in completions.drain(..) {
                 let (slot, generation, is_send) = untoken(what);
@@ -437,11 +379,7 @@ impl<'a> Engine<'a> {
 impl Drop for Engine<'_> {
     fn drop(&mut self) {
         // After an error receives may still be in flight: their buffers then belong to the kernel and are leaked.
-        if self
-            .connections
-            .iter()
-            .any(|connection| connection.receiving)
-        {
+        if self.connections.iter().any(|connection| connection.receiving) {
             mem::forget(mem::take(&mut self.connections));
             mem::forget(mem::take(&mut self.discard));
         }
@@ -474,9 +412,5 @@ fn token(slot: usize, generation: u32, is_send: bool) -> u64 {
 }
 
 fn untoken(token: u64) -> (usize, u32, bool) {
-    (
-        (token >> 32) as usize,
-        (token >> 8) as u32 & GENERATION_MASK,
-        token & 1 == 1,
-    )
+    ((token >> 32) as usize, (token >> 8) as u32 & GENERATION_MASK, token & 1 == 1)
 }

@@ -77,8 +77,7 @@ impl LoadArgs {
         let (address, host, path) = parse_url(&self.url)?;
         let body = match (&self.body, self.body_bytes) {
             (Some(text), _) => match text.strip_prefix('@') {
-                Some(file) => std::fs::read(file)
-                    .with_context(|| format!("reading the body from {file:?}"))?,
+                Some(file) => std::fs::read(file).with_context(|| format!("reading the body from {file:?}"))?,
                 None => text.clone().into_bytes(),
             },
             (None, Some(bytes)) => crate::origin::pattern(bytes),
@@ -87,10 +86,7 @@ impl LoadArgs {
         if self.connections == 0 || self.threads == 0 || self.threads > self.connections {
             bail!("at least one thread is needed, and one connection for each thread");
         }
-        if self
-            .rate
-            .is_some_and(|rate| !rate.is_finite() || rate <= 0.0)
-        {
+        if self.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
             bail!("the rate must be a positive number of requests per second");
         }
         Ok(Plan {
@@ -100,9 +96,7 @@ impl LoadArgs {
             connections: self.connections,
             rate: self.rate,
             warm_up: self.warm_up,
-            end: self
-                .requests
-                .map_or(End::After(self.duration), End::Answers),
+            end: self.requests.map_or(End::After(self.duration), End::Answers),
             timeout: self.timeout,
             expect_status: self.expect_status,
             expect_bytes: self.expect_bytes,
@@ -131,27 +125,13 @@ pub fn run(plan: &Plan, answered: &AtomicU64) -> Result<Outcome> {
                 let share = share_of(plan, index);
                 scope.spawn(move || {
                     let engine = Engine::new(plan, &share, answered)?;
-                    engine.run(if plan.threads == 1 {
-                        Instant::now()
-                    } else {
-                        start
-                    })
+                    engine.run(if plan.threads == 1 { Instant::now() } else { start })
                 })
             })
             .collect();
-        threads
-            .into_iter()
-            .map(|thread| {
-                thread
-                    .join()
-                    .unwrap_or_else(|_| Err(anyhow::anyhow!("a load thread panicked")))
-            })
-            .collect()
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a load thread panicked")))).collect()
     });
-    let mut outcome = Outcome {
-        tally: Tally::new(),
-        measured: Duration::ZERO,
-    };
+    let mut outcome = Outcome { tally: Tally::new(), measured: Duration::ZERO };
     for result in results {
         let (tally, measured) = result?;
         outcome.tally.add(&tally);
@@ -163,18 +143,11 @@ pub fn run(plan: &Plan, answered: &AtomicU64) -> Result<Outcome> {
 /// The part of thread `index`: connections and answers divided, due times interleaved.
 fn share_of(plan: &Plan, index: usize) -> Share {
     let threads = plan.threads;
-    let part =
-        |whole: u64| whole / threads as u64 + u64::from((index as u64) < whole % threads as u64);
+    let part = |whole: u64| whole / threads as u64 + u64::from((index as u64) < whole % threads as u64);
     Share {
         connections: part(plan.connections as u64) as usize,
-        schedule: plan
-            .rate
-            .map(|rate| Schedule::new(rate / threads as f64, index as f64 / threads as f64)),
-        answers: if let End::Answers(answers) = plan.end {
-            Some(part(answers))
-        } else {
-            None
-        },
+        schedule: plan.rate.map(|rate| Schedule::new(rate / threads as f64, index as f64 / threads as f64)),
+        answers: if let End::Answers(answers) = plan.end { Some(part(answers)) } else { None },
         core: plan.core.map(|core| core + index),
     }
 }
@@ -230,18 +203,8 @@ fn summary(args: &LoadArgs, plan: &Plan, outcome: &Outcome, cpu: Duration) -> se
 fn print_text(report: &serde_json::Value, outcome: &Outcome) {
     let tally = &outcome.tally;
     let number = |key: &str| report[key].as_f64().unwrap_or(0.0);
-    println!(
-        "{} loop, {} connections, {:.2} s measured",
-        report["loop"].as_str().unwrap_or(""),
-        report["connections"],
-        number("measured_s")
-    );
-    println!(
-        "  answers     {} ({:.0}/s, {:.1} MB/s of bodies)",
-        tally.answers,
-        number("rps"),
-        number("body_bytes_per_s") / 1e6
-    );
+    println!("{} loop, {} connections, {:.2} s measured", report["loop"].as_str().unwrap_or(""), report["connections"], number("measured_s"));
+    println!("  answers     {} ({:.0}/s, {:.1} MB/s of bodies)", tally.answers, number("rps"), number("body_bytes_per_s") / 1e6);
     let latency = |key: &str| report["latency_us"][key].as_f64().unwrap_or(0.0);
     println!(
         "  latency µs  p50 {:.1}  p90 {:.1}  p99 {:.1}  p99.9 {:.1}  max {:.1}",
@@ -252,17 +215,9 @@ fn print_text(report: &serde_json::Value, outcome: &Outcome) {
         latency("max")
     );
     if report["loop"] == "open" {
-        println!(
-            "  sent late µs p99 {:.1}; unanswered {}",
-            quantile_us(&tally.send_delay, 0.99),
-            tally.unanswered
-        );
+        println!("  sent late µs p99 {:.1}; unanswered {}", quantile_us(&tally.send_delay, 0.99), tally.unanswered);
     }
-    println!(
-        "  faults      {} {}",
-        tally.faults.total(),
-        report["faults"]
-    );
+    println!("  faults      {} {}", tally.faults.total(), report["faults"]);
 }
 
 #[cfg(test)]
@@ -274,9 +229,7 @@ mod tests {
         let (address, ..) = parse_url("http://127.0.0.1:1/").expect("valid");
         let plan = Plan {
             address,
-            request: request_bytes("GET", "/", "h", &[], b"")
-                .expect("valid")
-                .into(),
+            request: request_bytes("GET", "/", "h", &[], b"").expect("valid").into(),
             is_head: false,
             connections: 10,
             rate: Some(1000.0),
@@ -289,14 +242,8 @@ mod tests {
             core: Some(1),
         };
         let shares: Vec<Share> = (0..3).map(|index| share_of(&plan, index)).collect();
-        assert_eq!(
-            shares.iter().map(|share| share.connections).sum::<usize>(),
-            10
-        );
-        assert_eq!(
-            shares.iter().filter_map(|share| share.answers).sum::<u64>(),
-            101
-        );
+        assert_eq!(shares.iter().map(|share| share.connections).sum::<usize>(), 10);
+        assert_eq!(shares.iter().filter_map(|share| share.answers).sum::<u64>(), 101);
         assert_eq!(shares[2].core, Some(3));
     }
 }

@@ -55,44 +55,19 @@ pub fn parse_url(url: &str) -> Result<(SocketAddr, String, String)> {
         Some(at) => (&rest[..at], &rest[at..]),
         None => (rest, "/"),
     };
-    let with_port = if authority
-        .rsplit_once(':')
-        .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
-    {
-        authority.to_owned()
-    } else {
-        format!("{authority}:80")
-    };
-    let address = with_port
-        .to_socket_addrs()
-        .with_context(|| format!("resolving {with_port:?}"))?
-        .next()
-        .with_context(|| format!("{with_port:?} has no address"))?;
+    let with_port =
+        if authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) { authority.to_owned() } else { format!("{authority}:80") };
+    let address =
+        with_port.to_socket_addrs().with_context(|| format!("resolving {with_port:?}"))?.next().with_context(|| format!("{with_port:?} has no address"))?;
     Ok((address, authority.to_owned(), path.to_owned()))
 }
 
 /// Lays out one request. Host, and Content-Length for a body, are added when `fields` does not name them.
-pub fn request_bytes(
-    method: &str,
-    path: &str,
-    host: &str,
-    fields: &[String],
-    body: &[u8],
-) -> Result<Vec<u8>> {
-    if path.bytes().any(|byte| byte <= b' ')
-        || method.bytes().any(|byte| byte <= b' ')
-        || method.is_empty()
-    {
+pub fn request_bytes(method: &str, path: &str, host: &str, fields: &[String], body: &[u8]) -> Result<Vec<u8>> {
+    if path.bytes().any(|byte| byte <= b' ') || method.bytes().any(|byte| byte <= b' ') || method.is_empty() {
         bail!("method {method:?} and path {path:?} must not hold spaces or control characters");
     }
-    let names = |name: &str| {
-        fields.iter().any(|field| {
-            field
-                .split(':')
-                .next()
-                .is_some_and(|word| word.trim().eq_ignore_ascii_case(name))
-        })
-    };
+    let names = |name: &str| fields.iter().any(|field| field.split(':').next().is_some_and(|word| word.trim().eq_ignore_ascii_case(name)));
     let mut head = format!("{method} {path} HTTP/1.1\r\n");
     if !names("host") {
         head.push_str(&format!("Host: {host}\r\n"));
@@ -120,25 +95,16 @@ mod tests {
     #[test]
     fn urls_split_into_address_host_and_path() {
         let (address, host, path) = parse_url("http://127.0.0.1:8080/1k?x=1").expect("valid");
-        assert_eq!(
-            (address.to_string().as_str(), host.as_str(), path.as_str()),
-            ("127.0.0.1:8080", "127.0.0.1:8080", "/1k?x=1")
-        );
+        assert_eq!((address.to_string().as_str(), host.as_str(), path.as_str()), ("127.0.0.1:8080", "127.0.0.1:8080", "/1k?x=1"));
         assert_eq!(parse_url("http://127.0.0.1").expect("valid").0.port(), 80);
-        assert_eq!(
-            parse_url("http://[::1]:81/").expect("valid").0.to_string(),
-            "[::1]:81"
-        );
+        assert_eq!(parse_url("http://[::1]:81/").expect("valid").0.to_string(), "[::1]:81");
         assert!(parse_url("https://127.0.0.1/").is_err());
     }
 
     #[test]
     fn a_request_gets_what_it_needs_once() {
         let bytes = request_bytes("POST", "/x", "h", &["a: b".into()], b"body").expect("valid");
-        assert_eq!(
-            bytes,
-            b"POST /x HTTP/1.1\r\nHost: h\r\na: b\r\nContent-Length: 4\r\n\r\nbody"
-        );
+        assert_eq!(bytes, b"POST /x HTTP/1.1\r\nHost: h\r\na: b\r\nContent-Length: 4\r\n\r\nbody");
         let own = request_bytes("GET", "/", "h", &["HOST: mine".into()], b"").expect("valid");
         assert_eq!(own, b"GET / HTTP/1.1\r\nHOST: mine\r\n\r\n");
     }

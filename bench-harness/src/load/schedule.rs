@@ -17,11 +17,7 @@ impl Schedule {
     /// `rate` requests per second; `offset` (0..1) of an interval lets several threads take turns.
     pub fn new(rate: f64, offset: f64) -> Self {
         let interval_ns = 1e9 / rate;
-        Self {
-            interval_ns,
-            offset_ns: interval_ns * offset,
-            next: 0,
-        }
+        Self { interval_ns, offset_ns: interval_ns * offset, next: 0 }
     }
 
     /// When the next request is due, in ns since the start.
@@ -48,12 +44,7 @@ mod tests {
 
     /// A server with one connection that answers in `service_ns`, and stands still from `stall.0` to `stall.1`.
     /// Returns the latencies from the due times and from the times of sending.
-    fn serve(
-        rate: f64,
-        seconds: u64,
-        service_ns: u64,
-        stall: (u64, u64),
-    ) -> (Histogram<u64>, Histogram<u64>) {
+    fn serve(rate: f64, seconds: u64, service_ns: u64, stall: (u64, u64)) -> (Histogram<u64>, Histogram<u64>) {
         let mut corrected = Histogram::new(3).expect("three digits");
         let mut naive = Histogram::new(3).expect("three digits");
         let mut schedule = Schedule::new(rate, 0.0);

@@ -56,12 +56,7 @@ impl Faults {
 
     /// All kinds together.
     pub fn total(&self) -> u64 {
-        self.connect
-            + self.closed
-            + self.timeout
-            + self.malformed
-            + self.wrong_status
-            + self.wrong_length
+        self.connect + self.closed + self.timeout + self.malformed + self.wrong_status + self.wrong_length
     }
 
     fn add(&mut self, other: &Faults) {
@@ -94,14 +89,7 @@ pub struct Tally {
 impl Tally {
     /// Nothing counted yet.
     pub fn new() -> Self {
-        Self {
-            latency: latencies(),
-            send_delay: latencies(),
-            answers: 0,
-            body_bytes: 0,
-            faults: Faults::default(),
-            unanswered: 0,
-        }
+        Self { latency: latencies(), send_delay: latencies(), answers: 0, body_bytes: 0, faults: Faults::default(), unanswered: 0 }
     }
 
     /// Adds another thread's or slice's counts.
@@ -118,8 +106,7 @@ impl Tally {
 
 /// An empty histogram of ns with three significant digits.
 pub fn latencies() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3)
-        .expect("the bounds are constants that the crate accepts")
+    Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("the bounds are constants that the crate accepts")
 }
 
 /// A quantile in microseconds.
@@ -139,10 +126,7 @@ mod tests {
         two.faults.count(LoadFault::Timeout);
         two.faults.count(LoadFault::WrongStatus);
         one.add(&two);
-        assert_eq!(
-            (one.latency.len(), one.faults.total(), one.faults.timeout),
-            (2, 2, 1)
-        );
+        assert_eq!((one.latency.len(), one.faults.total(), one.faults.timeout), (2, 2, 1));
         assert!((quantile_us(&one.latency, 1.0) - 3000.0).abs() < 5.0);
     }
 }

@@ -66,16 +66,8 @@ struct Prepared {
 impl Answers {
     /// Lays out the bodies that have a name.
     pub fn new() -> Self {
-        let fixed = [
-            (&b"/0"[..], 0),
-            (b"/1k", 1 << 10),
-            (b"/64k", 64 << 10),
-            (b"/1m", 1 << 20),
-        ];
-        Self {
-            fixed: fixed.map(|(path, bytes)| (path, whole("200 OK", "", &pattern(bytes)))),
-            sized: HashMap::new(),
-        }
+        let fixed = [(&b"/0"[..], 0), (b"/1k", 1 << 10), (b"/64k", 64 << 10), (b"/1m", 1 << 20)];
+        Self { fixed: fixed.map(|(path, bytes)| (path, whole("200 OK", "", &pattern(bytes)))), sized: HashMap::new() }
     }
 
     /// The answer to a request for `path`; `head` is the whole request head, for `/echo`.
@@ -92,22 +84,12 @@ impl Answers {
         match (kind, number) {
             ("bytes", Some(bytes)) if bytes <= BODY_BYTES_MAX => self.sized(bytes).answer(is_head),
             ("chunked", Some(bytes)) if bytes <= BODY_BYTES_MAX => chunked(bytes).answer(is_head),
-            ("delay", Some(delay_ms)) if delay_ms <= DELAY_MS_MAX => Answer {
-                delay_ms,
-                ..self.fixed[0].1.answer(is_head)
-            },
-            ("status", Some(status)) if (200..600).contains(&status) => {
-                whole(&format!("{status} Asked For"), "", b"").answer(is_head)
-            }
+            ("delay", Some(delay_ms)) if delay_ms <= DELAY_MS_MAX => Answer { delay_ms, ..self.fixed[0].1.answer(is_head) },
+            ("status", Some(status)) if (200..600).contains(&status) => whole(&format!("{status} Asked For"), "", b"").answer(is_head),
             ("echo", _) => whole("200 OK", "Content-Type: text/plain\r\n", head).answer(is_head),
             ("fault", _) => self.fault(argument),
             ("", None) => self.fixed[0].1.answer(is_head),
-            _ => whole(
-                "404 Not Found",
-                "Content-Type: text/plain\r\n",
-                USAGE.as_bytes(),
-            )
-            .answer(is_head),
+            _ => whole("404 Not Found", "Content-Type: text/plain\r\n", USAGE.as_bytes()).answer(is_head),
         }
     }
 
@@ -132,63 +114,28 @@ impl Answers {
             "truncate" => (kilobyte.bytes.clone(), half, Afterwards::Close),
             "stall" => (kilobyte.bytes.clone(), half, Afterwards::Hang),
             "reset-body" => (kilobyte.bytes.clone(), half, Afterwards::Reset),
-            "half-head" => (
-                kilobyte.bytes.clone(),
-                kilobyte.head_bytes / 2,
-                Afterwards::Close,
-            ),
-            "close-after" => (
-                kilobyte.bytes.clone(),
-                kilobyte.bytes.len(),
-                Afterwards::Close,
-            ),
-            "garbage" => (
-                Rc::from(&b"\x00\x01this is not HTTP\r\n\r\n"[..]),
-                22,
-                Afterwards::Close,
-            ),
+            "half-head" => (kilobyte.bytes.clone(), kilobyte.head_bytes / 2, Afterwards::Close),
+            "close-after" => (kilobyte.bytes.clone(), kilobyte.bytes.len(), Afterwards::Close),
+            "garbage" => (Rc::from(&b"\x00\x01this is not HTTP\r\n\r\n"[..]), 22, Afterwards::Close),
             _ => {
-                return whole(
-                    "404 Not Found",
-                    "Content-Type: text/plain\r\n",
-                    USAGE.as_bytes(),
-                )
-                .answer(false);
+                return whole("404 Not Found", "Content-Type: text/plain\r\n", USAGE.as_bytes()).answer(false);
             }
         };
         let send_bytes = send_bytes.min(bytes.len());
-        Answer {
-            bytes,
-            send_bytes,
-            delay_ms: 0,
-            then,
-        }
+        Answer { bytes, send_bytes, delay_ms: 0, then }
     }
 }
 
 impl Prepared {
     fn answer(&self, is_head: bool) -> Answer {
-        let send_bytes = if is_head {
-            self.head_bytes
-        } else {
-            self.bytes.len()
-        };
-        Answer {
-            bytes: self.bytes.clone(),
-            send_bytes,
-            delay_ms: 0,
-            then: Afterwards::Keep,
-        }
+        let send_bytes = if is_head { self.head_bytes } else { self.bytes.len() };
+        Answer { bytes: self.bytes.clone(), send_bytes, delay_ms: 0, then: Afterwards::Keep }
     }
 }
 
 /// A response with Content-Length. The fields are those that a usual origin sends; the date is fixed on purpose.
 fn whole(status: &str, fields: &str, body: &[u8]) -> Prepared {
-    let content_type = if fields.is_empty() {
-        "Content-Type: application/octet-stream\r\n"
-    } else {
-        fields
-    };
+    let content_type = if fields.is_empty() { "Content-Type: application/octet-stream\r\n" } else { fields };
     let mut bytes = format!(
         "HTTP/1.1 {status}\r\nServer: origin\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\n{content_type}\
          Cache-Control: no-store\r\nX-Origin: ringway-bench\r\nContent-Length: {}\r\n\r\n",
@@ -197,16 +144,12 @@ fn whole(status: &str, fields: &str, body: &[u8]) -> Prepared {
     .into_bytes();
     let head_bytes = bytes.len();
     bytes.extend_from_slice(body);
-    Prepared {
-        bytes: Rc::from(bytes),
-        head_bytes,
-    }
+    Prepared { bytes: Rc::from(bytes), head_bytes }
 }
 
 /// A response in chunks of at most 16 KiB.
 fn chunked(body_bytes: u64) -> Prepared {
-    let mut bytes =
-        b"HTTP/1.1 200 OK\r\nServer: origin\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    let mut bytes = b"HTTP/1.1 200 OK\r\nServer: origin\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
     let head_bytes = bytes.len();
     for chunk in pattern(body_bytes).chunks(16 << 10) {
         bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
@@ -214,10 +157,7 @@ fn chunked(body_bytes: u64) -> Prepared {
         bytes.extend_from_slice(b"\r\n");
     }
     bytes.extend_from_slice(b"0\r\n\r\n");
-    Prepared {
-        bytes: Rc::from(bytes),
-        head_bytes,
-    }
+    Prepared { bytes: Rc::from(bytes), head_bytes }
 }
 
 const USAGE: &str = "/0 /1k /64k /1m /bytes/N /chunked/N /delay/MS /status/N /echo \
@@ -229,29 +169,16 @@ mod tests {
     use crate::http1::{BodyLength, parse_response};
 
     fn sent(path: &str) -> (Answer, Vec<u8>) {
-        let answer = Answers::new().answer(
-            path.as_bytes(),
-            false,
-            b"GET /echo HTTP/1.1\r\nA: b\r\n\r\n",
-        );
+        let answer = Answers::new().answer(path.as_bytes(), false, b"GET /echo HTTP/1.1\r\nA: b\r\n\r\n");
         let bytes = answer.bytes[..answer.send_bytes].to_vec();
         (answer, bytes)
     }
 
     #[test]
     fn sizes_are_what_the_path_says() {
-        for (path, body) in [
-            ("/", 0),
-            ("/0", 0),
-            ("/1k", 1024),
-            ("/64k", 65536),
-            ("/1m", 1 << 20),
-            ("/bytes/777", 777),
-        ] {
+        for (path, body) in [("/", 0), ("/0", 0), ("/1k", 1024), ("/64k", 65536), ("/1m", 1 << 20), ("/bytes/777", 777)] {
             let (_, bytes) = sent(path);
-            let head = parse_response(&bytes, false)
-                .expect("valid")
-                .expect("whole");
+            let head = parse_response(&bytes, false).expect("valid").expect("whole");
             assert_eq!(head.body, BodyLength::Exact(body), "{path}");
             assert_eq!(&bytes[head.bytes..], pattern(body), "{path}");
         }
@@ -260,19 +187,13 @@ mod tests {
     #[test]
     fn head_sends_the_length_but_not_the_body() {
         let answer = Answers::new().answer(b"/1k", true, b"");
-        let head = parse_response(&answer.bytes[..answer.send_bytes], true)
-            .expect("valid")
-            .expect("whole");
+        let head = parse_response(&answer.bytes[..answer.send_bytes], true).expect("valid").expect("whole");
         assert_eq!(head.bytes, answer.send_bytes);
     }
 
     #[test]
     fn echo_gives_the_request_head_back() {
-        assert!(
-            sent("/echo")
-                .1
-                .ends_with(b"\r\n\r\nGET /echo HTTP/1.1\r\nA: b\r\n\r\n")
-        );
+        assert!(sent("/echo").1.ends_with(b"\r\n\r\nGET /echo HTTP/1.1\r\nA: b\r\n\r\n"));
     }
 
     #[test]
@@ -281,26 +202,15 @@ mod tests {
         assert_eq!(sent("/fault/close").0.then, Afterwards::Close);
         assert_eq!(sent("/fault/reset").0.then, Afterwards::Reset);
         let (answer, bytes) = sent("/fault/truncate");
-        let head = parse_response(&bytes, false)
-            .expect("valid")
-            .expect("whole");
-        assert_eq!(
-            (head.body, bytes.len() - head.bytes),
-            (BodyLength::Exact(1024), 512)
-        );
+        let head = parse_response(&bytes, false).expect("valid").expect("whole");
+        assert_eq!((head.body, bytes.len() - head.bytes), (BodyLength::Exact(1024), 512));
         assert_eq!(answer.then, Afterwards::Close);
         assert!(parse_response(&sent("/fault/garbage").1, false).is_err());
     }
 
     #[test]
     fn limits_hold_and_unknown_paths_say_what_exists() {
-        for path in [
-            "/bytes/67108865",
-            "/delay/60001",
-            "/nothing",
-            "/fault/unknown",
-            "/status/99",
-        ] {
+        for path in ["/bytes/67108865", "/delay/60001", "/nothing", "/fault/unknown", "/status/99"] {
             assert!(sent(path).1.starts_with(b"HTTP/1.1 404"), "{path}");
         }
         assert_eq!(sent("/delay/25").0.delay_ms, 25);
@@ -310,14 +220,9 @@ mod tests {
     #[test]
     fn a_chunked_answer_decodes_to_its_size() {
         let (_, bytes) = sent("/chunked/40000");
-        let head = parse_response(&bytes, false)
-            .expect("valid")
-            .expect("whole");
+        let head = parse_response(&bytes, false).expect("valid").expect("whole");
         let mut decoder = crate::http1::ChunkedDecoder::default();
-        assert_eq!(
-            decoder.feed(&bytes[head.bytes..]),
-            Ok(bytes.len() - head.bytes)
-        );
+        assert_eq!(decoder.feed(&bytes[head.bytes..]), Ok(bytes.len() - head.bytes));
         assert!(decoder.is_done());
         assert_eq!(decoder.payload_bytes(), 40000);
     }

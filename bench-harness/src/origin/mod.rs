@@ -32,9 +32,7 @@ pub struct OriginArgs {
 pub fn run(args: &OriginArgs) -> Result<()> {
     crate::machine::raise_file_limit();
     let first = crate::net::listen(args.listen)?;
-    let address = first
-        .local_addr()
-        .context("reading the listening address")?;
+    let address = first.local_addr().context("reading the listening address")?;
     let mut listeners = vec![first];
     for _ in 1..args.threads.max(1) {
         listeners.push(crate::net::listen(address)?);
@@ -50,13 +48,9 @@ pub fn run(args: &OriginArgs) -> Result<()> {
         }));
     }
     println!("origin listening on {address}");
-    std::io::stdout()
-        .flush()
-        .context("writing to standard output")?;
+    std::io::stdout().flush().context("writing to standard output")?;
     for thread in threads {
-        thread
-            .join()
-            .map_err(|_| anyhow::anyhow!("a thread of the origin panicked"))??;
+        thread.join().map_err(|_| anyhow::anyhow!("a thread of the origin panicked"))??;
     }
     Ok(())
 }

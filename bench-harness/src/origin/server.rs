@@ -70,14 +70,7 @@ impl Server {
     pub fn new(listener: TcpListener) -> Result<Self> {
         let ring = Ring::new(RING_ENTRIES).context("setting up io_uring for the origin")?;
         let answers = Answers::new();
-        Ok(Self {
-            listener,
-            ring,
-            answers,
-            connections: Vec::new(),
-            free: Vec::new(),
-            accepting: false,
-        })
+        Ok(Self { listener, ring, answers, connections: Vec::new(), free: Vec::new(), accepting: false })
     }
 
     /// Serves for ever.
@@ -90,21 +83,16 @@ impl Server {
             self.ring.wait(None).context("waiting for completions")?;
             self.ring.drain(&mut completions);
             for (what, result) in completions.drain(..) {
-                self.handle_completion(what, result)
-                    .context("submitting an operation")?;
+                self.handle_completion(what, result).context("submitting an operation")?;
             }
         }
     }
 
     fn accept(&mut self) -> io::Result<()> {
-        let entry = opcode::Accept::new(
-            types::Fd(self.listener.as_raw_fd()),
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-        )
-        .flags(libc::SOCK_CLOEXEC)
-        .build()
-        .user_data(ACCEPT);
+        let entry = opcode::Accept::new(types::Fd(self.listener.as_raw_fd()), std::ptr::null_mut(), std::ptr::null_mut())
+            .flags(libc::SOCK_CLOEXEC)
+            .build()
+            .user_data(ACCEPT);
         self.accepting = true;
         // SAFETY: the entry names no memory.
         unsafe { self.ring.push(&entry) }
@@ -113,11 +101,7 @@ impl Server {
     fn handle_completion(&mut self, what: u64, result: i32) -> io::Result<()> {
         if what == ACCEPT {
             self.accepting = false;
-            return if result >= 0 {
-                self.handle_accept(result)
-            } else {
-                Ok(())
-            };
+            return if result >= 0 { self.handle_accept(result) } else { Ok(()) };
         }
         if what & LINKED_SEND != 0 {
             return Ok(());
@@ -160,12 +144,7 @@ impl Server {
     }
 
     /// Takes the result of the pending chain and starts the next one.
-    fn advance(
-        &mut self,
-        connection: &mut Connection,
-        slot: usize,
-        result: i32,
-    ) -> io::Result<Fate> {
+    fn advance(&mut self, connection: &mut Connection, slot: usize, result: i32) -> io::Result<Fate> {
         match connection.pending {
             Pending::Receive if result <= 0 => Ok(Fate::Ends),
             Pending::Receive if connection.hanging => self.receive(connection, slot),
@@ -196,11 +175,7 @@ impl Server {
                 BodyLength::Chunked => Body::Chunked(ChunkedDecoder::default()),
                 BodyLength::UntilClose => return Ok(Fate::Ends),
             };
-            connection.answer = Some(self.answers.answer(
-                head.path,
-                head.is_head,
-                &bytes[..head_bytes],
-            ));
+            connection.answer = Some(self.answers.answer(head.path, head.is_head, &bytes[..head_bytes]));
             connection.discard(head_bytes);
         }
         let body_is_whole = match &mut connection.body {
@@ -223,11 +198,7 @@ impl Server {
         if !body_is_whole {
             return self.receive(connection, slot);
         }
-        match connection
-            .answer
-            .as_ref()
-            .map_or(0, |answer| answer.delay_ms)
-        {
+        match connection.answer.as_ref().map_or(0, |answer| answer.delay_ms) {
             0 => self.send(connection, slot),
             delay_ms => self.delay(connection, slot, delay_ms),
         }
@@ -238,27 +209,17 @@ impl Server {
         let Some(answer) = connection.answer.take() else {
             return Ok(Fate::Ends);
         };
-        let then = if connection.close_after && answer.then == Afterwards::Keep {
-            Afterwards::Close
-        } else {
-            answer.then
-        };
+        let then = if connection.close_after && answer.then == Afterwards::Keep { Afterwards::Close } else { answer.then };
         let pointer = answer.bytes.as_ptr();
         connection.sending = Some(answer.bytes);
         if answer.send_bytes == 0 {
             return self.handle_sent(connection, slot, then);
         }
-        let send = opcode::Send::new(
-            types::Fd(connection.socket.as_raw_fd()),
-            pointer,
-            answer.send_bytes as u32,
-        )
-        .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
-        .build();
+        let send = opcode::Send::new(types::Fd(connection.socket.as_raw_fd()), pointer, answer.send_bytes as u32)
+            .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
+            .build();
         if then == Afterwards::Keep && connection.filled == 0 {
-            let linked = send
-                .flags(squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS)
-                .user_data(slot as u64 | LINKED_SEND);
+            let linked = send.flags(squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS).user_data(slot as u64 | LINKED_SEND);
             // SAFETY: `connection.sending` owns the bytes, and is replaced only after the linked receive completed.
             unsafe { self.ring.push(&linked)? };
             return self.receive(connection, slot);
@@ -269,12 +230,7 @@ impl Server {
         Ok(Fate::Lives)
     }
 
-    fn handle_sent(
-        &mut self,
-        connection: &mut Connection,
-        slot: usize,
-        then: Afterwards,
-    ) -> io::Result<Fate> {
+    fn handle_sent(&mut self, connection: &mut Connection, slot: usize, then: Afterwards) -> io::Result<Fate> {
         match then {
             Afterwards::Keep => self.consume(connection, slot),
             Afterwards::Close => Ok(Fate::Ends),
@@ -293,31 +249,16 @@ impl Server {
     fn receive(&mut self, connection: &mut Connection, slot: usize) -> io::Result<Fate> {
         connection.pending = Pending::Receive;
         let room = &mut connection.buffer[connection.filled..];
-        let entry = opcode::Recv::new(
-            types::Fd(connection.socket.as_raw_fd()),
-            room.as_mut_ptr(),
-            room.len() as u32,
-        )
-        .build()
-        .user_data(slot as u64);
+        let entry = opcode::Recv::new(types::Fd(connection.socket.as_raw_fd()), room.as_mut_ptr(), room.len() as u32).build().user_data(slot as u64);
         // SAFETY: the boxed buffer belongs to the connection, which is neither dropped nor read before this completed.
         unsafe { self.ring.push(&entry)? };
         Ok(Fate::Lives)
     }
 
-    fn delay(
-        &mut self,
-        connection: &mut Connection,
-        slot: usize,
-        delay_ms: u64,
-    ) -> io::Result<Fate> {
+    fn delay(&mut self, connection: &mut Connection, slot: usize, delay_ms: u64) -> io::Result<Fate> {
         connection.pending = Pending::Delay;
-        *connection.delay = types::Timespec::new()
-            .sec(delay_ms / 1000)
-            .nsec((delay_ms % 1000) as u32 * 1_000_000);
-        let entry = opcode::Timeout::new(&*connection.delay)
-            .build()
-            .user_data(slot as u64);
+        *connection.delay = types::Timespec::new().sec(delay_ms / 1000).nsec((delay_ms % 1000) as u32 * 1_000_000);
+        let entry = opcode::Timeout::new(&*connection.delay).build().user_data(slot as u64);
         // SAFETY: the boxed time belongs to the connection, which is not dropped before this completed.
         unsafe { self.ring.push(&entry)? };
         Ok(Fate::Lives)

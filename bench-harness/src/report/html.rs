@@ -11,10 +11,7 @@ pub fn page(rows: &[Row], run: Option<&Run>) -> String {
     body.push_str(&scaling(rows));
     for scenario in scenarios(rows) {
         let of_scenario: Vec<&Row> = rows.iter().filter(|row| row.scenario == scenario).collect();
-        body.push_str(&format!(
-            "<h2>{}</h2>\n<div class=\"row\">",
-            escape(scenario)
-        ));
+        body.push_str(&format!("<h2>{}</h2>\n<div class=\"row\">", escape(scenario)));
         body.push_str(&cost(&of_scenario));
         body.push_str(&throughput(&of_scenario));
         if let Some(run) = run {
@@ -31,28 +28,12 @@ pub fn page(rows: &[Row], run: Option<&Run>) -> String {
 }
 
 fn cost(rows: &[&Row]) -> String {
-    let parts = rows.iter().filter_map(|row| {
-        Some(Bar {
-            label: label(row),
-            parts: vec![row.cpu_us_user?, row.cpu_us_sys?],
-        })
-    });
-    bars(
-        "CPU time of the proxy per request",
-        "µs",
-        &["user", "kernel"],
-        &parts.collect::<Vec<_>>(),
-    )
+    let parts = rows.iter().filter_map(|row| Some(Bar { label: label(row), parts: vec![row.cpu_us_user?, row.cpu_us_sys?] }));
+    bars("CPU time of the proxy per request", "µs", &["user", "kernel"], &parts.collect::<Vec<_>>())
 }
 
 fn throughput(rows: &[&Row]) -> String {
-    let parts: Vec<Bar> = rows
-        .iter()
-        .map(|row| Bar {
-            label: label(row),
-            parts: vec![row.rps],
-        })
-        .collect();
+    let parts: Vec<Bar> = rows.iter().map(|row| Bar { label: label(row), parts: vec![row.rps] }).collect();
     bars("Requests per second", "/s", &["requests"], &parts)
 }
 
@@ -73,32 +54,14 @@ fn latency(run: &Run, scenario: &str) -> String {
                 .collect(),
         })
         .collect();
-    let named = [
-        (0.0, "min"),
-        (0.5, "50 %"),
-        (0.9, "90 %"),
-        (0.99, "99 %"),
-        (0.999, "99.9 %"),
-        (0.9999, "99.99 %"),
-    ];
+    let named = [(0.0, "min"), (0.5, "50 %"), (0.9, "90 %"), (0.99, "99 %"), (0.999, "99.9 %"), (0.9999, "99.99 %")];
     let quantiles = Axis {
         title: "share of requests that were at least as fast",
         logarithmic: true,
         // Rounded down by a hair, so that the last tick does not fall off the axis.
-        ticks: named
-            .map(|(quantile, text)| ((tail(quantile) * (1.0 - 1e-9)).max(1.0), text.to_owned()))
-            .to_vec(),
+        ticks: named.map(|(quantile, text)| ((tail(quantile) * (1.0 - 1e-9)).max(1.0), text.to_owned())).to_vec(),
     };
-    lines(
-        "Latency distribution",
-        &quantiles,
-        &Axis {
-            title: "µs",
-            logarithmic: true,
-            ticks: vec![],
-        },
-        &all,
-    )
+    lines("Latency distribution", &quantiles, &Axis { title: "µs", logarithmic: true, ticks: vec![] }, &all)
 }
 
 /// Cost and throughput over the number of connections, from the closed-loop scenarios with empty bodies.
@@ -111,45 +74,18 @@ fn scaling(rows: &[Row]) -> String {
             let point = (row.connections as f64, value);
             match all.iter_mut().find(|line| line.label == label(row)) {
                 Some(line) => line.points.push(point),
-                None => all.push(Line {
-                    label: label(row),
-                    points: vec![point],
-                }),
+                None => all.push(Line { label: label(row), points: vec![point] }),
             }
         }
-        all.iter_mut()
-            .for_each(|line| line.points.sort_by(|one, two| one.0.total_cmp(&two.0)));
+        all.iter_mut().for_each(|line| line.points.sort_by(|one, two| one.0.total_cmp(&two.0)));
         all.retain(|line| line.points.len() > 1);
         all
     };
-    let axis = || Axis {
-        title: "connections",
-        logarithmic: true,
-        ticks: [1.0, 16.0, 64.0, 512.0]
-            .map(|count| (count, format!("{count:.0}")))
-            .to_vec(),
-    };
-    let plain = |title| Axis {
-        title,
-        logarithmic: false,
-        ticks: vec![],
-    };
-    let plots = lines(
-        "CPU time per request by connections",
-        &axis(),
-        &plain("µs"),
-        &series(cpu_us),
-    ) + &lines(
-        "Throughput by connections",
-        &axis(),
-        &plain("requests/s"),
-        &series(|row| Some(row.rps)),
-    );
-    if plots.is_empty() {
-        plots
-    } else {
-        format!("<h2>Scaling by connections</h2>\n<div class=\"row\">{plots}</div>\n")
-    }
+    let axis = || Axis { title: "connections", logarithmic: true, ticks: [1.0, 16.0, 64.0, 512.0].map(|count| (count, format!("{count:.0}"))).to_vec() };
+    let plain = |title| Axis { title, logarithmic: false, ticks: vec![] };
+    let plots = lines("CPU time per request by connections", &axis(), &plain("µs"), &series(cpu_us))
+        + &lines("Throughput by connections", &axis(), &plain("requests/s"), &series(|row| Some(row.rps)));
+    if plots.is_empty() { plots } else { format!("<h2>Scaling by connections</h2>\n<div class=\"row\">{plots}</div>\n") }
 }
 
 /// The few forms of Markdown that the report uses, as HTML.
@@ -176,16 +112,11 @@ fn tables(markdown: &str) -> String {
             "table" if line.starts_with("|---") => {}
             "table" => {
                 let tag = if begins { "th" } else { "td" };
-                let cells = line
-                    .trim_matches('|')
-                    .split('|')
-                    .map(|cell| format!("<{tag}>{}</{tag}>", escape(cell.trim())));
+                let cells = line.trim_matches('|').split('|').map(|cell| format!("<{tag}>{}</{tag}>", escape(cell.trim())));
                 html.push_str(&format!("<tr>{}</tr>\n", cells.collect::<String>()));
             }
             "ul" => html.push_str(&format!("<li>{}</li>\n", escape(&line[2..]))),
-            _ if line.starts_with("## ") => {
-                html.push_str(&format!("<h2>{}</h2>\n", escape(&line[3..])))
-            }
+            _ if line.starts_with("## ") => html.push_str(&format!("<h2>{}</h2>\n", escape(&line[3..]))),
             _ if line.is_empty() => {}
             _ => html.push_str(&format!("<p>{}</p>\n", escape(line))),
         }
@@ -219,17 +150,10 @@ mod tests {
         }
         run.details.extend(more);
         let page = page(&run.rows(), Some(&run));
-        for title in [
-            "CPU time of the proxy per request",
-            "Requests per second",
-            "Latency distribution",
-            "Throughput by connections",
-        ] {
+        for title in ["CPU time of the proxy per request", "Requests per second", "Latency distribution", "Throughput by connections"] {
             assert!(page.contains(title), "{title}");
         }
-        assert!(
-            !page.contains("http://") && !page.contains("https://") && !page.contains("<script")
-        );
+        assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("<script"));
         assert!(page.contains("nginx/1 &lt;test&gt;"));
         assert!(!page.contains("NaN"));
     }
@@ -237,9 +161,6 @@ mod tests {
     #[test]
     fn markdown_tables_become_html_tables() {
         let html = tables("# x\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n- one\n");
-        assert_eq!(
-            html,
-            "<table>\n<tr><th>a</th><th>b</th></tr>\n<tr><td>1</td><td>2</td></tr>\n</table>\n<ul>\n<li>one</li>\n</ul>\n"
-        );
+        assert_eq!(html, "<table>\n<tr><th>a</th><th>b</th></tr>\n<tr><td>1</td><td>2</td></tr>\n</table>\n<ul>\n<li>one</li>\n</ul>\n");
     }
 }

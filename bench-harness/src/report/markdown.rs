@@ -13,10 +13,7 @@ pub fn markdown(rows: &[Row], run: Option<&Run>) -> String {
     for scenario in super::scenarios(rows) {
         let _ = writeln!(text, "## {scenario}\n");
         if let Some(rate) = run.and_then(|run| rate(run, scenario)) {
-            let _ = writeln!(
-                text,
-                "Open loop at {rate:.0} requests per second; latencies count from the due time.\n"
-            );
+            let _ = writeln!(text, "Open loop at {rate:.0} requests per second; latencies count from the due time.\n");
         }
         text.push_str(&table(rows, run, scenario));
     }
@@ -40,25 +37,13 @@ fn machine(run: &Run) -> String {
         if machine.virtualized { ", virtual" } else { "" }
     );
     let _ = writeln!(text, "- kernel: {}", machine.kernel);
-    let _ = writeln!(
-        text,
-        "- governor: {}",
-        machine.governor.as_deref().unwrap_or("not readable")
-    );
+    let _ = writeln!(text, "- governor: {}", machine.governor.as_deref().unwrap_or("not readable"));
     if let Some(load) = machine.load_average {
         let _ = writeln!(text, "- load average at the start: {load:.2}");
     }
     let placement = &run.placement;
-    let _ = writeln!(
-        text,
-        "- cores: proxy {:?} (the first with one worker), load {}, origin {}",
-        placement.peer, placement.load, placement.origin
-    );
-    let _ = writeln!(
-        text,
-        "- {} rounds at most, slices of {} ms after {} ms of warm-up; {}",
-        run.rounds, run.slice_ms, run.warm_up_ms, run.tool
-    );
+    let _ = writeln!(text, "- cores: proxy {:?} (the first with one worker), load {}, origin {}", placement.peer, placement.load, placement.origin);
+    let _ = writeln!(text, "- {} rounds at most, slices of {} ms after {} ms of warm-up; {}", run.rounds, run.slice_ms, run.warm_up_ms, run.tool);
     for (peer, version) in &run.versions {
         let _ = writeln!(text, "- {peer}: {version}");
     }
@@ -67,10 +52,7 @@ fn machine(run: &Run) -> String {
 }
 
 fn rate(run: &Run, scenario: &str) -> Option<f64> {
-    run.details
-        .iter()
-        .find(|detail| detail.row.scenario == scenario)?
-        .rate
+    run.details.iter().find(|detail| detail.row.scenario == scenario)?.rate
 }
 
 fn table(rows: &[Row], run: Option<&Run>, scenario: &str) -> String {
@@ -102,20 +84,14 @@ fn table(rows: &[Row], run: Option<&Run>, scenario: &str) -> String {
 fn line(row: &Row, detail: Option<&Detail>) -> String {
     let cpu = super::cpu_us(row);
     let ratio = detail.and_then(|detail| detail.ratio);
-    let interval = ratio.map_or("–".into(), |ratio| {
-        format!("{:.3}–{:.3}", ratio.low, ratio.high)
-    });
+    let interval = ratio.map_or("–".into(), |ratio| format!("{:.3}–{:.3}", ratio.low, ratio.high));
     let is_nginx = row.peer == "nginx";
     let verdict = match detail.and_then(|detail| detail.verdict) {
         Some(verdict) if !is_nginx => verdict.word(),
         _ => "–",
     };
     let faulty = detail.map_or(0, |detail| detail.slices_with_faults);
-    let mark = if faulty > 0 {
-        format!(" ({faulty} slices with faults left out)")
-    } else {
-        String::new()
-    };
+    let mark = if faulty > 0 { format!(" ({faulty} slices with faults left out)") } else { String::new() };
     format!(
         "| {}{mark} | {} | {} | {} | {} | {} | {} | {} | {:.0} | {:.1} | {:.1} | {:.1} | {} | {} | {} |",
         row.peer,
@@ -131,16 +107,8 @@ fn line(row: &Row, detail: Option<&Detail>) -> String {
         row.p99_us,
         row.p999_us,
         number(row.rss_kib.map(|kib| kib as f64 / 1024.0), 1),
-        detail
-            .filter(|_| cpu.is_some())
-            .map_or("–".into(), |detail| format!(
-                "{:.0} %",
-                detail.busy * 100.0
-            )),
-        detail.map_or("–".into(), |detail| format!(
-            "{:.2} / {:.2}",
-            detail.origin_cpu_us, detail.load_cpu_us
-        )),
+        detail.filter(|_| cpu.is_some()).map_or("–".into(), |detail| format!("{:.0} %", detail.busy * 100.0)),
+        detail.map_or("–".into(), |detail| format!("{:.2} / {:.2}", detail.origin_cpu_us, detail.load_cpu_us)),
     )
 }
 
@@ -150,16 +118,7 @@ fn skipped(run: &Run) -> String {
     }
     let mut reasons: Vec<(String, Vec<&str>)> = Vec::new();
     for one in &run.skipped {
-        let who = format!(
-            "{}{}: {}",
-            one.peer,
-            if one.plugins > 0 {
-                format!(" ({} plugins)", one.plugins)
-            } else {
-                String::new()
-            },
-            one.reason
-        );
+        let who = format!("{}{}: {}", one.peer, if one.plugins > 0 { format!(" ({} plugins)", one.plugins) } else { String::new() }, one.reason);
         match reasons.iter_mut().find(|(known, _)| *known == who) {
             Some((_, scenarios)) => scenarios.push(&one.scenario),
             None => reasons.push((who, vec![&one.scenario])),
@@ -194,10 +153,7 @@ mod tests {
         let text = markdown(&run.rows(), Some(&run));
         assert!(text.contains("## 0b-c64"));
         assert!(text.contains("| nginx | 0 | 10.00 |"));
-        assert!(
-            text.contains("| relay | 0 | 8.00 | 2.00 | 6.00 | 0.800 | 0.800–0.800 | less |"),
-            "{text}"
-        );
+        assert!(text.contains("| relay | 0 | 8.00 | 2.00 | 6.00 | 0.800 | 0.800–0.800 | less |"), "{text}");
         assert!(text.contains("- kernel: "));
         assert!(text.contains("- envoy: not installed (0b-c64)"));
     }

@@ -30,8 +30,7 @@ pub struct ReportArgs {
 pub fn run_command(args: &ReportArgs) -> Result<()> {
     let (rows, run) = rows::load(&args.file)?;
     if let Some(file) = &args.html {
-        std::fs::write(file, html::page(&rows, run.as_ref()))
-            .with_context(|| format!("writing {file:?}"))?;
+        std::fs::write(file, html::page(&rows, run.as_ref())).with_context(|| format!("writing {file:?}"))?;
     }
     let text = markdown(&rows, run.as_ref());
     match &args.markdown {
@@ -60,11 +59,7 @@ fn cpu_us(row: &Row) -> Option<f64> {
 
 /// A row's name in a plot.
 fn label(row: &Row) -> String {
-    if row.plugins > 0 {
-        format!("{} +{}", row.peer, row.plugins)
-    } else {
-        row.peer.clone()
-    }
+    if row.plugins > 0 { format!("{} +{}", row.peer, row.plugins) } else { row.peer.clone() }
 }
 
 #[cfg(test)]
@@ -88,12 +83,7 @@ mod tests {
             warm_up_ms: 0,
             versions: vec![("nginx".into(), "nginx/1 <test>".into())],
             request_head: String::new(),
-            skipped: vec![Skipped {
-                scenario: "0b-c64".into(),
-                peer: "envoy".into(),
-                plugins: 0,
-                reason: "not installed".into(),
-            }],
+            skipped: vec![Skipped { scenario: "0b-c64".into(), peer: "envoy".into(), plugins: 0, reason: "not installed".into() }],
             details: details(scenario, None, &[nginx, relay]),
         }
     }
@@ -108,17 +98,9 @@ mod tests {
         let (rows, details) = rows::load(&file).expect("its own form");
         assert_eq!(rows, run.rows());
         assert_eq!(details.expect("beside it").details.len(), 2);
-        let args = ReportArgs {
-            file,
-            html: Some(dir.join("r.html")),
-            markdown: Some(dir.join("r.md")),
-        };
+        let args = ReportArgs { file, html: Some(dir.join("r.html")), markdown: Some(dir.join("r.md")) };
         run_command(&args).expect("both reports");
-        assert!(
-            std::fs::read_to_string(dir.join("r.html"))
-                .expect("written")
-                .contains("<svg")
-        );
+        assert!(std::fs::read_to_string(dir.join("r.html")).expect("written").contains("<svg"));
         std::fs::remove_dir_all(&dir).expect("its own directory");
     }
 }

@@ -241,7 +241,8 @@ impl Control {
 
     fn swap(&mut self, index: PluginIndex, wanted: Wanted, crew: &Crew) -> Result<Value, Refusal> {
         let now = self.config.plugin(index);
-        let plugin = Plugin { path: wanted.path.unwrap_or_else(|| now.path.clone()), config: wanted.config.unwrap_or_else(|| now.config.clone()), ..now.clone() };
+        let plugin =
+            Plugin { path: wanted.path.unwrap_or_else(|| now.path.clone()), config: wanted.config.unwrap_or_else(|| now.config.clone()), ..now.clone() };
         let mut names = (*self.names).clone();
         let was = &self.plugins[index.0 as usize];
         let loaded = self.loader.load(&plugin, Some(was), &mut names).map_err(|problem| Refusal::unfit(vec![problem]))?;

@@ -35,7 +35,8 @@ pub fn differences(running: &Config, next: &Config) -> Vec<Problem> {
         ("relay_buffers", old.relay_buffers != new.relay_buffers),
     ] {
         if differs {
-            problems.push(next.problem_at(&[Key::Key("limits"), Key::Key(key)], needs_restart(&format!("limits.{key}")).cause("it fixes the layout of memory")));
+            problems
+                .push(next.problem_at(&[Key::Key("limits"), Key::Key(key)], needs_restart(&format!("limits.{key}")).cause("it fixes the layout of memory")));
         }
     }
     listeners(running, next, &mut problems);

@@ -55,8 +55,8 @@ struct PluginFile {
 
 impl PluginFile {
     fn read(name: &str, path: &Path) -> Result<PluginFile, Problem> {
-        let bytes = fs::read(path)
-            .map_err(|error| Problem::new(format!("the plugin `{name}` cannot be read from {}", path.display())).cause(error.to_string()))?;
+        let bytes =
+            fs::read(path).map_err(|error| Problem::new(format!("the plugin `{name}` cannot be read from {}", path.display())).cause(error.to_string()))?;
         match inspect::inspect_bytes(&bytes, &Offer::V1_0) {
             Ok(facts) => Ok(PluginFile { bytes, facts }),
             Err(refusal) => {
@@ -108,12 +108,8 @@ impl Loader {
     /// The refusal or the plugin's own reason.
     pub fn load(&mut self, plugin: &Plugin, was: Option<&Loaded>, names: &mut NameTable) -> Result<Loaded, Problem> {
         let file = PluginFile::read(&plugin.name, &plugin.path)?;
-        let made_of = MadeOf {
-            path: plugin.path.clone(),
-            config: plugin.config.clone(),
-            hash: file.facts.file_hash.clone(),
-            version: file.facts.version.clone(),
-        };
+        let made_of =
+            MadeOf { path: plugin.path.clone(), config: plugin.config.clone(), hash: file.facts.file_hash.clone(), version: file.facts.version.clone() };
         if let Some(was) = was.filter(|was| was.made_of.hash == made_of.hash && was.made_of.config == made_of.config) {
             return Ok(Loaded { made_of, last_error: None, ..was.clone() });
         }

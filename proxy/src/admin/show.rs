@@ -30,10 +30,15 @@ pub fn plugin(snapshot: &Snapshot, state: &PluginState) -> Value {
     let index = snapshot.plugins.iter().position(|other| other.name == state.name).unwrap_or_default();
     let facts = &state.facts;
     let made_of = |of: &MadeOf| json!({ "version": of.version, "hash": of.hash, "path": of.path });
-    let metrics: Map<String, Value> = state.metrics.iter().enumerate().map(|(number, metric)| {
-        let words = snapshot.counts.iter().filter_map(|counts| counts.metrics.get(index)?.get(number));
-        (metric.name.clone(), words.map(|word| word.load(Ordering::Relaxed)).fold(0, u64::wrapping_add).into())
-    }).collect();
+    let metrics: Map<String, Value> = state
+        .metrics
+        .iter()
+        .enumerate()
+        .map(|(number, metric)| {
+            let words = snapshot.counts.iter().filter_map(|counts| counts.metrics.get(index)?.get(number));
+            (metric.name.clone(), words.map(|word| word.load(Ordering::Relaxed)).fold(0, u64::wrapping_add).into())
+        })
+        .collect();
     json!({
         "name": state.name,
         "status": if state.disabled { "disabled" } else { "active" },
@@ -260,7 +265,8 @@ pub fn config(snapshot: &Snapshot) -> Value {
 }
 
 fn links(config: &Config, links: &[Link]) -> Vec<Value> {
-    let shown = links.iter().map(|link| json!({ "name": config.plugin(link.plugin).name, "on_error": on_error(link.on_error), "post_always": link.post_always }));
+    let shown =
+        links.iter().map(|link| json!({ "name": config.plugin(link.plugin).name, "on_error": on_error(link.on_error), "post_always": link.post_always }));
     shown.collect()
 }
 

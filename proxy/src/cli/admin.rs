@@ -192,7 +192,14 @@ fn print_chain(chain: &Value, out: &mut dyn Write) -> io::Result<()> {
     for link in items(&chain["links"]) {
         let post = if link["post_always"] == true { "post_always" } else { "" };
         let calls = format!("{} calls", link["counters"]["calls"]);
-        let cells = [text(&link["order"]), text(&link["plugin"]), text(&link["version"]), text(&link["status"]), format!("on_error={}", text(&link["on_error"])), calls];
+        let cells = [
+            text(&link["order"]),
+            text(&link["plugin"]),
+            text(&link["version"]),
+            text(&link["status"]),
+            format!("on_error={}", text(&link["on_error"])),
+            calls,
+        ];
         let cells = [cells.as_slice(), &[post.to_owned()]].concat();
         rows.push([vec!["  ".to_owned()], cells].concat());
     }

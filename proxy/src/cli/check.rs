@@ -32,12 +32,7 @@ pub(super) fn check(path: &Path, offer: &Offer, out: &mut dyn Write, err: &mut d
         }
     };
     report(err, "warning", &warnings)?;
-    let parts = [
-        (config.listeners.len(), "listener"),
-        (config.upstreams.len(), "upstream"),
-        (config.plugins.len(), "plugin"),
-        (config.routes.len(), "route"),
-    ];
+    let parts = [(config.listeners.len(), "listener"), (config.upstreams.len(), "upstream"), (config.plugins.len(), "plugin"), (config.routes.len(), "route")];
     writeln!(out, "{}: good, with {}", path.display(), parts.map(|(number, what)| count(number, what)).join(", "))?;
     for (plugin, facts) in config.plugins.iter().zip(&plugins) {
         writeln!(out, "  plugin {}: {} {} ({}), {}", plugin.name, facts.name, facts.version, facts.language_name(), plugin.path.display())?;

@@ -144,7 +144,9 @@ pub enum PluginCommand {
     /// Print everything about a plugin of a running gateway
     Show(Named),
     /// Load a plugin into a running gateway
-    #[command(after_help = "It is not written into the configuration: a reload or a restart forgets it.\n\nExample:\n  ringway plugin load limit target/plugins/rate-limit.so --config '{\"requests_per_second\": 100}' --route /api/")]
+    #[command(
+        after_help = "It is not written into the configuration: a reload or a restart forgets it.\n\nExample:\n  ringway plugin load limit target/plugins/rate-limit.so --config '{\"requests_per_second\": 100}' --route /api/"
+    )]
     Load(Load),
     /// Replace the code or the configuration of a plugin while traffic flows
     #[command(

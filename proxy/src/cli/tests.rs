@@ -112,8 +112,7 @@ fn plugin(wants: &str) -> (tempfile::TempDir, String) {
     let output = folder.path().join("probe.so").display().to_string();
     let include = concat!("-I", env!("CARGO_MANIFEST_DIR"), "/../abi/include");
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
-    let status =
-        std::process::Command::new(compiler).args(["-shared", "-fPIC", include, &format!("-DWANTS={wants}"), "-o", &output, &source]).status();
+    let status = std::process::Command::new(compiler).args(["-shared", "-fPIC", include, &format!("-DWANTS={wants}"), "-o", &output, &source]).status();
     assert!(status.expect("a C compiler").success());
     (folder, output)
 }
@@ -156,9 +155,7 @@ fn inspect_prints_facts_for_people_and_programs() {
     let (code, out, err) = ringway(&["plugin", "inspect", &path]);
     assert_eq!((code, err.as_str()), (GOOD, ""));
     assert!(
-        out.starts_with(&format!(
-            "{path}\n  name         probe\n  version      1.0.0\n  language     c\n  abi          1.0, runs with 1.0 and newer\n"
-        )),
+        out.starts_with(&format!("{path}\n  name         probe\n  version      1.0.0\n  language     c\n  abi          1.0, runs with 1.0 and newer\n")),
         "{out}"
     );
     assert!(out.contains("\n  hooks        on_request\n  wants        respond\n  scratch      none\n"), "{out}");

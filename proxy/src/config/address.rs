@@ -62,16 +62,18 @@ impl ListenAddress {
     pub fn parse(text: &str) -> Result<ListenAddress, Problem> {
         match split(text)? {
             Split::Unix(path) => Ok(ListenAddress::Unix(path)),
-            Split::HostPort(host, port) => match host {
-                "" | "*" => Err(Problem::new(format!("`{text}` names no address to listen on"))
-                    .help(format!("write \"0.0.0.0:{port}\" for every IPv4 address or \"[::]:{port}\" for every address"))),
-                "localhost" => Ok(ListenAddress::Tcp((Ipv4Addr::LOCALHOST, port).into())),
-                host => match ip(host) {
-                    Some(ip) => Ok(ListenAddress::Tcp((ip, port).into())),
-                    None => Err(Problem::new(format!("`{host}` is no IP address"))
-                        .help("a listener needs one of this machine's addresses, such as \"127.0.0.1:8080\"")),
-                },
-            },
+            Split::HostPort(host, port) => {
+                match host {
+                    "" | "*" => Err(Problem::new(format!("`{text}` names no address to listen on"))
+                        .help(format!("write \"0.0.0.0:{port}\" for every IPv4 address or \"[::]:{port}\" for every address"))),
+                    "localhost" => Ok(ListenAddress::Tcp((Ipv4Addr::LOCALHOST, port).into())),
+                    host => match ip(host) {
+                        Some(ip) => Ok(ListenAddress::Tcp((ip, port).into())),
+                        None => Err(Problem::new(format!("`{host}` is no IP address"))
+                            .help("a listener needs one of this machine's addresses, such as \"127.0.0.1:8080\"")),
+                    },
+                }
+            }
         }
     }
 
@@ -342,14 +344,8 @@ mod tests {
             ("0.0.0.0:80", "0.0.0.0:80"),
             ("localhost:0", "127.0.0.1:0"),
             ("unix:/run/r.sock", "unix:/run/r.sock"),
-            (
-                ":8080",
-                "! `:8080` names no address to listen on\n   = help: write \"0.0.0.0:8080\" for every IPv4 address or \"[::]:8080\" for every address",
-            ),
-            (
-                "example.com:80",
-                "! `example.com` is no IP address\n   = help: a listener needs one of this machine's addresses, such as \"127.0.0.1:8080\"",
-            ),
+            (":8080", "! `:8080` names no address to listen on\n   = help: write \"0.0.0.0:8080\" for every IPv4 address or \"[::]:8080\" for every address"),
+            ("example.com:80", "! `example.com` is no IP address\n   = help: a listener needs one of this machine's addresses, such as \"127.0.0.1:8080\""),
         ] {
             assert_eq!(text(ListenAddress::parse(given)), expected, "{given}");
         }
@@ -358,9 +354,7 @@ mod tests {
     #[test]
     fn hosts_match_by_name_or_below_a_domain() {
         let below = HostPattern::parse("*.Example.com").expect("a pattern");
-        for (host, expected) in
-            [("a.example.com", true), ("A.B.EXAMPLE.COM", true), ("example.com", false), ("aexample.com", false), (".example.com", false)]
-        {
+        for (host, expected) in [("a.example.com", true), ("A.B.EXAMPLE.COM", true), ("example.com", false), ("aexample.com", false), (".example.com", false)] {
             assert_eq!(below.matches(host.as_bytes()), expected, "{host}");
         }
         assert!(below.covers(&HostPattern::Exact("a.example.com".into())));

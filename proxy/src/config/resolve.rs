@@ -205,10 +205,7 @@ impl<'a> Resolver<'a> {
                 self.problem(path, Problem::new(format!("`{name}` cannot be a name")).help("use 1 to 63 letters, digits, `-`, `_` and `.`"));
             }
             if let Some(first) = seen.insert(name, index) {
-                self.problem(
-                    path,
-                    Problem::new(format!("the {section} `{name}` is defined twice, as number {} and number {}", first + 1, index + 1)),
-                );
+                self.problem(path, Problem::new(format!("the {section} `{name}` is defined twice, as number {} and number {}", first + 1, index + 1)));
             }
         }
     }
@@ -339,7 +336,5 @@ pub fn is_name(name: &str) -> bool {
 
 fn network(text: &str) -> Result<IpNet, Problem> {
     let parsed = text.parse::<IpNet>().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
-    parsed
-        .map(|net| net.trunc())
-        .ok_or_else(|| Problem::new(format!("`{text}` is no address or network")).help("write \"10.0.0.0/8\" or \"10.1.2.3\""))
+    parsed.map(|net| net.trunc()).ok_or_else(|| Problem::new(format!("`{text}` is no address or network")).help("write \"10.0.0.0/8\" or \"10.1.2.3\""))
 }

@@ -51,8 +51,7 @@ impl Resolver<'_> {
         }
         let allow_upgrade = self.upgrades(index, route);
         if route.upstream.is_none() && links.is_empty() && route.connect_to.is_empty() {
-            let problem =
-                Problem::new("the route leads nowhere: it has no `upstream` and no plugin that could answer").help("add `upstream = \"NAME\"`");
+            let problem = Problem::new("the route leads nowhere: it has no `upstream` and no plugin that could answer").help("add `upstream = \"NAME\"`");
             self.problem(at!["route", index], problem);
         }
         let name = route.name.clone().unwrap_or_else(|| {
@@ -104,8 +103,7 @@ impl Resolver<'_> {
     fn path(&mut self, index: usize, route: &file::Route) -> Option<PathPattern> {
         let (key, text, pattern): (_, _, fn(String) -> PathPattern) = match (&route.exact, &route.path) {
             (Some(_), Some(_)) => {
-                let problem =
-                    Problem::new("`exact` and `path` stand in one route").help("`path` is a prefix and `exact` the whole path: keep one of them");
+                let problem = Problem::new("`exact` and `path` stand in one route").help("`path` is a prefix and `exact` the whole path: keep one of them");
                 self.problem(at!["route", index, "exact"], problem);
                 return None;
             }
@@ -165,10 +163,7 @@ impl Resolver<'_> {
         chain.extend(own);
         chain.extend(after);
         if chain.len() > CHAIN_LINKS_MAX {
-            self.problem(
-                at!["route", index, "plugins"],
-                Problem::new(format!("the chain has {} links; at most {CHAIN_LINKS_MAX} are possible", chain.len())),
-            );
+            self.problem(at!["route", index, "plugins"], Problem::new(format!("the chain has {} links; at most {CHAIN_LINKS_MAX} are possible", chain.len())));
         }
         chain
     }
@@ -191,8 +186,7 @@ impl Route {
     /// Whether every request that `other` matches is matched by this one.
     pub fn covers(&self, other: &Route) -> bool {
         let listener = self.listener.is_none() || self.listener == other.listener;
-        let hosts =
-            self.hosts.is_empty() || (!other.hosts.is_empty() && other.hosts.iter().all(|host| self.hosts.iter().any(|mine| mine.covers(host))));
+        let hosts = self.hosts.is_empty() || (!other.hosts.is_empty() && other.hosts.iter().all(|host| self.hosts.iter().any(|mine| mine.covers(host))));
         let path = match (&self.path, &other.path) {
             (None, _) => true,
             (Some(_), None) => false,

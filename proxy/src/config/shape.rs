@@ -82,9 +82,7 @@ impl Shape<'_> {
             Value::Integer(number) if let Some(leaf) = fits("integer") => self.number(*number, node, leaf, place),
             Value::Float(number) if fits("number").is_some() => (*number).into(),
             Value::String { text, .. } if fits("string").is_some() => self.text(text, node, &leaves, place),
-            Value::String { text, filled: true } if let (Some(leaf), Ok(number)) = (fits("integer"), text.parse()) => {
-                self.number(number, node, leaf, place)
-            }
+            Value::String { text, filled: true } if let (Some(leaf), Ok(number)) = (fits("integer"), text.parse()) => self.number(number, node, leaf, place),
             Value::String { text, filled: true } if let (Some(_), Ok(value)) = (fits("boolean"), text.parse()) => Json::Bool(value),
             Value::Array(items) if let Some(leaf) = fits("array") => {
                 let item_schema = leaf.get("items").unwrap_or(&Json::Bool(true));
@@ -174,14 +172,10 @@ impl Shape<'_> {
         }
         for key in leaf["required"].as_array().into_iter().flatten().filter_map(Json::as_str) {
             // A misspelt key has its own sentence, which names this one.
-            let is_misspelt =
-                |entry: &Entry| !properties.contains_key(&entry.key) && closest(&entry.key, properties.keys().map(String::as_str)) == Some(key);
+            let is_misspelt = |entry: &Entry| !properties.contains_key(&entry.key) && closest(&entry.key, properties.keys().map(String::as_str)) == Some(key);
             if !entries.iter().any(|entry| entry.key == key || is_misspelt(entry)) {
                 let meaning = properties[key]["description"].as_str().unwrap_or_default().trim_end_matches('.').to_owned();
-                self.report(
-                    &first_line(node),
-                    Problem::new(format!("`{key}` is missing in {}", place.section())).help(format!("`{key}`: {meaning}")),
-                );
+                self.report(&first_line(node), Problem::new(format!("`{key}` is missing in {}", place.section())).help(format!("`{key}`: {meaning}")));
             }
         }
         Json::Object(table)
@@ -217,9 +211,7 @@ impl Shape<'_> {
             (Value::Table(_), Where::Key(Where::Root, key)) if expected == ["a list"] => {
                 problem.help(format!("write `[[{key}]]` with two brackets, once for each"))
             }
-            (Value::Array(_), Where::Key(Where::Root, key)) if expected == ["a table"] => {
-                problem.help(format!("write `[{key}]` with one pair of brackets"))
-            }
+            (Value::Array(_), Where::Key(Where::Root, key)) if expected == ["a table"] => problem.help(format!("write `[{key}]` with one pair of brackets")),
             (Value::String { text, .. }, _) if expected == ["a list"] => problem.help(format!("write `[\"{text}\"]`")),
             (Value::Integer(number), _) if leaves.iter().any(|leaf| leaf["format"] == duration::FORMAT) => {
                 problem.help(format!("write \"{number}s\" or \"{number}ms\""))

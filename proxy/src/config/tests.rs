@@ -152,10 +152,7 @@ fn every_part_of_an_upstream_is_read() {
         config.upstreams[0],
         Upstream {
             name: "app".into(),
-            servers: vec![
-                UpstreamServer { address: name, weight: 1 },
-                UpstreamServer { address: ServerAddress::Unix("/run/app.sock".into()), weight: 3 }
-            ],
+            servers: vec![UpstreamServer { address: name, weight: 1 }, UpstreamServer { address: ServerAddress::Unix("/run/app.sock".into()), weight: 3 }],
             balance: Balance::HashHeader("x-user".into()),
             host: UpstreamHost::Server,
             retries: 2,
@@ -237,7 +234,10 @@ fn placed_plugins_stand_around_the_own_ones_of_every_route() {
 fn what_is_probably_not_meant_is_a_warning() {
     for (rest, expected) in [
         ("", vec!["there is no route: every request is answered 404", "no route leads to the upstream `app`"]),
-        ("[server]\nadmin = \"0.0.0.0:1\"\nadmin_token = \"0123456789abcdef\"\n[[route]]\nupstream = \"app\"", vec!["the admin address 0.0.0.0:1 can be reached from other machines"]),
+        (
+            "[server]\nadmin = \"0.0.0.0:1\"\nadmin_token = \"0123456789abcdef\"\n[[route]]\nupstream = \"app\"",
+            vec!["the admin address 0.0.0.0:1 can be reached from other machines"],
+        ),
         ("[[plugin]]\nname = \"p\"\npath = \"p.so\"\n[[route]]\nupstream = \"app\"", vec!["the plugin `p` is attached to no route and no listener"]),
         ("[[route]]\nupstream = \"app\"\n[[route]]\npath = \"/api\"\nupstream = \"app\"", vec!["the route `/api` is never reached"]),
         (
@@ -283,9 +283,7 @@ fn a_file_that_cannot_be_read_is_named() {
     let errors = Config::load(&path).expect_err("no such file").to_string();
     assert_eq!(
         errors,
-        format!(
-            "{name}: the configuration cannot be read\n   = cause: No such file or directory (os error 2)\n   = help: give its path with `-c FILE`"
-        )
+        format!("{name}: the configuration cannot be read\n   = cause: No such file or directory (os error 2)\n   = help: give its path with `-c FILE`")
     );
     std::fs::write(&path, b"\n\n\xff").expect("written");
     let errors = Config::load(&path).expect_err("no text").to_string();

@@ -122,8 +122,7 @@ type Faults = Vec<(Range<usize>, Problem)>;
 
 fn parse_toml(text: &str) -> Result<Node, Faults> {
     let (table, errors) = DeTable::parse_recoverable(text);
-    let mut faults: Faults =
-        errors.iter().map(|error| (error.span().unwrap_or(0..0), Problem::new(format!("no valid TOML: {}", error.message())))).collect();
+    let mut faults: Faults = errors.iter().map(|error| (error.span().unwrap_or(0..0), Problem::new(format!("no valid TOML: {}", error.message())))).collect();
     let span = table.span();
     let node = Node { span, value: toml_table(table.into_inner(), &mut faults) };
     if faults.is_empty() { Ok(node) } else { Err(faults) }
@@ -285,11 +284,7 @@ mod tests {
             ("a.toml", "[server\nworkers = 2\n", "a.toml:1:8: no valid TOML: unclosed table, expected `]`\n   |\n 1 | [server\n   |        ^"),
             ("a.toml", "a = 1\na = 2\n", "a.toml:2:1: no valid TOML: duplicate key\n   |\n 2 | a = 2\n   | ^"),
             ("a.json", "{\"a\": 1,}", "a.json:1:8: no valid JSON: trailing commas are not allowed\n   |\n 1 | {\"a\": 1,}\n   |        ^"),
-            (
-                "a.json",
-                "{\"a\": 1, \"a\": 2}",
-                "a.json:1:10: the key `a` stands here a second time\n   |\n 1 | {\"a\": 1, \"a\": 2}\n   |          ^^^",
-            ),
+            ("a.json", "{\"a\": 1, \"a\": 2}", "a.json:1:10: the key `a` stands here a second time\n   |\n 1 | {\"a\": 1, \"a\": 2}\n   |          ^^^"),
             (
                 "a.json",
                 "{\"a\": 99999999999999999999}",

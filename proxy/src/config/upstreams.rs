@@ -43,11 +43,7 @@ impl Resolver<'_> {
                 resolve_ms: upstream.resolve,
                 panic_percent: upstream.panic_percent,
                 health: upstream.health.as_ref().map(|health| self.health(index, health)),
-                outlier: (outlier.failures > 0).then_some(Outlier {
-                    failures: outlier.failures,
-                    eject_ms: outlier.eject,
-                    eject_max_ms: outlier.eject_max,
-                }),
+                outlier: (outlier.failures > 0).then_some(Outlier { failures: outlier.failures, eject_ms: outlier.eject, eject_max_ms: outlier.eject_max }),
             });
         }
         upstreams
@@ -63,10 +59,7 @@ impl Resolver<'_> {
             };
             let Some(address) = self.take(path, ServerAddress::parse(text)) else { continue };
             if resolved.iter().any(|other| other.address == address) {
-                self.problem(
-                    path,
-                    Problem::new(format!("the server {address} stands twice in this upstream")).help("give it a `weight` for a larger share"),
-                );
+                self.problem(path, Problem::new(format!("the server {address} stands twice in this upstream")).help("give it a `weight` for a larger share"));
             }
             resolved.push(UpstreamServer { address, weight });
         }
@@ -136,8 +129,6 @@ fn statuses(text: &str) -> Result<Vec<RangeInclusive<u16>>, Problem> {
         (100 <= first && first <= last && last <= 599).then_some(first..=last)
     };
     text.split(',')
-        .map(|part| {
-            range(part).ok_or_else(|| Problem::new(format!("`{part}` is no status or range of statuses")).help("write \"200-399\" or \"200,204\""))
-        })
+        .map(|part| range(part).ok_or_else(|| Problem::new(format!("`{part}` is no status or range of statuses")).help("write \"200-399\" or \"200,204\"")))
         .collect()
 }

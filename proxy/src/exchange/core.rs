@@ -245,6 +245,8 @@ pub struct Core<U> {
     requests: Cell<u64>,
     /// Exchanges that may begin now.
     permits: Cell<usize>,
+    /// With so few permits left, idle connections hold no slot even for a moment.
+    permits_low: usize,
     /// Connections that wait for a permit, in the order they came.
     waiting: RefCell<VecDeque<Rc<Waiting>>>,
 }
@@ -266,6 +268,7 @@ impl<U> Core<U> {
             program: RefCell::new(program),
             requests: Cell::new(0),
             permits: Cell::new(permits),
+            permits_low: permits - permits / CROWDED_SHARE,
             waiting: RefCell::default(),
         }
     }
@@ -314,11 +317,15 @@ impl<U> Core<U> {
         Permit { core: self }
     }
 
-    /// Connections wait for slots, or the next one would: whoever is idle should not hold any.
+    /// More than a few connections hold slots: whoever has nothing to say should not. So a burst of connections touches as
+    /// little memory as it has requests at the same time.
     pub fn is_crowded(&self) -> bool {
-        self.permits.get() == 0
+        self.permits.get() <= self.permits_low
     }
 }
+
+/// A worker is crowded when this part of its exchanges is in flight: 512 of 4096.
+const CROWDED_SHARE: usize = 8;
 
 /// The right of one connection to hold [`SLOTS_PER_EXCHANGE`] slots, so that an exchange that has begun finds what it needs.
 /// Dropping it gives the right to the connection that has waited longest.

@@ -236,7 +236,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
 
     /// What the outcome of an attempt means for the connections.
     async fn conclude(&mut self, exchange: &mut Exchange, lease: Lease<U::Reader, U::Writer>, outgoing: Outgoing, outcome: Both, body_sent: bool) -> Attempt {
-        let answered = exchange.reply.status != 0;
+        let answered = exchange.reply.status != 0 || exchange.reply.interim;
         if let (Both::Reply(_), false) = (&outcome, body_sent) {
             // The body's read was dropped and may have taken bytes with it: nothing more can be read from the client.
             exchange.persist = false;
@@ -247,7 +247,11 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                     return Attempt::Over(self.tunnel(exchange, lease, leftover).await);
                 }
                 let reusable = end.reusable && body_sent;
-                if reusable { self.give_back(lease) } else { self.discard(lease, None) }
+                if reusable {
+                    self.give_back(lease)
+                } else {
+                    self.discard(lease, None)
+                }
                 if let Outgoing::InSlot(length) = outgoing {
                     self.input.at += length;
                 }
@@ -420,7 +424,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
 }
 
 /// Lines that only a trusted peer may set.
-const FORWARDING: [HeaderId; 5] = [HeaderId::X_FORWARDED_FOR, HeaderId::X_FORWARDED_PROTO, HeaderId::X_FORWARDED_HOST, HeaderId::FORWARDED, HeaderId::X_REAL_IP];
+const FORWARDING: [HeaderId; 5] =
+    [HeaderId::X_FORWARDED_FOR, HeaderId::X_FORWARDED_PROTO, HeaderId::X_FORWARDED_HOST, HeaderId::FORWARDED, HeaderId::X_REAL_IP];
 
 /// Marks the received lines with these ids as dropped; what a plugin has set stays.
 fn drop_received(view: &ringway_abi::RequestView, dropped: &mut EntrySet, received: &[u8], ids: &[HeaderId]) {

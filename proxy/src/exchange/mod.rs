@@ -136,6 +136,8 @@ struct RequestBodyState {
 struct Reply {
     /// The status; 0 while no final head has left.
     status: u16,
+    /// An interim response has begun to leave and not ended: nothing can be answered in its middle.
+    interim: bool,
     origin: u8,
     /// Body bytes sent.
     sent: u64,
@@ -199,8 +201,15 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let persist = facts.persist && !facts.http10 && !aged && !self.core.draining.get() && (bound == 0 || (requests as usize) < bound);
         let reader = self::request::reader_of(&facts, &program.limits);
         self.input.at = facts.head_bytes as usize;
-        let body = RequestBodyState { reader, received: 0, began_ms: 0, rate_min: program.limits.body_rate_bytes as u64, bytes_max: program.limits.body_bytes as u64, awaits_continue: facts.expect_continue };
-        let reply = Reply { status: 0, origin: ringway_abi::view::ORIGIN_GATEWAY, sent: 0, fault: None };
+        let body = RequestBodyState {
+            reader,
+            received: 0,
+            began_ms: 0,
+            rate_min: program.limits.body_rate_bytes as u64,
+            bytes_max: program.limits.body_bytes as u64,
+            awaits_continue: facts.expect_continue,
+        };
+        let reply = Reply { status: 0, interim: false, origin: ringway_abi::view::ORIGIN_GATEWAY, sent: 0, fault: None };
         Exchange { program, facts, body, route: None, reply, persist, began_ms: clock::monotonic_ms(), buffered: None }
     }
 

@@ -11,19 +11,19 @@ use ringway_abi::ids::{HeaderId, METHOD_HEAD};
 use ringway_abi::raw;
 use ringway_abi::view::{ORIGIN_UPSTREAM, RES_BODY_COMPLETE, RES_CHUNKED};
 
+use super::Reply;
 use super::body::{BodyReader, Framing, PREFIX_BYTES, SUFFIX_BYTES};
 use super::core::{Core, Program, Upstreams};
 use super::io::{Reader, Writer, write_all};
 use super::request::chunk_limits;
-use super::watch::{Lane, Watch};
-use super::Reply;
 use super::splice::{SPLICE_BYTES_MIN, SpliceFault};
+use super::watch::{Lane, Watch};
 use crate::clock;
 use crate::error::{Fault, ResourceFault, UpstreamFault};
 use crate::http1::head::{Area, HeadProgress, RequestFacts, ResponseBody, ResponseFacts, ResponseTo, parse_response};
 use crate::http1::write::{Addition, Connection, OutFraming, write_response_head};
-use crate::plugin::frame::{ChunkFlow, Flow, Frame};
 use crate::limits::Timeouts;
+use crate::plugin::frame::{ChunkFlow, Flow, Frame};
 use crate::view::message::{Message, Side};
 use crate::view::slab::{Buf, Slot};
 
@@ -219,11 +219,18 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         if let Some(result) = first {
             return Ok(result);
         }
-        self.watch.arm(Lane::DownWrite, self.timeouts.write_stall);
-        let (written, _) = write_all(self.writer, Buf::heap(CONTINUE.to_vec(), None)).await;
-        self.watch.disarm(Lane::DownWrite);
-        written.map_err(|_| ReplyFault::ClientGone)?;
+        self.write_interim(Buf::heap(CONTINUE.to_vec(), None)).await?;
         Ok(read.await.0)
+    }
+
+    /// Sends an interim response. The body's end may drop this half-way: then the exchange counts as answered.
+    async fn write_interim(&mut self, buf: Buf) -> Result<(), ReplyFault> {
+        self.reply.interim = true;
+        self.watch.arm(Lane::DownWrite, self.timeouts.write_stall);
+        let (written, _) = write_all(self.writer, buf).await;
+        self.watch.disarm(Lane::DownWrite);
+        self.reply.interim = false;
+        written.map_err(|_| ReplyFault::ClientGone)
     }
 
     /// RFC 9110 §15.2: interim responses are passed on, except to HTTP/1.0 clients.
@@ -239,10 +246,7 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         let Ok(used) = write_response_head(room, message.response(), received, &facts.dropped, OutFraming::None, Connection::Nothing, &[]) else {
             return Err(ReplyFault::Internal(Fault::Resource(ResourceFault::HeadDoesNotFit)));
         };
-        self.watch.arm(Lane::DownWrite, self.timeouts.write_stall);
-        let (written, _) = write_all(self.writer, Buf::slot(slot.clone(), layout.out_at()..layout.out_at() + used)).await;
-        self.watch.disarm(Lane::DownWrite);
-        written.map_err(|_| ReplyFault::ClientGone)
+        self.write_interim(Buf::slot(slot.clone(), layout.out_at()..layout.out_at() + used)).await
     }
 
     /// The response becomes that of the exchange: plugins can see it.

@@ -65,7 +65,15 @@ impl PipePool {
     ///
     /// # Errors
     /// [`SpliceFault`].
-    pub async fn run<R: Reader, W: Writer>(&self, reader: &mut R, writer: &mut W, watch: &Watch, times: (u32, u32), count: u64, moved: &mut u64) -> Result<(), SpliceFault> {
+    pub async fn run<R: Reader, W: Writer>(
+        &self,
+        reader: &mut R,
+        writer: &mut W,
+        watch: &Watch,
+        times: (u32, u32),
+        count: u64,
+        moved: &mut u64,
+    ) -> Result<(), SpliceFault> {
         let (Some(source), Some(sink)) = (reader.descriptor(), writer.descriptor()) else { return Err(SpliceFault::NoPipe) };
         let Ok(mut pipe) = self.take() else { return Err(SpliceFault::NoPipe) };
         let _source = NonBlocking::new(source);

@@ -29,24 +29,24 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let relays = (core.relay.take(|| up_relay), core.relay.take(|| down_relay));
         let (mut sent, mut received): (Option<Direction>, Option<Direction>) = (None, None);
         {
-        let up = copy(self.reader, &mut lease.writer, self.watch, early, relays.0, idle_ms);
-        let down = copy(&mut lease.reader, self.writer, self.watch, leftover, relays.1, idle_ms);
-        let (mut up, mut down) = (pin!(up), pin!(down));
-        poll_fn(|cx| {
-            if sent.is_none()
-                && let Poll::Ready(end) = up.as_mut().poll(cx)
-            {
-                sent = Some(end);
-            }
-            if received.is_none()
-                && let Poll::Ready(end) = down.as_mut().poll(cx)
-            {
-                received = Some(end);
-            }
-            let failed = sent.is_some_and(|s| !s.whole) || received.is_some_and(|r| !r.whole);
-            if failed || (sent.is_some() && received.is_some()) { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+            let up = copy(self.reader, &mut lease.writer, self.watch, early, relays.0, idle_ms);
+            let down = copy(&mut lease.reader, self.writer, self.watch, leftover, relays.1, idle_ms);
+            let (mut up, mut down) = (pin!(up), pin!(down));
+            poll_fn(|cx| {
+                if sent.is_none()
+                    && let Poll::Ready(end) = up.as_mut().poll(cx)
+                {
+                    sent = Some(end);
+                }
+                if received.is_none()
+                    && let Poll::Ready(end) = down.as_mut().poll(cx)
+                {
+                    received = Some(end);
+                }
+                let failed = sent.is_some_and(|s| !s.whole) || received.is_some_and(|r| !r.whole);
+                if failed || (sent.is_some() && received.is_some()) { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
         }
         self.watch.disarm(Lane::DownRead);
         exchange.body.received += sent.map_or(0, |s| s.bytes);

@@ -531,7 +531,9 @@ mod tests {
 
     #[test]
     fn both_sides_have_a_fault_for_each() {
-        for fault in [BadChunkSize, ChunkSizeTooLarge, BadChunkExtension, ChunkExtensionsTooLarge, BadChunkLineEnd, BadChunkDataEnd, BadTrailer, TrailersTooLarge] {
+        for fault in
+            [BadChunkSize, ChunkSizeTooLarge, BadChunkExtension, ChunkExtensionsTooLarge, BadChunkLineEnd, BadChunkDataEnd, BadTrailer, TrailersTooLarge]
+        {
             let client = ClientFault::from(fault).row().reason;
             assert_eq!(UpstreamFault::from(fault).row().reason, format!("upstream_{client}"));
         }

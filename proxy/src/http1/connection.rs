@@ -77,13 +77,7 @@ fn drop_named(lines: &Lines<'_>, names: &NameTable, option: &[u8], dropped: &mut
 /// Treats names with `_` by the policy; those that a CGI-like upstream would take for a framing or trusted field never pass.
 #[cold]
 #[inline(never)]
-pub(super) fn underscores(
-    lines: &Lines<'_>,
-    names: &NameTable,
-    found: &EntrySet,
-    policy: UnderscorePolicy,
-    dropped: &mut EntrySet,
-) -> Result<(), Malformed> {
+pub(super) fn underscores(lines: &Lines<'_>, names: &NameTable, found: &EntrySet, policy: UnderscorePolicy, dropped: &mut EntrySet) -> Result<(), Malformed> {
     if policy == UnderscorePolicy::Reject {
         return Err(Malformed::UnderscoreInFieldName);
     }

@@ -121,13 +121,7 @@ pub(super) struct Found {
 
 /// Parses field lines from `start` on, up to and with the empty line. `known` must be zero.
 #[inline(never)]
-pub(super) fn walk(
-    scan: &mut Scan<'_>,
-    start: usize,
-    rules: Rules<'_>,
-    entries: &mut [RawHeader],
-    known: &mut [u8; 64],
-) -> Result<Found, Halt<Malformed>> {
+pub(super) fn walk(scan: &mut Scan<'_>, start: usize, rules: Rules<'_>, entries: &mut [RawHeader], known: &mut [u8; 64]) -> Result<Found, Halt<Malformed>> {
     let Rules { limits, names, .. } = rules;
     let bytes = scan.bytes();
     let base = bytes.as_ptr().addr();

@@ -262,9 +262,7 @@ fn target_parts(method: &[u8], bytes: &[u8], (from, to): (usize, usize), questio
             Ok(TargetParts { form: TargetForm::Origin, path, query, authority: (to, to) })
         }
         // RFC 9112 §3.2.4: asterisk-form "is only used for a server-wide OPTIONS request".
-        b"*" if method == b"OPTIONS" => {
-            Ok(TargetParts { form: TargetForm::Asterisk, path: (from, to), query: (to, to), authority: (to, to) })
-        }
+        b"*" if method == b"OPTIONS" => Ok(TargetParts { form: TargetForm::Asterisk, path: (from, to), query: (to, to), authority: (to, to) }),
         b"*" => Err(ClientFault::AsteriskWithoutOptions),
         target => absolute_parts(target, (from, to), question),
     }

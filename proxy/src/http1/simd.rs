@@ -127,9 +127,7 @@ mod avx2 {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = TOKEN_ROWS;
         let rows = _mm256_setr_epi8(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p);
         // One bit per high nibble below 8, none above: bytes from 0x80 on are of no token.
-        let columns = _mm256_setr_epi8(
-            1, 2, 4, 8, 16, 32, 64, -128, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, -128, 0, 0, 0, 0, 0, 0, 0, 0,
-        );
+        let columns = _mm256_setr_epi8(1, 2, 4, 8, 16, 32, 64, -128, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, -128, 0, 0, 0, 0, 0, 0, 0, 0);
         let nibble = _mm256_set1_epi8(0x0f);
         let row = _mm256_shuffle_epi8(rows, _mm256_and_si256(bytes, nibble));
         let column = _mm256_shuffle_epi8(columns, _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble));

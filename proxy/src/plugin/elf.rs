@@ -221,8 +221,7 @@ impl<'a> Elf<'a> {
         let section_name = [b".note.", owner.to_ascii_lowercase().as_slice()].concat();
         let sections = self.header.sections(LE, self.file).ok();
         let section = sections.as_ref().and_then(|sections| sections.section_by_name(LE, &section_name));
-        areas =
-            section.and_then(|(_, section)| Some((4, object::read::elf::SectionHeader::data(section, LE, self.file).ok()?))).into_iter().collect();
+        areas = section.and_then(|(_, section)| Some((4, object::read::elf::SectionHeader::data(section, LE, self.file).ok()?))).into_iter().collect();
         listed(&areas)
     }
 
@@ -311,8 +310,7 @@ impl<'a> Elf<'a> {
         if let Some(address) = self.value(elf::DT_RELA.0) {
             let bytes = self.bytes_at(address, self.value(elf::DT_RELASZ.0).unwrap_or(0)).ok_or(fault)?;
             let (entries, _) = slice_from_bytes::<Rela64<LE>>(bytes, bytes.len() / 24).map_err(|()| fault)?;
-            found
-                .extend(entries.iter().filter(|entry| touches(entry.r_offset.get(LE))).map(|entry| (entry.r_offset.get(LE), self.relocation(entry))));
+            found.extend(entries.iter().filter(|entry| touches(entry.r_offset.get(LE))).map(|entry| (entry.r_offset.get(LE), self.relocation(entry))));
         }
         Ok(found)
     }

@@ -101,6 +101,8 @@ pub struct Frame {
     pub(super) chain: Rc<CoreChain>,
     /// Of the running hook.
     pub(super) wants: u64,
+    /// The running hook has edited, answered or chosen something; without that, CONTINUE has nothing to settle.
+    pub(super) touched: bool,
     pub(super) link: usize,
     pub(super) request: Option<Message>,
     pub(super) response: Option<Message>,
@@ -145,6 +147,7 @@ impl Frame {
             chain: shared.no_chain.clone(),
             shared,
             wants: 0,
+            touched: false,
             link: 0,
             request: None,
             response: None,
@@ -290,14 +293,19 @@ impl Frame {
 
     /// Pre hooks from link `from` on.
     pub fn run_request(&mut self, from: usize) -> Flow {
-        for at in from..self.chain.links.len() {
+        let chain = Rc::clone(&self.chain);
+        for (at, link) in chain.links.iter().enumerate().skip(from) {
             self.reached |= 1 << at;
-            let Some(hook) = self.chain.links[at].on_request else {
+            let Some(hook) = link.on_request else {
                 self.passed |= 1 << at;
                 continue;
             };
             let event = self.raw.request;
-            let verdict = self.call(at, raw::HOOK_REQUEST, hook, event);
+            let verdict = self.call_link(link, at, raw::HOOK_REQUEST, hook, event);
+            if verdict == raw::CONTINUE && !self.touched {
+                self.passed |= 1 << at;
+                continue;
+            }
             match self.settle(at, raw::HOOK_REQUEST, verdict) {
                 Settled::GoOn => self.passed |= 1 << at,
                 Settled::Failed => {}
@@ -437,7 +445,13 @@ impl Frame {
     /// Calls a hook. Nothing of `self` may be borrowed by the event except what the hook may see.
     #[inline]
     fn call<T>(&mut self, at: usize, which: u32, hook: Hook<T>, event: *const T) -> u32 {
-        let link = &self.chain.links[at];
+        let chain = Rc::clone(&self.chain);
+        self.call_link(&chain.links[at], at, which, hook, event)
+    }
+
+    #[inline]
+    fn call_link<T>(&mut self, link: &super::chain::CoreLink, at: usize, which: u32, hook: Hook<T>, event: *const T) -> u32 {
+        self.touched = false;
         self.raw.hook = which;
         self.raw.core = link.core;
         self.raw.link = at as u32;
@@ -461,15 +475,19 @@ impl Frame {
     fn settle(&mut self, at: usize, which: u32, verdict: u32) -> Settled {
         let fault = match verdict {
             raw::CONTINUE => {
+                self.made = None;
                 self.apply_edits(at);
                 return Settled::GoOn;
             }
             raw::DONE => {
+                self.made = None;
                 self.apply_edits(at);
                 self.finished |= 1 << at;
                 return Settled::GoOn;
             }
             raw::RESPOND if self.made.is_some() => {
+                // What it would have replaced is not sent.
+                self.replacement = None;
                 self.apply_edits(at);
                 self.adopt_made();
                 self.culprit = Some(at);
@@ -483,6 +501,7 @@ impl Frame {
                 return Settled::Stop(Flow::Drop);
             }
             raw::NEED_BODY if which == raw::HOOK_REQUEST && self.may_buffer(at) => {
+                self.made = None;
                 self.apply_edits(at);
                 return Settled::Stop(Flow::NeedBody(at));
             }

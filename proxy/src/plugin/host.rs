@@ -124,6 +124,7 @@ fn status_of(fault: EditFault) -> i32 {
 }
 
 fn edit_header(frame: &mut Frame, side: u32, edit: HeaderEdit, name: &[u8], value: &[u8]) -> i32 {
+    frame.touched = true;
     let shared = Rc::clone(&frame.shared);
     // A response that is being written takes headers without a further `wants` bit.
     if side == raw::SIDE_RESPONSE
@@ -177,6 +178,7 @@ unsafe extern "C" fn header_del(cx: *mut RawCx, side: u32, name: *const u8, name
 unsafe extern "C" fn target_set(cx: *mut RawCx, target: *const u8, target_len: u32) -> i32 {
     // SAFETY: the contract of the host table (module documentation).
     let Some(frame) = (unsafe { frame(cx) }) else { return raw::ERR_BAD_ARGUMENT };
+    frame.touched = true;
     // SAFETY: as above.
     let Some(target) = (unsafe { bytes(target, target_len.into()) }) else { return raw::ERR_BAD_ARGUMENT };
     if frame.wants & raw::WANT_EDIT_REQUEST == 0 {
@@ -190,6 +192,7 @@ unsafe extern "C" fn target_set(cx: *mut RawCx, target: *const u8, target_len: u
 unsafe extern "C" fn status_set(cx: *mut RawCx, status: u32) -> i32 {
     // SAFETY: the contract of the host table (module documentation).
     let Some(frame) = (unsafe { frame(cx) }) else { return raw::ERR_BAD_ARGUMENT };
+    frame.touched = true;
     if frame.wants & raw::WANT_EDIT_RESPONSE == 0 {
         return raw::ERR_NOT_DECLARED;
     }
@@ -201,6 +204,7 @@ unsafe extern "C" fn status_set(cx: *mut RawCx, status: u32) -> i32 {
 unsafe extern "C" fn upstream_set(cx: *mut RawCx, name: *const u8, name_len: u32) -> i32 {
     // SAFETY: the contract of the host table (module documentation).
     let Some(frame) = (unsafe { frame(cx) }) else { return raw::ERR_BAD_ARGUMENT };
+    frame.touched = true;
     // SAFETY: as above.
     let Some(name) = (unsafe { bytes(name, name_len.into()) }) else { return raw::ERR_BAD_ARGUMENT };
     if frame.wants & raw::WANT_UPSTREAM == 0 {
@@ -217,6 +221,7 @@ unsafe extern "C" fn upstream_set(cx: *mut RawCx, name: *const u8, name_len: u32
 unsafe extern "C" fn body_replace(cx: *mut RawCx, body: *const u8, len: u64) -> i32 {
     // SAFETY: the contract of the host table (module documentation).
     let Some(frame) = (unsafe { frame(cx) }) else { return raw::ERR_BAD_ARGUMENT };
+    frame.touched = true;
     // SAFETY: as above.
     let Some(body) = (unsafe { bytes(body, len) }) else { return raw::ERR_BAD_ARGUMENT };
     let want = match frame.raw_hook() {
@@ -245,6 +250,7 @@ fn may_respond(frame: &Frame) -> i32 {
 }
 
 fn begin_response(frame: &mut Frame, status: u32) -> i32 {
+    frame.touched = true;
     let allowed = may_respond(frame);
     if allowed != raw::OK {
         return allowed;

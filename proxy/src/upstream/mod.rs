@@ -161,10 +161,7 @@ impl SharedServer {
 
 impl SharedUpstream {
     fn new(config: &Upstream) -> SharedUpstream {
-        SharedUpstream {
-            servers: config.servers.iter().map(|s| SharedServer::new(&s.address, s.weight)).collect(),
-            config: config.clone(),
-        }
+        SharedUpstream { servers: config.servers.iter().map(|s| SharedServer::new(&s.address, s.weight)).collect(), config: config.clone() }
     }
 }
 
@@ -199,12 +196,7 @@ impl Shared {
             })
         });
         let ids = ids.collect();
-        Arc::new(Shared {
-            upstreams,
-            ids,
-            retry_budget_percent: config.limits.retry_budget_percent as u64,
-            retry_reserve: config.limits.retry_reserve as u64,
-        })
+        Arc::new(Shared { upstreams, ids, retry_budget_percent: config.limits.retry_budget_percent as u64, retry_reserve: config.limits.retry_reserve as u64 })
     }
 
     /// The id of an upstream of the configuration that this was made from.

@@ -19,7 +19,7 @@ use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 
-use memmap2::{MmapMut, MmapOptions};
+use memmap2::{MmapMut, MmapOptions, UncheckedAdvice};
 use ringway_abi::raw::{RawHeader, RawRequest, RawResponse};
 use ringway_abi::{RequestView, ResponseView};
 
@@ -125,8 +125,36 @@ struct Shared {
     free: UnsafeCell<Vec<u32>>,
     /// Slots that were never used; handed out after `free`, in order of address.
     fresh: Cell<u32>,
-    _mapping: MmapMut,
+    cold: Cold,
+    mapping: MmapMut,
 }
+
+/// Which free slots have not been used for a while: the first of the free list. `released <= end` after [`Cold::clip`], and
+/// entries below `end` have lain where they are since the last mark.
+#[derive(Default)]
+struct Cold {
+    /// The shortest that the free list has been since the last mark.
+    shortest: Cell<usize>,
+    /// How many from the beginning of the list are cold.
+    end: Cell<usize>,
+    /// How many from the beginning of the list hold no memory any more.
+    released: Cell<usize>,
+}
+
+impl Cold {
+    /// What has been taken since is not cold, and holds memory.
+    fn clip(&self) {
+        self.end.set(self.end.get().min(self.shortest.get()));
+        self.released.set(self.released.get().min(self.end.get()));
+    }
+}
+
+/// Free slots that keep their memory however long they are unused: the next burst finds them warm.
+pub const WARM_SLOTS: usize = 64;
+/// Slots whose memory one call gives back: some 6 MB, about a millisecond.
+const RELEASE_BATCH: usize = 128;
+/// The smallest page; memory is given back in whole pages.
+const PAGE_BYTES: usize = 4096;
 
 impl Slab {
     /// A slab of `slots` slots; memory is reserved, and touched only as slots are used.
@@ -138,7 +166,10 @@ impl Slab {
         let Some(bytes) = bytes else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("{slots} slots of {} bytes do not fit in the 2 GiB that one worker can address; lower limits.slots or limits.head_bytes", layout.stride),
+                format!(
+                    "{slots} slots of {} bytes do not fit in the 2 GiB that one worker can address; lower limits.slots or limits.head_bytes",
+                    layout.stride
+                ),
             ));
         };
         let mut mapping = MmapOptions::new().len(bytes).no_reserve_swap().map_anon()?;
@@ -149,7 +180,7 @@ impl Slab {
         let base = mapping.as_mut_ptr();
         let references = (0..slots).map(|_| Cell::new(0)).collect();
         let free = UnsafeCell::new(Vec::with_capacity(slots as usize));
-        Ok(Slab { shared: Rc::new(Shared { layout, base, slots, references, free, fresh: Cell::new(0), _mapping: mapping }) })
+        Ok(Slab { shared: Rc::new(Shared { layout, base, slots, references, free, fresh: Cell::new(0), cold: Cold::default(), mapping }) })
     }
 
     /// A free slot, or `None` when all are in use. Its bytes are what the last user left, or zero.
@@ -157,8 +188,14 @@ impl Slab {
     pub fn take(&self) -> Option<Slot> {
         let shared = &self.shared;
         // SAFETY: one thread, and no reference to the list outlives this block.
-        let index = match unsafe { &mut *shared.free.get() }.pop() {
-            Some(index) => index,
+        let free = unsafe { &mut *shared.free.get() };
+        let index = match free.pop() {
+            Some(index) => {
+                if free.len() < shared.cold.shortest.get() {
+                    shared.cold.shortest.set(free.len());
+                }
+                index
+            }
             None => {
                 let index = shared.fresh.get();
                 if index == shared.slots {
@@ -184,6 +221,41 @@ impl Slab {
         // SAFETY: one thread, and the reference ends here.
         let free = unsafe { &*self.shared.free.get() }.len();
         self.shared.fresh.get() as usize - free
+    }
+
+    /// Begins a new period: slots that were free all through the last one are cold, except the warmest [`WARM_SLOTS`].
+    pub fn mark_cold(&self) {
+        let cold = &self.shared.cold;
+        cold.clip();
+        // SAFETY: one thread, and no reference to the list outlives this function.
+        let free = unsafe { &mut *self.shared.free.get() };
+        let end = cold.shortest.get().min(free.len()).saturating_sub(WARM_SLOTS).max(cold.released.get());
+        // Neighbours together: their memory is given back in one piece.
+        free[cold.released.get()..end].sort_unstable();
+        cold.end.set(end);
+        cold.shortest.set(free.len());
+    }
+
+    /// Gives the memory of some cold slots back to the system; called often, so that each call is short. A slot that is used
+    /// again reads as zero, like one that was never used.
+    pub fn release_some(&self) {
+        let cold = &self.shared.cold;
+        cold.clip();
+        let (from, to) = (cold.released.get(), cold.end.get().min(cold.released.get() + RELEASE_BATCH));
+        // SAFETY: one thread, and no reference to the list outlives this function.
+        let free = unsafe { &*self.shared.free.get() };
+        let stride = self.shared.layout.stride;
+        for run in free[from..to].chunk_by(|a, b| *b == *a + 1) {
+            // Pages that a slot shares with its neighbours outside of the run stay.
+            let begin = (run[0] as usize * stride).next_multiple_of(PAGE_BYTES);
+            let end = (run[0] as usize + run.len()) * stride / PAGE_BYTES * PAGE_BYTES;
+            if begin < end {
+                // SAFETY: whole pages of the mapping, all of slots that are on the free list: nobody refers to them and no
+                // operation is pending on them. They read as zeroes afterwards, which `take` allows.
+                let _ = unsafe { self.shared.mapping.unchecked_advise_range(UncheckedAdvice::DontNeed, begin, end - begin) };
+            }
+        }
+        cold.released.set(to.max(from));
     }
 
     /// The sizes of a slot's regions.
@@ -297,10 +369,7 @@ impl Slot {
         let (entries_at, root_at) = (self.entries_at(edited), self.root_at(edited));
         // SAFETY: two disjoint regions of the slot, aligned by the layout; plain words, so any bytes are valid.
         unsafe {
-            (
-                std::slice::from_raw_parts_mut(self.base.add(entries_at).cast(), self.shared.layout.entries),
-                &mut *self.base.add(root_at).cast::<RawRequest>(),
-            )
+            (std::slice::from_raw_parts_mut(self.base.add(entries_at).cast(), self.shared.layout.entries), &mut *self.base.add(root_at).cast::<RawRequest>())
         }
     }
 
@@ -310,10 +379,7 @@ impl Slot {
         let (entries_at, root_at) = (self.entries_at(edited), self.root_at(edited));
         // SAFETY: as for `request_region`.
         unsafe {
-            (
-                std::slice::from_raw_parts_mut(self.base.add(entries_at).cast(), self.shared.layout.entries),
-                &mut *self.base.add(root_at).cast::<RawResponse>(),
-            )
+            (std::slice::from_raw_parts_mut(self.base.add(entries_at).cast(), self.shared.layout.entries), &mut *self.base.add(root_at).cast::<RawResponse>())
         }
     }
 
@@ -586,6 +652,39 @@ mod tests {
         assert_eq!(slab.used(), 1);
         drop(a);
         assert_eq!(slab.used(), 0);
+    }
+
+    #[test]
+    fn memory_of_slots_that_nobody_used_for_a_while_is_given_back() {
+        let count = 600;
+        let slab = slab(count);
+        let burst = || {
+            let mut slots: Vec<Slot> = (0..count).map(|_| slab.take().unwrap()).collect();
+            for slot in &mut slots {
+                slot.bytes_mut(0..1024).fill(7);
+            }
+        };
+        let held = |wanted: u8| {
+            // Taking them would make them warm, so the mapping itself is looked at.
+            (0..count as usize).filter(|at| slab.shared.mapping[at * slab.layout().stride() + 512] == wanted).count()
+        };
+        burst();
+        slab.mark_cold();
+        slab.release_some();
+        assert_eq!(held(7), 600, "used since the last mark");
+        slab.mark_cold();
+        drop(slab.take());
+        for _ in 0..10 {
+            slab.release_some();
+        }
+        assert!(held(7) >= WARM_SLOTS && held(7) < WARM_SLOTS + 20, "{}", held(7));
+        burst();
+        assert_eq!(held(7), 600, "a released slot is as good as any");
+        slab.mark_cold();
+        let all: Vec<Slot> = (0..count).map(|_| slab.take().unwrap()).collect();
+        slab.release_some();
+        assert_eq!(held(7), 600, "slots in use keep their bytes");
+        drop(all);
     }
 
     #[test]

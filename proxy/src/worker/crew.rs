@@ -83,12 +83,7 @@ impl Crew {
     /// The reason of the worker that could not build it. Nothing has changed then.
     pub fn publish(&self, blueprint: &Arc<Blueprint>, upstreams: &Arc<upstream::Shared>, counts: &[PluginCounts]) -> Result<(), String> {
         let built = self.gather(PREPARE_MS, |at, reply| {
-            Command::Prepare(Box::new(Publication {
-                blueprint: Arc::clone(blueprint),
-                upstreams: Arc::clone(upstreams),
-                counts: counts[at].clone(),
-                reply,
-            }))
+            Command::Prepare(Box::new(Publication { blueprint: Arc::clone(blueprint), upstreams: Arc::clone(upstreams), counts: counts[at].clone(), reply }))
         });
         if let Err(reason) = built {
             self.command(|| Command::Abandon);

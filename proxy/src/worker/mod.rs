@@ -44,6 +44,8 @@ use crate::view::slab::{Buf, Slab, SlotLayout};
 pub const TICK_MS: u64 = 50;
 /// After so many milliseconds without a byte, an idle connection gives its slot back.
 pub const PARK_AFTER_MS: u64 = 250;
+/// Memory of slots that were not used for so many seconds is given back.
+const COLD_AFTER_S: u64 = 2;
 /// Header entries that edits may add to a message.
 pub const EDIT_FIELDS: usize = 32;
 /// Room for what the gateway adds to a head.
@@ -361,7 +363,7 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
     let Start { index, ring, blueprint, upstreams, stats, counts, sockets, admission, tick, commands, .. } = start;
     let config = blueprint.config.clone();
     let slots = (SLOTS_PER_EXCHANGE * config.limits.slots) as u32;
-    let slab = Slab::new(slot_layout(&config, blueprint.scratch_bytes()), slots, config.server.huge_pages)
+    let slab = Slab::new(slot_layout(&config, blueprint.scratch_bytes().max(raw::SCRATCH_BYTES_MAX as usize)), slots, config.server.huge_pages)
         .map_err(|e| format!("worker {index}: no memory for slots: {e}"))?;
     let Built { program, accept, plugins } = build(&blueprint, &upstreams, &counts, index, &slab, &[])?;
     // The process holds the plugins too: this is never the last reference, and `unload` never runs here.
@@ -443,9 +445,13 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
     for waker in local.waiting.take() {
         waker.wake();
     }
+    local.core.slab.release_some();
     let now = clock::monotonic_ms() / 1000;
     if *second != now {
         *second = now;
+        if now.is_multiple_of(COLD_AFTER_S) {
+            local.core.slab.mark_cold();
+        }
         local.core.upstreams.expire();
         local.core.upstreams.decay();
         local.core.stats.slots.store(local.core.slab.used() as u64, Ordering::Relaxed);

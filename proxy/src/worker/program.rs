@@ -118,13 +118,20 @@ pub struct Instance {
 /// versions that stay are kept.
 ///
 /// # Errors
-/// When a plugin's `core_init` fails, or a chain needs more scratch than slots have; nothing is left of it then.
-pub fn build(blueprint: &Blueprint, upstreams: &upstream::Shared, counts: &PluginCounts, worker: u32, slab: &Slab, running: &[Instance]) -> Result<Built, String> {
+/// When a plugin's `core_init` fails; what was made before has been undone then.
+pub fn build(
+    blueprint: &Blueprint,
+    upstreams: &upstream::Shared,
+    counts: &PluginCounts,
+    worker: u32,
+    slab: &Slab,
+    running: &[Instance],
+) -> Result<Built, String> {
     let config = &blueprint.config;
-    let (wanted, there) = (blueprint.scratch_bytes(), slab.layout().scratch());
-    if wanted > there {
-        // The layout of slots is fixed at start, with room for one plugin that asks for as much as it may.
-        return Err(format!("the plugins of a route need {wanted} bytes of scratch, and slots have {there}: only a restart gives them more"));
+    // The slots were cut when the worker started.
+    let (wanted, room) = (blueprint.scratch_bytes(), slab.layout().scratch());
+    if wanted > room {
+        return Err(format!("the plugins of one route want {wanted} bytes of scratch and the running slots have {room}; restart to use them"));
     }
     let mut plugins: Vec<Instance> = Vec::with_capacity(blueprint.plugins.len());
     for (at, (version, disabled)) in blueprint.plugins.iter().zip(&blueprint.disabled).enumerate() {

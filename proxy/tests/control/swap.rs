@@ -32,10 +32,12 @@ fn a_hundred_swaps_under_load_lose_and_corrupt_nothing() {
     let (stop, answered) = (AtomicBool::new(false), AtomicU64::new(0));
     let address = governed.address().to_owned();
     let clients = thread::scope(|scope| {
-        let clients: Vec<_> = (0..CONNECTIONS).map(|number| {
-            let (stop, answered, address) = (&stop, &answered, &address);
-            scope.spawn(move || client(address, number, stop, answered))
-        }).collect();
+        let clients: Vec<_> = (0..CONNECTIONS)
+            .map(|number| {
+                let (stop, answered, address) = (&stop, &answered, &address);
+                scope.spawn(move || client(address, number, stop, answered))
+            })
+            .collect();
         for swap in 0..SWAPS {
             let body = match swap % 4 {
                 0 => ("versioned", json!({ "path": files[1] })),

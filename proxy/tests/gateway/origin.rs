@@ -9,6 +9,11 @@ use std::time::Duration;
 
 use super::client::find;
 
+/// Makes an answer of a request.
+type AnswerWith = dyn Fn(&Received) -> Vec<u8> + Send + Sync;
+/// Takes a connection over.
+type TakeOver = dyn Fn(TcpStream, &Origin) + Send + Sync;
+
 /// One request as it arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
@@ -38,9 +43,9 @@ impl Received {
 #[derive(Clone)]
 pub enum Behaviour {
     /// Reads requests, answers each with the bytes that the function makes; an empty answer ends the connection.
-    Answer(Arc<dyn Fn(&Received) -> Vec<u8> + Send + Sync>),
+    Answer(Arc<AnswerWith>),
     /// Whatever the function does with the connection.
-    Raw(Arc<dyn Fn(TcpStream, &Origin) + Send + Sync>),
+    Raw(Arc<TakeOver>),
 }
 
 /// A response with a length.
@@ -332,5 +337,5 @@ pub fn standard(request: &Received) -> Vec<u8> {
 
 /// Bytes that show where they were cut or doubled.
 pub fn pattern(count: usize) -> Vec<u8> {
-    (0..count).map(|at| b'a' + (at % 26) as u8 ^ ((at / 26 % 2) as u8) << 5).collect()
+    (0..count).map(|at| (b'a' + (at % 26) as u8) ^ (((at / 26 % 2) as u8) << 5)).collect()
 }

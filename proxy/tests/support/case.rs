@@ -229,6 +229,11 @@ impl<'w> Case<'w> {
         self.run(&WHOLE)
     }
 
+    /// Runs the case with writes that wait each time and take so many bytes.
+    pub fn slow_writes(&self, write_limit: usize) -> Outcome {
+        self.run(&How { write_limit, slow_writes: true, ..WHOLE })
+    }
+
     /// Runs the case with every byte in a piece of its own.
     pub fn byte_by_byte(&self) -> Outcome {
         self.run(&BYTE_BY_BYTE)

@@ -92,7 +92,11 @@ pub fn responses(mut bytes: &[u8], methods: &[&str], ended: Ended) -> Vec<Messag
             _ => framing,
         };
         if status < 200 || status == 204 {
-            assert!(fields.iter().all(|(n, _)| n != "content-length" && n != "transfer-encoding"), "{status} with framing");
+            assert!(
+                fields.iter().all(|(n, _)| n != "content-length" && n != "transfer-encoding"),
+                "{status} with framing: {:?}",
+                String::from_utf8_lossy(&bytes[..head])
+            );
         }
         let (body, complete, used) = body(rest, framing, length, ended == Ended::Closed);
         let head = bytes[..head].to_vec();

@@ -61,18 +61,17 @@ impl World {
             Arc::new(load(&plugin.name, &plugin.path, &plugin.config, &mut names))
         });
         let plugins: Vec<_> = plugins.collect();
-        let disabled = vec![false; plugins.len()];
         let table = Arc::new(RouteTable::new(&config));
-        World { blueprint: Arc::new(Blueprint { config, plugins, disabled, names: Arc::new(names), table }) }
+        World { blueprint: Arc::new(Blueprint { config, disabled: vec![false; plugins.len()], plugins, names: Arc::new(names), table }) }
     }
 
     /// A worker with nothing done yet.
     pub fn core(&self, upstreams: ScriptedUpstreams) -> (Core<ScriptedUpstreams>, PluginCounts) {
         let config = &self.blueprint.config;
-        let slab = Slab::new(slot_layout(config, ringway_abi::raw::SCRATCH_BYTES_MAX as usize * 4), config.limits.slots as u32, false).expect("memory for the slots");
+        let slab =
+            Slab::new(slot_layout(config, ringway_abi::raw::SCRATCH_BYTES_MAX as usize * 4), config.limits.slots as u32, false).expect("memory for the slots");
         let counts = PluginCounts::new(&self.blueprint);
-        let shared = upstream::Shared::new(config);
-        let built = build(&self.blueprint, &shared, &counts, 0, &slab, &[]).expect("the plugins start");
+        let built = build(&self.blueprint, &upstream::Shared::new(&self.blueprint.config), &counts, 0, &slab, &[]).expect("the plugins start");
         (Core::new(0, slab, upstreams, Arc::new(WorkerStats::default()), Rc::clone(&built.program)), counts)
     }
 }

@@ -25,11 +25,7 @@ impl Plugin for BenchLookup {
     }
 }
 
-ringway_sdk::export_plugin!(BenchLookup {
-    name: "bench-lookup-rust",
-    version: env!("CARGO_PKG_VERSION"),
-    hooks: [on_request],
-});
+ringway_sdk::export_plugin!(BenchLookup { name: "bench-lookup-rust", version: env!("CARGO_PKG_VERSION"), hooks: [on_request] });
 
 #[cfg(test)]
 mod tests {

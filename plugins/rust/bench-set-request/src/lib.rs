@@ -26,12 +26,7 @@ impl Plugin for BenchSetRequest {
     }
 }
 
-ringway_sdk::export_plugin!(BenchSetRequest {
-    name: "bench-set-request",
-    version: env!("CARGO_PKG_VERSION"),
-    hooks: [on_request],
-    wants: [EDIT_REQUEST],
-});
+ringway_sdk::export_plugin!(BenchSetRequest { name: "bench-set-request", version: env!("CARGO_PKG_VERSION"), hooks: [on_request], wants: [EDIT_REQUEST] });
 
 #[cfg(test)]
 mod tests {

@@ -143,10 +143,7 @@ ringway_sdk::export_plugin!(RateLimit {
     version: env!("CARGO_PKG_VERSION"),
     hooks: [on_request],
     wants: [RESPOND],
-    metrics: [
-        LIMITED = counter("limited_total", "Requests that were answered with 429."),
-        KEYS = gauge("keys", "Keys that have a bucket."),
-    ],
+    metrics: [LIMITED = counter("limited_total", "Requests that were answered with 429."), KEYS = gauge("keys", "Keys that have a bucket."),],
 });
 
 #[cfg(test)]

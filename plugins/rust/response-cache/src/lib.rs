@@ -94,7 +94,8 @@ impl Plugin for ResponseCache {
             return Ok(Verdict::Done);
         }
         // RFC 9111 §5.4: Pragma counts only without Cache-Control.
-        let is_pragma = request.header(HeaderId::CACHE_CONTROL).is_none() && request.header_elements(HeaderId::PRAGMA).any(|p| p.eq_ignore_ascii_case(b"no-cache"));
+        let is_pragma =
+            request.header(HeaderId::CACHE_CONTROL).is_none() && request.header_elements(HeaderId::PRAGMA).any(|p| p.eq_ignore_ascii_case(b"no-cache"));
         if !directives.no_cache
             && !is_pragma
             && let Some(outcome) = self.hit(cx, request, &directives)
@@ -224,7 +225,9 @@ impl ResponseCache {
             }
             vary.push((name.to_ascii_lowercase().into(), snapshot::values(request_headers, name).map(Into::into).collect()));
         }
-        let is_kept = |header: &&HeaderView| !NOT_STORED.contains(&header.id()) && !response.header_elements(HeaderId::CONNECTION).any(|named| named.eq_ignore_ascii_case(header.name()));
+        let is_kept = |header: &&HeaderView| {
+            !NOT_STORED.contains(&header.id()) && !response.header_elements(HeaderId::CONNECTION).any(|named| named.eq_ignore_ascii_case(header.name()))
+        };
         let headers = response.headers().filter(is_kept).map(|header| (header.name().into(), header.value().into())).collect();
         let may_answer_authorized = control::may_answer_authorized(&Directives::of(response));
         Some(Variant { vary, status: response.status(), headers, body: Vec::new(), stored_unix_ns: now, freshness, may_answer_authorized })
@@ -261,7 +264,10 @@ fn is_beyond_this_cache(request: &RequestView) -> bool {
         return true;
     }
     let has = |name: &[u8]| request.header_named(name).is_some();
-    request.flags() & (view::REQ_HAS_BODY | view::REQ_UPGRADE) != 0 || request.header(HeaderId::RANGE).is_some() || has(b"if-match") || has(b"if-unmodified-since")
+    request.flags() & (view::REQ_HAS_BODY | view::REQ_UPGRADE) != 0
+        || request.header(HeaderId::RANGE).is_some()
+        || has(b"if-match")
+        || has(b"if-unmodified-since")
 }
 
 /// Writes the answer. The gateway leaves the body of an answer to HEAD out.

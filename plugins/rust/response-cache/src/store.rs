@@ -104,7 +104,8 @@ impl Variant {
 
     fn size(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + PAIR_BYTES).sum();
-        let vary: usize = self.vary.iter().map(|(name, lines)| name.len() + PAIR_BYTES + lines.iter().map(|line| line.len() + PAIR_BYTES / 2).sum::<usize>()).sum();
+        let vary: usize =
+            self.vary.iter().map(|(name, lines)| name.len() + PAIR_BYTES + lines.iter().map(|line| line.len() + PAIR_BYTES / 2).sum::<usize>()).sum();
         size_of::<Variant>() + headers + vary + self.body.capacity()
     }
 }

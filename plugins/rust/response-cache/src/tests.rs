@@ -108,7 +108,13 @@ fn keys_tell_hosts_and_targets_apart_and_head_uses_what_get_stored() {
 #[test]
 fn conditions_are_answered_with_304() {
     let mut host = loaded("{}");
-    let upstream = || response(200, &[("cache-control", "max-age=10"), ("etag", "\"v1\""), ("last-modified", "Tue, 14 Nov 2023 20:00:00 GMT"), ("content-type", "text/plain")], b"body");
+    let upstream = || {
+        response(
+            200,
+            &[("cache-control", "max-age=10"), ("etag", "\"v1\""), ("last-modified", "Tue, 14 Nov 2023 20:00:00 GMT"), ("content-type", "text/plain")],
+            b"body",
+        )
+    };
     serve(&mut host, request("GET", "/a", &[]), upstream());
     let cases: &[(Headers<'_>, u16)] = &[
         (&[("if-none-match", "W/\"v0\", W/\"v1\"")], 304),
@@ -236,7 +242,9 @@ fn the_clock_of_these_tests_is_the_one_in_their_dates() {
 
 #[test]
 fn a_configuration_that_cannot_work_is_refused() {
-    for (config, expected) in [(r#"{"bytes_max": 1}"#, "bytes_max must be"), (r#"{"bytes_max": 4096}"#, "body_bytes_max"), (r#"{"ttl": 1}"#, "unknown field `ttl`")] {
+    for (config, expected) in
+        [(r#"{"bytes_max": 1}"#, "bytes_max must be"), (r#"{"bytes_max": 4096}"#, "body_bytes_max"), (r#"{"ttl": 1}"#, "unknown field `ttl`")]
+    {
         let refusal = Host::load(config).err().expect(config);
         assert!(refusal.0.contains(expected), "{config}: {refusal}");
     }

@@ -29,9 +29,7 @@ fn rule_52_the_work_that_connection_causes_is_bounded() {
 
 #[test]
 fn rule_53_hop_by_hop_fields() {
-    let names = [
-        "Connection", "Keep-Alive", "Proxy-Connection", "TE", "Upgrade", "Proxy-Authenticate", "Proxy-Authorization", "Trailer", "HTTP2-Settings",
-    ];
+    let names = ["Connection", "Keep-Alive", "Proxy-Connection", "TE", "Upgrade", "Proxy-Authenticate", "Proxy-Authorization", "Trailer", "HTTP2-Settings"];
     for name in names {
         let seen = with(format!("X: y\r\n{name}: z\r\nA: b\r\n{}: z\r\n", name.to_lowercase())).unwrap();
         assert_eq!(seen.dropped(), [name, &name.to_lowercase()], "named or not, each line");
@@ -43,8 +41,20 @@ fn rule_53_hop_by_hop_fields() {
 #[test]
 fn rule_54_connection_cannot_strip_end_to_end_fields() {
     for name in [
-        "Host", "Content-Length", "Authorization", "X-Forwarded-For", "X-Forwarded-Proto", "Forwarded", "X-Real-IP", "traceparent", "Cookie", "Via",
-        "X-Request-Id", "Content-Type", "Expect", "Cache-Control",
+        "Host",
+        "Content-Length",
+        "Authorization",
+        "X-Forwarded-For",
+        "X-Forwarded-Proto",
+        "Forwarded",
+        "X-Real-IP",
+        "traceparent",
+        "Cookie",
+        "Via",
+        "X-Request-Id",
+        "Content-Type",
+        "Expect",
+        "Cache-Control",
     ] {
         let value = match name {
             "Content-Length" => "5",
@@ -110,13 +120,16 @@ fn rule_82_expect() {
     assert_eq!(expects("Transfer-Encoding: chunked\r\nexpect: 100-Continue\r\n"), Ok(true));
     assert_eq!(expects("Expect: 100-continue\r\n"), Ok(false), "without a body there is nothing to wait for");
     assert_eq!(expects("Content-Length: 0\r\nExpect: 100-continue\r\n"), Ok(false));
-    rejects(with, &[
-        ("Content-Length: 1\r\nExpect: 100-continues\r\n", ExpectationFailed),
-        ("Content-Length: 1\r\nExpect: x\r\n", ExpectationFailed),
-        ("Content-Length: 1\r\nExpect:\r\n", ExpectationFailed),
-        ("Content-Length: 1\r\nExpect: 100-continue, x\r\n", ExpectationFailed),
-        ("Content-Length: 1\r\nExpect: 100-continue\r\nExpect: x\r\n", ExpectationFailed),
-    ]);
+    rejects(
+        with,
+        &[
+            ("Content-Length: 1\r\nExpect: 100-continues\r\n", ExpectationFailed),
+            ("Content-Length: 1\r\nExpect: x\r\n", ExpectationFailed),
+            ("Content-Length: 1\r\nExpect:\r\n", ExpectationFailed),
+            ("Content-Length: 1\r\nExpect: 100-continue, x\r\n", ExpectationFailed),
+            ("Content-Length: 1\r\nExpect: 100-continue\r\nExpect: x\r\n", ExpectationFailed),
+        ],
+    );
     let old = request("POST / HTTP/1.0\r\nContent-Length: 1\r\nExpect: x\r\n\r\n").unwrap();
     assert!(!old.facts.expect_continue, "an HTTP/1.0 expectation is ignored");
     assert_eq!(old.dropped(), ["Expect"], "and not forwarded in a request of ours, which is HTTP/1.1");

@@ -19,8 +19,31 @@ const RESPONSES: &[&str] = &[
 ];
 
 const PIECES: &[&str] = &[
-    "\r\n", "\r", "\n", " ", "\t", ":", "\0", "\x7f", "\u{80}", "\r\n ", "\r\nHost: b", "\r\nContent-Length: 5", "\r\nTransfer-Encoding: chunked", ",", "_",
-    "HTTP/1.1", "#", "?", "//", "@", ";", "\"", "\r\n\r\n", "a", "é",
+    "\r\n",
+    "\r",
+    "\n",
+    " ",
+    "\t",
+    ":",
+    "\0",
+    "\x7f",
+    "\u{80}",
+    "\r\n ",
+    "\r\nHost: b",
+    "\r\nContent-Length: 5",
+    "\r\nTransfer-Encoding: chunked",
+    ",",
+    "_",
+    "HTTP/1.1",
+    "#",
+    "?",
+    "//",
+    "@",
+    ";",
+    "\"",
+    "\r\n\r\n",
+    "a",
+    "é",
 ];
 
 fn mutated(random: &mut fastrand::Rng, seeds: &[&str]) -> Vec<u8> {

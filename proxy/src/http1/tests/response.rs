@@ -38,34 +38,37 @@ fn rule_71_status_lines() {
         let seen = line(start).unwrap();
         assert_eq!((seen.version, seen.facts.status, seen.reason.as_str()), (version, status, reason), "{start}");
     }
-    rejects(line, &[
-        ("HTTP/1.1 200", BadStatusLine),
-        ("HTTP/1.1 20 OK", BadStatusLine),
-        ("HTTP/1.1 2000 OK", BadStatusLine),
-        ("HTTP/1.1 +20 OK", BadStatusLine),
-        ("HTTP/1.1 2x0 OK", BadStatusLine),
-        ("HTTP/1.1  200 OK", BadStatusLine),
-        ("HTTP/1.1\t200 OK", BadStatusLine),
-        ("HTTP/1.1 200\tOK", BadStatusLine),
-        ("HTTP/1.1", BadStatusLine),
-        ("HTTP/1.10 200 OK", BadStatusLine),
-        ("http/1.1 200 OK", BadStatusLine),
-        ("ICY 200 OK", BadStatusLine),
-        (" HTTP/1.1 200 OK", BadStatusLine),
-        ("\r\nHTTP/1.1 200 OK", BadStatusLine),
-        ("", BadStatusLine),
-        ("<html>", BadStatusLine),
-        ("HTTP/2.0 200 OK", UnsupportedVersion),
-        ("HTTP/0.9 200 OK", UnsupportedVersion),
-        ("HTTP/1.1 099 OK", BadStatus),
-        ("HTTP/1.1 000 OK", BadStatus),
-        ("HTTP/1.1 600 OK", BadStatus),
-        ("HTTP/1.1 999 OK", BadStatus),
-        ("HTTP/1.1 200 O\0K", ControlByte),
-        ("HTTP/1.1 200 O\x7fK", ControlByte),
-        ("HTTP/1.1 200 O\rK", BareCarriageReturn),
-        ("HTTP/1.1 200 O\nK", BareLineFeed),
-    ]);
+    rejects(
+        line,
+        &[
+            ("HTTP/1.1 200", BadStatusLine),
+            ("HTTP/1.1 20 OK", BadStatusLine),
+            ("HTTP/1.1 2000 OK", BadStatusLine),
+            ("HTTP/1.1 +20 OK", BadStatusLine),
+            ("HTTP/1.1 2x0 OK", BadStatusLine),
+            ("HTTP/1.1  200 OK", BadStatusLine),
+            ("HTTP/1.1\t200 OK", BadStatusLine),
+            ("HTTP/1.1 200\tOK", BadStatusLine),
+            ("HTTP/1.1", BadStatusLine),
+            ("HTTP/1.10 200 OK", BadStatusLine),
+            ("http/1.1 200 OK", BadStatusLine),
+            ("ICY 200 OK", BadStatusLine),
+            (" HTTP/1.1 200 OK", BadStatusLine),
+            ("\r\nHTTP/1.1 200 OK", BadStatusLine),
+            ("", BadStatusLine),
+            ("<html>", BadStatusLine),
+            ("HTTP/2.0 200 OK", UnsupportedVersion),
+            ("HTTP/0.9 200 OK", UnsupportedVersion),
+            ("HTTP/1.1 099 OK", BadStatus),
+            ("HTTP/1.1 000 OK", BadStatus),
+            ("HTTP/1.1 600 OK", BadStatus),
+            ("HTTP/1.1 999 OK", BadStatus),
+            ("HTTP/1.1 200 O\0K", ControlByte),
+            ("HTTP/1.1 200 O\x7fK", ControlByte),
+            ("HTTP/1.1 200 O\rK", BareCarriageReturn),
+            ("HTTP/1.1 200 O\nK", BareLineFeed),
+        ],
+    );
     assert_eq!(response("HTTP/1.1 200 OK\nA: b\n\n"), Err(BareLineFeed));
     // No need to wait for the end of the line.
     assert_eq!(response_with(b"SSH-2.0", &HeadLimits::default(), GET), Err(BadStatusLine));
@@ -74,17 +77,20 @@ fn rule_71_status_lines() {
 
 #[test]
 fn rules_01_02_04_20_to_23_in_responses() {
-    rejects(ok, &[
-        (" A: b\r\n", SpaceBeforeFirstField),
-        ("A : b\r\n", SpaceBeforeColon),
-        ("A: b\r\n c\r\n", ObsFold),
-        ("A: b\0c\r\n", ControlByte),
-        ("A: b\nC: d\r\n", BareLineFeed),
-        ("A: b\rC: d\r\n", BareCarriageReturn),
-        ("A\r\n", MissingColon),
-        (": b\r\n", EmptyFieldName),
-        ("A\u{e4}: b\r\n", BadFieldName),
-    ]);
+    rejects(
+        ok,
+        &[
+            (" A: b\r\n", SpaceBeforeFirstField),
+            ("A : b\r\n", SpaceBeforeColon),
+            ("A: b\r\n c\r\n", ObsFold),
+            ("A: b\0c\r\n", ControlByte),
+            ("A: b\nC: d\r\n", BareLineFeed),
+            ("A: b\rC: d\r\n", BareCarriageReturn),
+            ("A\r\n", MissingColon),
+            (": b\r\n", EmptyFieldName),
+            ("A\u{e4}: b\r\n", BadFieldName),
+        ],
+    );
     for fault in UpstreamFault::ALL {
         assert!((502..=504).contains(&fault.row().status));
     }
@@ -100,7 +106,13 @@ fn rule_72_responses_without_a_body() {
             let bare = status < 200 || status == 204;
             let length_passes = !bare && !framing.contains("Transfer");
             assert_eq!(!seen.dropped().contains(&"Content-Length"), length_passes || !framing.contains("Length"), "{status} {framing:?}");
-            let length = if bare { 0 } else if framing == framings[0] { 5 } else { u64::MAX };
+            let length = if bare {
+                0
+            } else if framing == framings[0] {
+                5
+            } else {
+                u64::MAX
+            };
             assert_eq!(seen.content_length, length, "{status} {framing:?}");
         }
     }
@@ -129,28 +141,34 @@ fn rule_74_coding_wins_over_length() {
     assert_eq!(seen.dropped(), ["Content-Length", "Transfer-Encoding"]);
     let alone = ok("Transfer-Encoding: chunked\r\n").unwrap();
     assert_eq!((alone.facts.body, alone.facts.persist, alone.flags), (ResponseBody::Chunked, true, RES_HAS_BODY | RES_CHUNKED));
-    rejects(ok, &[
-        ("Transfer-Encoding: gzip\r\n", ChunkedNotLast),
-        ("Transfer-Encoding: gzip, chunked\r\n", UnknownTransferCoding),
-        ("Transfer-Encoding: identity\r\n", BadTransferEncoding),
-        ("Transfer-Encoding: chunked, chunked\r\n", RepeatedTransferEncoding),
-        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", RepeatedTransferEncoding),
-    ]);
+    rejects(
+        ok,
+        &[
+            ("Transfer-Encoding: gzip\r\n", ChunkedNotLast),
+            ("Transfer-Encoding: gzip, chunked\r\n", UnknownTransferCoding),
+            ("Transfer-Encoding: identity\r\n", BadTransferEncoding),
+            ("Transfer-Encoding: chunked, chunked\r\n", RepeatedTransferEncoding),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", RepeatedTransferEncoding),
+        ],
+    );
     let old = response("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     assert_eq!(old, Err(TransferEncodingInHttp10));
 }
 
 #[test]
 fn rule_75_lengths() {
-    rejects(ok, &[
-        ("Content-Length: x\r\n", BadContentLength),
-        ("Content-Length:\r\n", BadContentLength),
-        ("Content-Length: -1\r\n", BadContentLength),
-        ("Content-Length: 5, 6\r\n", ConflictingContentLength),
-        ("Content-Length: 5\r\nContent-Length: 6\r\n", ConflictingContentLength),
-        ("Content-Length: 9223372036854775808\r\n", ContentLengthTooLarge),
-        ("Transfer-Encoding: chunked\r\nContent-Length: x\r\n", BadContentLength),
-    ]);
+    rejects(
+        ok,
+        &[
+            ("Content-Length: x\r\n", BadContentLength),
+            ("Content-Length:\r\n", BadContentLength),
+            ("Content-Length: -1\r\n", BadContentLength),
+            ("Content-Length: 5, 6\r\n", ConflictingContentLength),
+            ("Content-Length: 5\r\nContent-Length: 6\r\n", ConflictingContentLength),
+            ("Content-Length: 9223372036854775808\r\n", ContentLengthTooLarge),
+            ("Transfer-Encoding: chunked\r\nContent-Length: x\r\n", BadContentLength),
+        ],
+    );
     for merged in ["Content-Length: 5\r\nContent-Length: 5\r\n", "Content-Length: 5, 5\r\n", "Content-Length: 05\r\n"] {
         let seen = ok(merged).unwrap();
         assert_eq!((seen.facts.body, seen.facts.persist), (ResponseBody::Length(5), true), "{merged:?}");
@@ -184,12 +202,9 @@ fn rule_52_and_53_in_responses() {
 
 #[test]
 fn rule_66_persistence_of_upstreams() {
-    for (version, lines, persist) in [
-        ("1.1", "", true),
-        ("1.1", "Connection: close\r\n", false),
-        ("1.0", "", false),
-        ("1.0", "Connection: Keep-Alive\r\n", true),
-    ] {
+    for (version, lines, persist) in
+        [("1.1", "", true), ("1.1", "Connection: close\r\n", false), ("1.0", "", false), ("1.0", "Connection: Keep-Alive\r\n", true)]
+    {
         let seen = response(format!("HTTP/{version} 200 OK\r\nContent-Length: 0\r\n{lines}\r\n")).unwrap();
         assert_eq!((seen.facts.persist, seen.facts.http10), (persist, version == "1.0"), "{version} {lines:?}");
     }

@@ -111,13 +111,7 @@ fn rule_52_dropped_lines_leave_gaps_and_nothing_else() {
 
 #[test]
 fn rule_13_absolute_form_goes_out_in_origin_form() {
-    for (target, out) in [
-        ("http://a.b/c?d", "/c?d"),
-        ("http://a.b", "/"),
-        ("http://a.b?q", "/?q"),
-        ("HTTPS://a.b/", "/"),
-        ("http://a.b//c://d", "//c://d"),
-    ] {
+    for (target, out) in [("http://a.b/c?d", "/c?d"), ("http://a.b", "/"), ("http://a.b?q", "/?q"), ("HTTPS://a.b/", "/"), ("http://a.b//c://d", "//c://d")] {
         let head = format!("GET {target} HTTP/1.1\r\nX: y\r\nHost: other\r\nZ: z\r\n\r\n");
         assert_eq!(forwarded(&head), format!("GET {out} HTTP/1.1\r\nhost: a.b\r\nX: y\r\nZ: z\r\n\r\n"));
     }
@@ -144,10 +138,7 @@ fn rule_34_one_canonical_coding() {
 
 #[test]
 fn rule_36_and_37_one_canonical_length() {
-    assert_eq!(
-        forwarded("POST / HTTP/1.1\r\nContent-Length: 0005\r\nHost: h\r\n\r\n"),
-        "POST / HTTP/1.1\r\nHost: h\r\ncontent-length: 5\r\n\r\n"
-    );
+    assert_eq!(forwarded("POST / HTTP/1.1\r\nContent-Length: 0005\r\nHost: h\r\n\r\n"), "POST / HTTP/1.1\r\nHost: h\r\ncontent-length: 5\r\n\r\n");
     assert_eq!(
         relayed("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nA: b\r\nContent-Length: 5, 5\r\n\r\n", METHOD_GET),
         "HTTP/1.1 200 OK\r\nA: b\r\ncontent-length: 5\r\n\r\n"
@@ -174,7 +165,8 @@ fn rule_50_framing_by_the_exchange_replaces_all_that_was_received() {
 #[test]
 fn rule_72_and_78_no_framing_where_no_body_can_be() {
     for status in [100, 103, 204] {
-        let (slot, facts) = parsed_response(&format!("HTTP/1.1 {status} X\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nA: b\r\n\r\n"), METHOD_GET, false);
+        let (slot, facts) =
+            parsed_response(&format!("HTTP/1.1 {status} X\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nA: b\r\n\r\n"), METHOD_GET, false);
         for framing in [OutFraming::AsReceived, OutFraming::Chunked, OutFraming::Length(5), OutFraming::None] {
             assert_eq!(written_response(&slot, &facts, framing, Connection::Nothing), format!("HTTP/1.1 {status} X\r\nA: b\r\n\r\n"));
         }
@@ -191,11 +183,7 @@ fn rule_72_and_78_no_framing_where_no_body_can_be() {
 #[test]
 fn connection_lines_and_additions_come_last() {
     let (slot, facts) = parsed_response("HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n", METHOD_GET, false);
-    for (connection, line) in [
-        (Connection::Nothing, ""),
-        (Connection::Close, "connection: close\r\n"),
-        (Connection::KeepAlive, "connection: keep-alive\r\n"),
-    ] {
+    for (connection, line) in [(Connection::Nothing, ""), (Connection::Close, "connection: close\r\n"), (Connection::KeepAlive, "connection: keep-alive\r\n")] {
         let out = written_response(&slot, &facts, OutFraming::AsReceived, connection);
         assert_eq!(out, format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{line}\r\n"));
     }
@@ -246,10 +234,13 @@ fn a_line_is_copied_only_if_it_says_what_its_entry_says() {
     assert_eq!(line_of(|_| {}), expected("A: one two"));
     assert_eq!(line_of(|slot| slot.entries[1].value.len = 0), expected("A: "));
     assert_eq!(line_of(|slot| slot.entries[1].value.len = 3), expected("A: one"));
-    assert_eq!(line_of(|slot| {
-        slot.entries[1].value.off += 4;
-        slot.entries[1].value.len -= 4;
-    }), expected("A: two"));
+    assert_eq!(
+        line_of(|slot| {
+            slot.entries[1].value.off += 4;
+            slot.entries[1].value.len -= 4;
+        }),
+        expected("A: two")
+    );
 }
 
 #[test]

@@ -69,11 +69,7 @@ impl<'a> Descriptor<'a> {
     }
 
     fn same(&self, field: &'static str, note: u64, descriptor: u64) -> Result<(), Refusal> {
-        if note == descriptor {
-            Ok(())
-        } else {
-            Err(Refusal::Disagrees { field, note: format!("{note:#x}"), descriptor: format!("{descriptor:#x}") })
-        }
+        if note == descriptor { Ok(()) } else { Err(Refusal::Disagrees { field, note: format!("{note:#x}"), descriptor: format!("{descriptor:#x}") }) }
     }
 
     fn same_text(&self, field: &'static str, note: &str, at: usize) -> Result<(), Refusal> {
@@ -114,8 +110,7 @@ impl<'a> Descriptor<'a> {
                 Pointer::Address(address) => self.elf.text_at(address, longest),
                 _ => None,
             };
-            let is_name =
-                |name: &&[u8]| !name.is_empty() && name.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'_');
+            let is_name = |name: &&[u8]| !name.is_empty() && name.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'_');
             let name = text(0, 63).filter(is_name).map(|name| String::from_utf8_lossy(name).into_owned());
             let name = name.ok_or_else(|| bad(format!("metric {index} has no name of the form [a-z0-9_]+")))?;
             if text(8, 1023).is_none() {

@@ -49,9 +49,7 @@ pub(super) fn missing(plugin: &Elf<'_>) -> (Vec<String>, Vec<String>) {
         return (Vec::new(), unchecked);
     }
     let mut missing: Vec<String> = wanted.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
-    missing.extend(
-        versions.into_iter().filter(|version| seen.contains(&version.library)).map(|version| format!("{} of {}", version.version, version.library)),
-    );
+    missing.extend(versions.into_iter().filter(|version| seen.contains(&version.library)).map(|version| format!("{} of {}", version.version, version.library)));
     (missing, unchecked)
 }
 
@@ -60,7 +58,6 @@ fn find(name: &str) -> Option<Vec<u8>> {
         return std::fs::read(name).ok();
     }
     let arch = std::env::consts::ARCH;
-    let folders =
-        ["/lib", "/usr/lib", "/usr/local/lib"].map(|folder| [format!("{folder}/{arch}-linux-gnu"), format!("{folder}64"), folder.to_owned()]);
+    let folders = ["/lib", "/usr/lib", "/usr/local/lib"].map(|folder| [format!("{folder}/{arch}-linux-gnu"), format!("{folder}64"), folder.to_owned()]);
     folders.into_iter().flatten().find_map(|folder| std::fs::read(PathBuf::from(folder).join(name)).ok())
 }

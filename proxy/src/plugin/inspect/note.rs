@@ -62,11 +62,7 @@ impl Note {
             return Err(Refusal::BadNote(format!("`{}` is no name: [a-z0-9-]+ is", self.name.escape_debug())));
         }
         if self.scratch_bytes > raw::SCRATCH_BYTES_MAX {
-            return Err(Refusal::BadNote(format!(
-                "it asks for {} bytes of scratch memory; at most {} are given",
-                self.scratch_bytes,
-                raw::SCRATCH_BYTES_MAX
-            )));
+            return Err(Refusal::BadNote(format!("it asks for {} bytes of scratch memory; at most {} are given", self.scratch_bytes, raw::SCRATCH_BYTES_MAX)));
         }
         if self.abi_min_minor > offer.abi_minor {
             return Err(Refusal::NewerMinor { needs: self.abi_min_minor, gateway: offer.abi_minor });

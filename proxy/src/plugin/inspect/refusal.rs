@@ -98,10 +98,7 @@ impl Refusal {
                 format!("the plugin needs a newer minor version of the ABI: {major}.{needs}, the gateway has {major}.{gateway}")
             }
             Refusal::Fingerprint { plugin } => {
-                format!(
-                    "the plugin was built for another layout: its fingerprint is {plugin:#018x}, the gateway's is {:#018x}",
-                    raw::LAYOUT_FINGERPRINT
-                )
+                format!("the plugin was built for another layout: its fingerprint is {plugin:#018x}, the gateway's is {:#018x}", raw::LAYOUT_FINGERPRINT)
             }
             Refusal::Lacks(names) => format!("the plugin wants what this gateway does not have: {}", names.join(", ")),
             Refusal::NoSymbol => "the file exports no data symbol `ringway_plugin_v1`".into(),

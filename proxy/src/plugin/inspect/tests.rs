@@ -192,7 +192,11 @@ fn the_facts_of_a_good_plugin_are_read() {
 /// SPEC S-7: definitions of metrics may grow in a later minor version.
 #[test]
 fn metrics_are_read_in_steps_of_the_size_that_the_plugin_states() {
-    let grown = Built::new(&["-DMETRIC_TYPE=struct { rw_metric_def now; uint64_t later[3]; }", "-DMETRIC_BYTES=sizeof metrics[0]", "-DMETRICS={{\"hits_total\", \"Hits.\", 1, 0}, {1, 2, 3}}, {{\"size\", \"Size.\", 2, 0}, {4, 5, 6}}"]);
+    let grown = Built::new(&[
+        "-DMETRIC_TYPE=struct { rw_metric_def now; uint64_t later[3]; }",
+        "-DMETRIC_BYTES=sizeof metrics[0]",
+        "-DMETRICS={{\"hits_total\", \"Hits.\", 1, 0}, {1, 2, 3}}, {{\"size\", \"Size.\", 2, 0}, {4, 5, 6}}",
+    ]);
     assert_eq!(grown.inspect().map(|facts| facts.metrics), Ok(vec!["hits_total".into(), "size".into()]));
     let none = Built::new(&["-DMETRIC_COUNT=0", "-DMETRIC_BYTES=0"]);
     assert_eq!(none.inspect().map(|facts| facts.metrics), Ok(vec![]));
@@ -257,14 +261,8 @@ fn each_reason_has_its_own_text() {
         ("-DMAP_COUNT=1", "the descriptor `ringway_plugin_v1` makes no sense: it defines 1 maps, which ABI 1.0 does not offer"),
         ("-DMETRIC_POINTER=0", "the descriptor `ringway_plugin_v1` makes no sense: it defines 2 metrics, but the pointer to them is null"),
         ("-DMETRIC_COUNT=300", "the descriptor `ringway_plugin_v1` makes no sense: it defines 300 metrics; at most 256 are possible"),
-        (
-            "-DMETRIC_BYTES=16",
-            "the descriptor `ringway_plugin_v1` makes no sense: its metrics have 16 bytes each; those of ABI 1.0 have 24",
-        ),
-        (
-            "-DMETRIC_BYTES=28",
-            "the descriptor `ringway_plugin_v1` makes no sense: its metrics have 28 bytes each; those of ABI 1.0 have 24",
-        ),
+        ("-DMETRIC_BYTES=16", "the descriptor `ringway_plugin_v1` makes no sense: its metrics have 16 bytes each; those of ABI 1.0 have 24"),
+        ("-DMETRIC_BYTES=28", "the descriptor `ringway_plugin_v1` makes no sense: its metrics have 28 bytes each; those of ABI 1.0 have 24"),
         ("-DMETRICS={\"Hits\",\"Hits.\",1,0}", "the descriptor `ringway_plugin_v1` makes no sense: metric 0 has no name of the form [a-z0-9_]+"),
         ("-DMETRICS={\"a\",0,1,0}", "the descriptor `ringway_plugin_v1` makes no sense: the metric `a` has no help text"),
         ("-DMETRICS={\"a\",\"A.\",3,0}", "the descriptor `ringway_plugin_v1` makes no sense: the metric `a` is of kind 3, which does not exist"),
@@ -280,20 +278,13 @@ fn each_reason_has_its_own_text() {
     assert_eq!(refusal(text_relocation), "the plugin's code would have to be changed while it is loaded (TEXTREL)");
     assert_eq!(refusal(&["-Wl,-N", "-nostdlib"]), "the plugin has a segment that is writable and executable");
     let weak = &["-DWEAK_IMPORT", "-DON_TICK=weak_import"];
-    assert_eq!(
-        Built::new(weak).inspect().map(|facts| facts.hooks),
-        Ok(raw::HOOK_REQUEST | raw::HOOK_DONE),
-        "a weak symbol that nobody defines is null"
-    );
+    assert_eq!(Built::new(weak).inspect().map(|facts| facts.hooks), Ok(raw::HOOK_REQUEST | raw::HOOK_DONE), "a weak symbol that nobody defines is null");
 }
 
 #[test]
 fn a_descriptor_that_is_a_function_is_no_data_symbol() {
-    let built = Built::new(&[
-        "-DSYMBOL=__attribute__((used)) static const rw_plugin hidden",
-        "-DEXTRA=RW_EXPORT void renamed(void) {}",
-        "-Drenamed=placeholder_fn_v1",
-    ]);
+    let built =
+        Built::new(&["-DSYMBOL=__attribute__((used)) static const rw_plugin hidden", "-DEXTRA=RW_EXPORT void renamed(void) {}", "-Drenamed=placeholder_fn_v1"]);
     let mut file = built.bytes();
     // The name is patched in, because C lets no object and function share one.
     while let Some(at) = file.windows(17).position(|window| window == b"placeholder_fn_v1") {
@@ -349,10 +340,8 @@ fn a_version_that_the_system_does_not_have_is_named() {
 fn no_code_of_an_inspected_plugin_runs() {
     let mark = tempfile::tempdir().expect("a folder");
     let mark = mark.path().join("ran");
-    let extra = format!(
-        "-DEXTRA=int creat(const char *, unsigned); __attribute__((constructor)) static void run(void) {{ creat(\"{}\", 0600); }}",
-        mark.display()
-    );
+    let extra =
+        format!("-DEXTRA=int creat(const char *, unsigned); __attribute__((constructor)) static void run(void) {{ creat(\"{}\", 0600); }}", mark.display());
     for arguments in [&[extra.as_str()][..], &[extra.as_str(), "-DNOTE_MAJOR=9"]] {
         let _ = Built::new(arguments).inspect();
         assert!(!mark.exists());
