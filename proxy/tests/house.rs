@@ -14,8 +14,8 @@ fn source() -> PathBuf {
 }
 
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(folder).expect("the sources can be read") {
+        let path = entry.expect("the sources can be read").path();
         if path.is_dir() {
             files(&path, found);
         } else if path.extension().is_some_and(|e| e == "rs") {
@@ -27,7 +27,15 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
 fn all() -> BTreeMap<String, String> {
     let mut found = Vec::new();
     files(&source(), &mut found);
-    found.into_iter().map(|path| (path.strip_prefix(source()).unwrap().to_string_lossy().into_owned(), fs::read_to_string(&path).unwrap())).collect()
+    found
+        .into_iter()
+        .map(|path| {
+            (
+                path.strip_prefix(source()).expect("the sources can be read").to_string_lossy().into_owned(),
+                fs::read_to_string(&path).expect("the sources can be read"),
+            )
+        })
+        .collect()
 }
 
 #[test]
@@ -37,7 +45,7 @@ fn each_step_in_the_life_of_a_request_exists() {
     let steps: Vec<&str> = life.split('`').skip(1).step_by(2).filter(|step| step.contains("::") && *step != "module::function").collect();
     assert!(steps.len() >= 15, "{steps:?}");
     for step in steps {
-        let (module, function) = step.rsplit_once("::").unwrap();
+        let (module, function) = step.rsplit_once("::").expect("the sources can be read");
         let path = module.replace("::", "/");
         let text = files.get(&format!("{path}.rs")).or_else(|| files.get(&format!("{path}/mod.rs"))).unwrap_or_else(|| panic!("{step}: no module {module}"));
         assert!(text.contains(&format!("fn {function}(")) || text.contains(&format!("fn {function}<")), "{step}: no such function");
@@ -49,7 +57,12 @@ fn unsafe_code_is_where_it_is_listed() {
     let count = |text: &str| {
         text.lines()
             .map(|line| line.split("//").next().unwrap_or(""))
-            .map(|line| line.matches("unsafe {").count() + line.matches("unsafe extern \"C\" fn ").count() + line.matches("unsafe impl").count() + line.matches("unsafe fn ").count())
+            .map(|line| {
+                line.matches("unsafe {").count()
+                    + line.matches("unsafe extern \"C\" fn ").count()
+                    + line.matches("unsafe impl").count()
+                    + line.matches("unsafe fn ").count()
+            })
             .sum::<usize>()
     };
     let found: String = all().iter().map(|(path, text)| (path, count(text))).filter(|(_, n)| *n > 0).map(|(path, n)| format!("{path} {n}\n")).collect();
@@ -64,7 +77,7 @@ fn lower_layers_do_not_name_higher_ones() {
     for (path, text) in all() {
         let Some(layer) = of(&path) else { continue };
         // Unit tests may use what stands above.
-        let code = text.split("#[cfg(test)]").next().unwrap();
+        let code = text.split("#[cfg(test)]").next().expect("the sources can be read");
         if path.contains("tests") || path.contains("testing") {
             continue;
         }

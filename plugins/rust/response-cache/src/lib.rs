@@ -211,8 +211,7 @@ impl ResponseCache {
     fn storable(&self, cx: &Cx<'_, Self>, response: &ResponseView, pending: &Pending) -> Option<Variant> {
         let has_cookie = response.header(HeaderId::SET_COOKIE).is_some();
         let is_too_long = response.content_length() != u64::MAX && response.content_length() > self.config.body_bytes_max as u64;
-        let is_too_wide = response.entries().len() > KNOWN_ENTRIES;
-        if response.origin() != view::ORIGIN_UPSTREAM || is_too_wide || (has_cookie && !self.config.strip_set_cookie) || is_too_long {
+        if response.origin() != view::ORIGIN_UPSTREAM || (has_cookie && !self.config.strip_set_cookie) || is_too_long {
             return None;
         }
         let now = cx.now_unix_ns();
@@ -260,9 +259,6 @@ impl ResponseCache {
 
 /// Requests that need what this cache does not do.
 fn is_beyond_this_cache(request: &RequestView) -> bool {
-    if request.entries().len() > KNOWN_ENTRIES {
-        return true;
-    }
     let has = |name: &[u8]| request.header_named(name).is_some();
     request.flags() & (view::REQ_HAS_BODY | view::REQ_UPGRADE) != 0
         || request.header(HeaderId::RANGE).is_some()
@@ -295,9 +291,6 @@ fn send(cx: &mut Cx<'_, ResponseCache>, request: &RequestView, variant: &Variant
     }
     Ok(answer.send())
 }
-
-/// Headers behind the 254th are not found by their id, and a rule that overlooks one (Authorization, Set-Cookie) is none.
-const KNOWN_ENTRIES: usize = 254;
 
 /// Bodies that are collected at the same time.
 const FILLS_MAX: usize = 256;

@@ -205,13 +205,13 @@ fn what_a_later_plugin_makes_of_the_request_is_not_a_key() {
 }
 
 #[test]
-fn headers_too_many_to_be_known_by_id_bypass_the_cache() {
-    let mut many = vec![("x-pad", "1"); 254];
+fn the_last_of_as_many_headers_as_there_may_be_is_seen() {
+    let mut many = vec![("x-pad", "1"); 253];
     many.push(("authorization", "Bearer x"));
     let fresh: Headers<'_> = &[("cache-control", "max-age=10")];
     assert!(!is_cached(&many, fresh, &[]));
     many[0] = ("cache-control", "max-age=10");
-    many[254] = ("set-cookie", "a=b");
+    many[253] = ("set-cookie", "a=b");
     assert!(!is_cached(&[], &many, &[]));
 }
 
