@@ -322,6 +322,7 @@ impl Control {
         let stays = |version: &Loaded| self.plugins.iter().any(|other| Arc::ptr_eq(&other.version, &version.version));
         let gone: Vec<Loaded> = gone.into_iter().filter(|version| !stays(version)).collect();
         self.old.extend(gone);
+        self.forget_used();
         published.map_err(|reason| Refusal::new(422, reason))
     }
 
@@ -343,10 +344,16 @@ impl Control {
             }
         }
         if unloaded {
-            let used: BTreeSet<&String> = self.plugins.iter().chain(&self.old).map(|plugin| &plugin.made_of.hash).collect();
-            self.leaked = mappings::mapped().into_iter().filter(|hash| !used.contains(hash)).collect();
+            self.leaked = mappings::mapped().into_iter().collect();
+            self.forget_used();
             board.show(self.snapshot());
         }
+    }
+
+    /// A library that is in use is not leaked, or not any more.
+    fn forget_used(&mut self) {
+        let used: BTreeSet<&String> = self.plugins.iter().chain(&self.old).map(|plugin| &plugin.made_of.hash).collect();
+        self.leaked.retain(|hash| !used.contains(hash));
     }
 
     fn show(&self, name: &str) -> Value {

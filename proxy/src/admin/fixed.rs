@@ -19,7 +19,10 @@ pub fn differences(running: &Config, next: &Config) -> Vec<Problem> {
         ("huge_pages", old.huge_pages != new.huge_pages),
     ] {
         if differs {
-            problems.push(next.problem_at(&[Key::Key("server"), Key::Key(key)], needs_restart(&format!("server.{key}"))));
+            // The line of the token would show the secret.
+            let keys = [Key::Key("server"), Key::Key(key)];
+            let shown = if key == "admin_token" { &keys[..1] } else { &keys };
+            problems.push(next.problem_at(shown, needs_restart(&format!("server.{key}"))));
         }
     }
     let (old, new) = (&running.limits, &next.limits);

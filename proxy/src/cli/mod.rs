@@ -44,10 +44,10 @@ Examples:
       what a plugin is, or why it would be refused; none of its code runs
   ringway config schema > ringway.schema.json
       completion and checking in an editor
-  ringway chain show
-      what the plugins of a running gateway cost, route by route
-  ringway plugin swap request-id target/plugins/request-id.so && ringway reload
-      new code or a new configuration while traffic flows
+  ringway chain show --route /api/
+      which plugins of a running gateway see a request, and what each of them costs
+  ringway plugin swap rate-limit target/plugins/rate-limit.so
+      new code for a plugin while traffic flows
 
 Exit codes: 0 good, 1 the input is wrong, 2 wrong usage.";
 

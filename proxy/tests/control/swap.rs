@@ -167,3 +167,29 @@ fn a_version_that_fails_on_one_core_leaves_no_trace() {
     assert_eq!(governed.versions(), ("1".into(), "1".into()));
     governed.gateway.stop();
 }
+
+/// Hashes of the private copies of plugins that the process has mapped.
+fn mapped(pid: u32) -> std::collections::BTreeSet<String> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let name = |line: &str| line.trim_end_matches(" (deleted)").rsplit('/').next().and_then(|name| name.strip_suffix(".so")).map(str::to_owned);
+    maps.lines().filter_map(name).filter(|name| name.len() == 64).collect()
+}
+
+#[test]
+fn libraries_that_stay_mapped_are_counted() {
+    let origin = origin();
+    let governed = Governed::start(config().workers(2).to(&[origin.address()]));
+    let body = json!({ "path": plugin("order-probe"), "config": { "tag": "A" }, "routes": ["/"] }).to_string();
+    governed.good("POST", "/api/plugins/probe", &body);
+    assert_eq!(get(governed.address(), "/").header("x-order-post"), Some("A"));
+    governed.good("DELETE", "/api/plugins/probe?force", "");
+    governed.gateway.wait_for("plugin unloaded");
+    let leaked = || governed.good("GET", "/api/plugins", "")["leaked_libraries"].as_array().unwrap().len();
+    eventually("what is mapped is counted", || leaked() == mapped(governed.gateway.pid()).len());
+    println!("libraries that stay mapped after order-probe (Rust) was unloaded: {}", leaked());
+    assert_eq!(governed.metric("ringway_leaked_libraries"), Some(leaked() as u64));
+    // Loading it again makes it a library in use.
+    governed.good("POST", "/api/plugins/probe", &body);
+    assert_eq!((get(governed.address(), "/").header("x-order-post"), leaked()), (Some("A"), 0));
+    governed.gateway.stop();
+}
