@@ -175,7 +175,7 @@ pub struct Limits {
     /// Exchanges in flight, per worker. More: new ones wait.
     #[schemars(range(min = 16, max = 65536))]
     pub slots: usize,
-    /// Client connections of the whole process. More: accepting pauses.
+    /// Client connections of the whole process. More are closed at once, and counted.
     #[schemars(range(min = 1, max = 4194304))]
     pub connections: usize,
     /// Client connections from one address. More: closed at once. 0: no limit.

@@ -56,11 +56,11 @@ macro_rules! export_plugin {
     ($plugin:ty { $($facts:tt)* }) => {
         $crate::describe_plugin!($plugin { $($facts)* });
 
-        #[allow(unsafe_code)]
+        #[allow(unsafe_code, reason = "the macro writes the unsafe part for authors whose crates forbid it")]
         const _: () = {
             #[used]
             #[unsafe(no_mangle)]
-            #[allow(non_upper_case_globals)]
+            #[allow(non_upper_case_globals, reason = "the symbol's name is the contract's")]
             static ringway_plugin_v1: $crate::Descriptor = <$plugin as $crate::Export>::DESCRIPTOR;
 
             #[used]

@@ -56,7 +56,7 @@ macro_rules! scratch {
         #[derive(Clone, Copy)]
         $vis struct $name { $($(#[$field_meta])* $field_vis $field: $ty),* }
 
-        #[allow(unsafe_code)]
+        #[allow(unsafe_code, reason = "the macro writes the unsafe part for authors whose crates forbid it")]
         const _: () = {
             const fn zeroed<T: $crate::Zeroed>() {}
             $(zeroed::<$ty>();)*

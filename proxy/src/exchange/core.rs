@@ -46,8 +46,8 @@ pub trait Upstreams {
     /// The exchange is over and the connection is closed. `fault`: the server is to blame.
     fn discard(&self, lease: Lease<Self::Reader, Self::Writer>, fault: Option<UpstreamFault>);
 
-    /// Whether the retry budget of the upstream allows one more retry.
-    fn may_retry(&self, upstream: u32) -> bool;
+    /// Whether the upstream's `retries` and its budget allow one more retry, after `made` retries of this request.
+    fn may_retry(&self, upstream: u32, made: u32) -> bool;
 }
 
 /// Which upstream, and what decides the server.

@@ -29,9 +29,6 @@ use crate::limits::Timeouts;
 use crate::plugin::frame::{ChunkFlow, Flow, Frame};
 use crate::view::slab::{Buf, Slot};
 
-/// Attempts for one request, the first included.
-pub const ATTEMPTS_MAX: u32 = 3;
-
 /// How the body goes out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outgoing {
@@ -66,6 +63,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let hash = self.hash_for(&program, upstream);
         let mut choice = Choice { upstream, hash, attempt: 0, avoid: None, pooled: true };
         let outgoing = self.outgoing(exchange);
+        let mut retries = 0;
         loop {
             let (fault, stale) = match self.core.upstreams.lease(&mut choice, self.watch).await {
                 Ok(lease) => {
@@ -86,11 +84,12 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             let replayable = !matches!(outgoing, Outgoing::Streamed(_)) || (!sent && self.input_untouched(exchange));
             // RFC 9110 §9.2.2: what may have been sent is only repeated when the method is idempotent.
             let idempotent = !sent || self.is_idempotent();
-            let again = fault.row().may_retry && replayable && idempotent && choice.attempt < ATTEMPTS_MAX && !self.watch.is_expired();
+            let again = fault.row().may_retry && replayable && idempotent && !self.watch.is_expired();
             // The one replay after a dead pooled connection loads nobody: the budget is for servers in trouble.
-            if !again || !(stale || self.core.upstreams.may_retry(upstream)) {
+            if !again || !(stale || self.core.upstreams.may_retry(upstream, retries)) {
                 return self.fail(exchange, Fault::Upstream(fault)).await;
             }
+            retries += u32::from(!stale);
             add(&self.core.stats.upstream_retries, 1);
         }
     }

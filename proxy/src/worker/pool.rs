@@ -191,8 +191,8 @@ impl Upstreams for Pool {
         }
     }
 
-    fn may_retry(&self, upstream: u32) -> bool {
+    fn may_retry(&self, upstream: u32, made: u32) -> bool {
         let pools = self.pools();
-        pools.members.get(upstream as usize).is_some_and(|member| pools.shared.take_retry(&member.group))
+        pools.members.get(upstream as usize).is_some_and(|member| made < member.shared.config.retries && pools.shared.take_retry(&member.group))
     }
 }

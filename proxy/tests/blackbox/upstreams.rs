@@ -142,6 +142,25 @@ fn a_server_that_fails_is_ejected_and_comes_back() {
     gateway.stop();
 }
 
+#[test]
+fn as_many_retries_are_made_as_are_configured() {
+    let dead = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (first, second) = (dead(), dead());
+    let alive = Origin::answering(|_| reply(200, &[], "alive"));
+    let refused = |servers: &[&str], retries: u32| {
+        let lines = format!("retries = {retries}\n[upstream.outlier]\nfailures = 0");
+        let gateway = Gateway::start(&config().upstream("app", servers, &lines).with("[[route]]\nupstream = \"app\""));
+        let mut client = Client::connect(gateway.address());
+        let refused = (0..6).filter(|_| client.get("/").status == 502).count();
+        gateway.stop();
+        refused
+    };
+    assert_eq!(refused(&[&first, alive.address()], 0), 3, "every other request meets the dead server, and that is its end");
+    assert_eq!(refused(&[&first, alive.address()], 1), 0);
+    // With one server there is nothing to avoid: each retry fails as well.
+    assert_eq!(refused(&[&second], 2), 6);
+}
+
 /// HTTP1.md rule 67: what may have been processed is repeated only when its method is idempotent.
 #[test]
 fn a_stale_pooled_connection_is_noticed_or_repeated_safely() {

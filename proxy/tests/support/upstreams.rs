@@ -155,7 +155,7 @@ impl Upstreams for ScriptedUpstreams {
         self.set_fate(&lease, Fate::Discarded(fault));
     }
 
-    fn may_retry(&self, _: u32) -> bool {
-        true
+    fn may_retry(&self, _: u32, made: u32) -> bool {
+        made < 2
     }
 }
