@@ -75,6 +75,8 @@ pub const RETRY_BUDGET_PERCENT: usize = 20;
 pub const RETRY_RESERVE: usize = 10;
 /// Far below any real uploader, far above a client that sends one byte a second.
 pub const BODY_RATE_BYTES: usize = 256;
+/// Two crashes may be chance; a third one within minutes is the plugin.
+pub const PLUGIN_CRASHES: usize = 3;
 
 const SECOND: u32 = 1000;
 const MINUTE: u32 = 60 * SECOND;
@@ -110,6 +112,8 @@ pub const DRAIN: u32 = 30 * SECOND;
 pub const LINGER: u32 = 2 * SECOND;
 /// WebSocket applications ping every minute or so; an hour lets silent ones live.
 pub const TUNNEL_IDLE: u32 = HOUR;
+/// A plugin that one request in a million brings down is found at a few thousand requests a second.
+pub const PLUGIN_CRASH_WINDOW: u32 = 5 * MINUTE;
 
 /// How much of everything: the section `[limits]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -197,6 +201,9 @@ pub struct Limits {
     #[serde(with = "size")]
     #[schemars(with = "size::Size", extend("minimum" = 0, "maximum" = 1u64 << 30))]
     pub body_rate_bytes: usize,
+    /// Crashes of the process within `timeouts.plugin_crash_window` after which the plugin that ran is quarantined. 0: never.
+    #[schemars(range(min = 0, max = 1000))]
+    pub plugin_crashes: usize,
 }
 
 impl Default for Limits {
@@ -225,6 +232,7 @@ impl Default for Limits {
             retry_budget_percent: RETRY_BUDGET_PERCENT,
             retry_reserve: RETRY_RESERVE,
             body_rate_bytes: BODY_RATE_BYTES,
+            plugin_crashes: PLUGIN_CRASHES,
         }
     }
 }
@@ -332,6 +340,10 @@ pub struct Timeouts {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Duration", extend("minimum" = 0))]
     pub tunnel_idle: u32,
+    /// For how long a crash counts towards `limits.plugin_crashes`.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Duration", extend("minimum" = 1))]
+    pub plugin_crash_window: u32,
 }
 
 impl Default for Timeouts {
@@ -352,6 +364,7 @@ impl Default for Timeouts {
             drain: DRAIN,
             linger: LINGER,
             tunnel_idle: TUNNEL_IDLE,
+            plugin_crash_window: PLUGIN_CRASH_WINDOW,
         }
     }
 }

@@ -235,6 +235,8 @@ pub fn config(snapshot: &Snapshot) -> Value {
             "driver": server.driver,
             "pin_workers": server.pin_workers,
             "huge_pages": server.huge_pages,
+            "supervisor": server.supervisor,
+            "state": server.state,
         },
         "limits": &*config.limits,
         "timeouts": &*config.timeouts,

@@ -66,6 +66,10 @@ pub(super) struct Server {
     pub pin_workers: bool,
     /// Advise the kernel to back the slabs with huge pages.
     pub huge_pages: bool,
+    /// `ringway run` starts the gateway in a process of its own, and again when that one dies; the sockets stay open meanwhile.
+    pub supervisor: bool,
+    /// A directory of the gateway's own for what outlives the process: crash records. Absent: they last as long as the supervisor.
+    pub state: Option<String>,
 }
 
 impl Default for Server {
@@ -84,6 +88,8 @@ impl Default for Server {
             driver: Driver::Auto,
             pin_workers: true,
             huge_pages: true,
+            supervisor: true,
+            state: None,
         }
     }
 }

@@ -23,6 +23,8 @@ pub struct Config {
     pub source: Arc<str>,
     /// The file, when it came from one: it can be read again.
     pub file: Option<Arc<Path>>,
+    /// The text of that file, as it was read: another process can start with the same.
+    pub text: Option<Arc<str>>,
     /// The process as a whole.
     pub server: Arc<Server>,
     /// How much of everything.
@@ -82,6 +84,10 @@ pub struct Server {
     pub pin_workers: bool,
     /// Advise huge pages for the slabs.
     pub huge_pages: bool,
+    /// The gateway runs in a process of its own, which a supervisor starts again when it dies.
+    pub supervisor: bool,
+    /// A directory for what outlives the process.
+    pub state: Option<PathBuf>,
 }
 
 /// A secret. It is never printed.

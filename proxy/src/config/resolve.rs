@@ -100,6 +100,7 @@ impl<'a> Resolver<'a> {
         Config {
             source: source.into(),
             file: None,
+            text: None,
             server: Arc::new(server),
             limits: Arc::new(limits),
             timeouts,
@@ -193,6 +194,8 @@ impl<'a> Resolver<'a> {
             driver: server.driver,
             pin_workers: server.pin_workers,
             huge_pages: server.huge_pages,
+            supervisor: server.supervisor,
+            state: server.state.clone().map(PathBuf::from),
         }
     }
 

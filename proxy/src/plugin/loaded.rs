@@ -21,6 +21,7 @@ use ringway_abi::raw::{self, METRIC_COUNTER, METRIC_GAUGE, RawLoader};
 
 use super::host::HOST;
 use super::inspect::PluginFacts;
+use super::running::during;
 use crate::http1::names::NameTable;
 
 /// Responses one plugin may lay out at load.
@@ -133,7 +134,8 @@ impl PluginVersion {
         let path = private_copy(store, &facts.file_hash, bytes).map_err(|e| LoadFault::Copy(store.to_path_buf(), e))?;
         // SAFETY: running the constructors of a shared object is what loading a trusted plugin means (DESIGN §8); it has
         // passed every check that can be made without running it.
-        let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) }.map_err(|e| LoadFault::Open(e.to_string()))?;
+        let opened = during(name, &facts, "constructor", || unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) });
+        let library = opened.map_err(|e| LoadFault::Open(e.to_string()))?;
         // SAFETY: inspection found a data symbol of this name and at least the size of the descriptor in the file.
         let symbol = unsafe { library.get::<*const raw::Plugin>(raw::SYMBOL) }.map_err(|e| LoadFault::Open(e.to_string()))?;
         let address = symbol.into_raw().cast::<raw::Plugin>();
@@ -149,7 +151,7 @@ impl PluginVersion {
         if let Some(load) = plugin.load {
             let loader_pointer = ptr::from_mut(&mut loader).cast::<RawLoader>();
             // SAFETY: the contract of `load` in ringway.h: all pointers are valid for the call, on this one thread.
-            let status = unsafe { load(&raw const HOST, loader_pointer, config.as_ptr(), config.len() as u32, &mut state) };
+            let status = during(name, &facts, "load", || unsafe { load(&raw const HOST, loader_pointer, config.as_ptr(), config.len() as u32, &mut state) });
             if status != raw::OK {
                 return Err(LoadFault::Load(loader.reason(status)));
             }
@@ -188,7 +190,7 @@ impl Drop for PluginVersion {
     fn drop(&mut self) {
         if let Some(unload) = self.plugin.unload {
             // SAFETY: `load` succeeded, every core instance is gone (each holds this version alive), and it is called once.
-            unsafe { unload(self.state) };
+            during(&self.name, &self.facts, "unload", || unsafe { unload(self.state) });
         }
     }
 }
@@ -213,7 +215,7 @@ impl CorePlugin {
             let loader_pointer = ptr::from_mut(&mut loader).cast::<RawLoader>();
             // SAFETY: the contract of `core_init`: called once for this worker, on its thread, after `load`; all pointers
             // are valid for the call.
-            let status = unsafe { init(&raw const HOST, loader_pointer, version.state, worker, &mut core) };
+            let status = during(&version.name, &version.facts, "core_init", || unsafe { init(&raw const HOST, loader_pointer, version.state, worker, &mut core) });
             if status != raw::OK {
                 return Err(format!("plugin {}: core_init failed on worker {worker}: {}", version.name, loader.reason(status)));
             }
@@ -241,7 +243,7 @@ impl Drop for CorePlugin {
         if let (Some(_), Some(fini)) = (self.version.plugin.core_init, self.version.plugin.core_fini) {
             // SAFETY: `core_init` succeeded on this thread (`CorePlugin` is not `Send`), its last hook has returned, and
             // it is called once.
-            unsafe { fini(self.core) };
+            during(&self.version.name, &self.version.facts, "core_fini", || unsafe { fini(self.core) });
         }
     }
 }

@@ -11,3 +11,4 @@ pub mod frame;
 pub mod host;
 pub mod inspect;
 pub mod loaded;
+pub mod running;
