@@ -37,6 +37,7 @@ pub fn answer(request: &Request, board: &Board, events: &mpsc::Sender<Event>) ->
             None if writing(reading).is_some() => not_allowed(reading),
             None => Answer::error(404, "there is nothing here; see docs/admin.md"),
         },
+        ("POST", ["api", "upgrade"]) => upgrade(&request.body, events),
         (method, parts) => match change(method, parts, request) {
             Ok(Some(change)) => carry_out(change, events),
             Ok(None) if read(parts, board).is_some() || writing(parts).is_some() => not_allowed(parts),
@@ -61,6 +62,7 @@ fn read(parts: &[&str], board: &Board) -> Option<Answer> {
         ["api", "chains"] => Answer::json(200, &show::chains(&snapshot)),
         ["api", "upstreams"] => Answer::json(200, &show::upstreams(&snapshot)),
         ["api", "config"] => Answer::json(200, &show::config(&snapshot)),
+        ["api", "crashes"] => Answer::json(200, &json!({ "restarts": board.restarts, "crashes": board.crashes })),
         _ => return None,
     })
 }
@@ -68,7 +70,7 @@ fn read(parts: &[&str], board: &Board) -> Option<Answer> {
 /// The methods that change what is at this path.
 fn writing(parts: &[&str]) -> Option<&'static str> {
     match parts {
-        ["api", "reload"] | ["api", "plugins", _, "rollback" | "disable" | "enable"] => Some("POST"),
+        ["api", "reload" | "upgrade"] | ["api", "plugins", _, "rollback" | "disable" | "enable"] => Some("POST"),
         ["api", "plugins", _] => Some("GET, POST, PUT, DELETE"),
         _ => None,
     }
@@ -111,9 +113,32 @@ fn load(name: &str, replaces: bool, body: &[u8]) -> Result<Change, Refusal> {
     Ok(Change::Load { name: name.into(), path: wanted.path, config, on_error, routes: wanted.routes, replaces })
 }
 
+/// The body of a request for another program.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct WantedProgram {
+    binary: Option<PathBuf>,
+}
+
+fn upgrade(body: &[u8], events: &mpsc::Sender<Event>) -> Answer {
+    let wanted: WantedProgram = match body {
+        [] => WantedProgram::default(),
+        body => match serde_json::from_slice(body) {
+            Ok(wanted) => wanted,
+            Err(error) => return Answer::error(400, &format!("the body is not what is expected: {error}")),
+        },
+    };
+    ask(|reply| Event::Upgrade(wanted.binary, reply), events)
+}
+
 fn carry_out(change: Change, events: &mpsc::Sender<Event>) -> Answer {
+    ask(|reply| Event::Order(Order { change, reply }), events)
+}
+
+/// Has the main thread do something, and waits for the outcome.
+fn ask(event: impl FnOnce(mpsc::Sender<Result<serde_json::Value, Refusal>>) -> Event, events: &mpsc::Sender<Event>) -> Answer {
     let (reply, outcome) = mpsc::channel();
-    if events.send(Event::Order(Order { change, reply })).is_err() {
+    if events.send(event(reply)).is_err() {
         return Answer::error(503, "the gateway is ending");
     }
     match outcome.recv_timeout(CHANGE_TIMEOUT) {

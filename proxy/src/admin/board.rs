@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::exchange::core::WorkerStats;
 use crate::plugin::inspect::PluginFacts;
 use crate::plugin::loaded::Metric;
+use crate::supervisor::crash::Crash;
 use crate::upstream;
 use crate::worker::program::PluginCounts;
 
@@ -25,6 +26,12 @@ pub struct Board {
     pub stats: Vec<Arc<WorkerStats>>,
     /// The process accepts no more connections.
     pub draining: AtomicBool,
+    /// Another process serves from now on.
+    pub handed_over: AtomicBool,
+    /// Deaths of the gateway process, the oldest first; this one was started after them.
+    pub crashes: Vec<Crash>,
+    /// How often it was started again.
+    pub restarts: u64,
 }
 
 /// What is in force.
@@ -126,7 +133,15 @@ pub struct LoadingPlugin {
 impl Board {
     /// A board that shows this.
     pub fn new(snapshot: Snapshot, stats: Vec<Arc<WorkerStats>>) -> Board {
-        Board { snapshot: Mutex::new(Arc::new(snapshot)), loading: Mutex::default(), stats, draining: AtomicBool::new(false) }
+        Board {
+            snapshot: Mutex::new(Arc::new(snapshot)),
+            loading: Mutex::default(),
+            stats,
+            draining: AtomicBool::new(false),
+            handed_over: AtomicBool::new(false),
+            crashes: Vec::new(),
+            restarts: 0,
+        }
     }
 
     /// What is in force at this moment.

@@ -24,6 +24,7 @@ use crate::plugin::inspect::Offer;
 
 pub use admin::Admin;
 pub use admin::chains::ChainCommand;
+pub use admin::crashes::{CrashCommand, Upgrade};
 pub use admin::plugins::{Load, Named, Swap, Unload};
 pub use check::inspect_plugins;
 pub use plugin::PluginCommand;
@@ -90,9 +91,24 @@ pub enum Command {
     /// Have a running gateway read its configuration again
     #[command(after_help = "Exits 1 when the configuration is wrong; nothing has changed then.\n\nExample:\n  ringway reload --admin 127.0.0.1:9901")]
     Reload(Admin),
+    /// Have a running gateway go on as another program, with the same sockets and no request lost
+    #[command(
+        after_help = "The new program is started beside the old one and takes over when it is ready; then the old one finishes what it has. Exits 1 when that fails; nothing has changed then.\n\nExample:\n  ringway upgrade --binary target/release/ringway"
+    )]
+    Upgrade(Upgrade),
+    /// Look at the crashes of a gateway
+    #[command(subcommand)]
+    Crash(CrashCommand),
     /// Help with writing configurations
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// The gateway process of `ringway run`, which starts it
+    #[command(hide = true)]
+    Gateway {
+        /// The descriptor that leads to the supervisor
+        #[arg(long, value_name = "NUMBER")]
+        control: i32,
+    },
 }
 
 /// Where the configuration is.
@@ -153,7 +169,10 @@ pub fn execute(cli: Cli, offer: &Offer, out: &mut dyn Write, err: &mut dyn Write
         Command::Plugin(command) => command.execute(offer, out, err),
         Command::Chain(command) => command.execute(out, err),
         Command::Reload(admin) => Question::reload().ask(&admin, out, err),
+        Command::Upgrade(upgrade) => upgrade.execute(out, err),
+        Command::Crash(command) => command.execute(out, err),
         Command::Config(ConfigCommand::Schema) => schema(out),
+        Command::Gateway { control } => Ok(crate::supervisor::link::serve(control)),
     };
     // Nobody is left to read an error about a closed pipe.
     code.unwrap_or(WRONG)

@@ -241,6 +241,8 @@ pub struct Core<U> {
     pub date: DateLine,
     /// The gateway is stopping: connections close after their exchange.
     pub draining: Cell<bool>,
+    /// Connections that wait for a request are closed.
+    pub closing: Cell<bool>,
     program: RefCell<Rc<Program>>,
     requests: Cell<u64>,
     /// Exchanges that may begin now.
@@ -265,6 +267,7 @@ impl<U> Core<U> {
             pipes: PipePool::default(),
             date: DateLine::default(),
             draining: Cell::new(false),
+            closing: Cell::new(false),
             program: RefCell::new(program),
             requests: Cell::new(0),
             permits: Cell::new(permits),

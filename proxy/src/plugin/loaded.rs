@@ -85,9 +85,45 @@ pub struct PluginVersion {
     state: *mut c_void,
     metrics: Vec<Metric>,
     prebuilt: Vec<Prebuilt>,
-    /// Last field: closed after everything that points into it.
-    _library: Library,
+    /// Last field: closed after everything that points into it. `None`: never opened, and the descriptor is [`NOTHING`].
+    library: Option<Library>,
 }
+
+/// The descriptor of a plugin that was not opened.
+const NOTHING: &raw::Plugin = &raw::Plugin {
+    size: size_of::<raw::Plugin>() as u32,
+    abi_major: raw::ABI_MAJOR,
+    abi_minor: raw::ABI_MINOR,
+    abi_min_minor: 0,
+    language: 0,
+    scratch_bytes: 0,
+    layout_fingerprint: 0,
+    wants: 0,
+    hooks: 0,
+    reserved: 0,
+    name: ptr::null(),
+    version: ptr::null(),
+    metrics: ptr::null(),
+    maps: ptr::null(),
+    metric_count: 0,
+    map_count: 0,
+    metric_bytes: 0,
+    map_bytes: 0,
+    load: None,
+    unload: None,
+    core_init: None,
+    core_fini: None,
+    on_accept: None,
+    on_request: None,
+    on_request_chunk: None,
+    on_request_body: None,
+    on_response: None,
+    on_response_chunk: None,
+    on_event: None,
+    on_done: None,
+    on_tick: None,
+    get_ext: None,
+};
 
 // SAFETY: the descriptor and the library are constant; the ABI says that `state` is shared by the cores, so the plugin
 // answers for its own synchronisation; everything else is plain data that does not change after `load`.
@@ -157,7 +193,17 @@ impl PluginVersion {
             }
         }
         let prebuilt = loader.settling.map(|settling| settling.prebuilt).unwrap_or_default();
-        Ok(PluginVersion { name: name.to_owned(), facts, plugin, state, metrics, prebuilt, _library: library })
+        Ok(PluginVersion { name: name.to_owned(), facts, plugin, state, metrics, prebuilt, library: Some(library) })
+    }
+
+    /// One that stands in its place in chains and is not opened: none of its code runs, not even its constructors.
+    pub fn unopened(name: &str, facts: PluginFacts) -> PluginVersion {
+        PluginVersion { name: name.to_owned(), facts, plugin: NOTHING, state: ptr::null_mut(), metrics: Vec::new(), prebuilt: Vec::new(), library: None }
+    }
+
+    /// Whether its library is open.
+    pub fn is_open(&self) -> bool {
+        self.library.is_some()
     }
 
     /// The name in the configuration.
@@ -215,7 +261,8 @@ impl CorePlugin {
             let loader_pointer = ptr::from_mut(&mut loader).cast::<RawLoader>();
             // SAFETY: the contract of `core_init`: called once for this worker, on its thread, after `load`; all pointers
             // are valid for the call.
-            let status = during(&version.name, &version.facts, "core_init", || unsafe { init(&raw const HOST, loader_pointer, version.state, worker, &mut core) });
+            let status =
+                during(&version.name, &version.facts, "core_init", || unsafe { init(&raw const HOST, loader_pointer, version.state, worker, &mut core) });
             if status != raw::OK {
                 return Err(format!("plugin {}: core_init failed on worker {worker}: {}", version.name, loader.reason(status)));
             }

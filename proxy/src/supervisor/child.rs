@@ -58,8 +58,6 @@ pub struct Child {
     pub started: Instant,
     /// It has said that it serves.
     pub is_ready: bool,
-    /// Why it ends, in its words.
-    pub failure: Option<String>,
     process: std::process::Child,
     control: UnixStream,
     record: PipeReader,
@@ -80,8 +78,7 @@ impl Child {
         // A group of its own: what a terminal sends reaches the supervisor alone, which passes it on.
         let process = command.stdin(Stdio::null()).process_group(0).spawn()?;
         drop((theirs, their_record));
-        let mut child =
-            Child { number, binary: Arc::clone(binary), started: Instant::now(), is_ready: false, failure: None, process, control, record };
+        let mut child = Child { number, binary: Arc::clone(binary), started: Instant::now(), is_ready: false, process, control, record };
         let begun = child.control.set_write_timeout(Some(WRITE_TIMEOUT)).and_then(|()| child.listen(events)).and_then(|()| child.say(&brief));
         match begun {
             // It has ended already: waiting for it tells why.

@@ -156,7 +156,8 @@ pub fn read(state: &Path) -> io::Result<Vec<Crash>> {
 mod tests {
     use super::*;
 
-    const RECORD: &str = "signal 11\nunix_ms 17\nthread worker-0\naddress 0x8\nplugin p\nversion 1.2\nbuild_id ab\nhook on_request\nlink 1\nmodule /x/y.so\noffset 0x10\n";
+    const RECORD: &str =
+        "signal 11\nunix_ms 17\nthread worker-0\naddress 0x8\nplugin p\nversion 1.2\nbuild_id ab\nhook on_request\nlink 1\nmodule /x/y.so\noffset 0x10\n";
 
     #[test]
     fn a_record_is_read_back_and_a_missing_one_still_says_how_it_ended() {

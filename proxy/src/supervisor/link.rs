@@ -1,13 +1,16 @@
 //! The gateway process's side: it takes over what the supervisor gives it, serves, and says what has changed.
 #![forbid(unsafe_code)]
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::thread;
 
-use super::protocol::{Brief, FromGateway, PROTOCOL, ToGateway};
+use serde_json::json;
+
+use super::protocol::{Brief, FromGateway, PROTOCOL, Standings, ToGateway};
 use super::sockets::{Sockets, take};
 use super::{fatal, logs_of};
 use crate::config::Config;
@@ -18,7 +21,7 @@ use crate::run::{self, Gateway, Given};
 pub struct Link {
     control: UnixStream,
     /// What it was last told about.
-    in_force: Option<(String, super::protocol::Standings)>,
+    in_force: Option<(String, Standings)>,
 }
 
 /// Serves as the process of a supervisor that is at the other end of `control`, until it is told to stop. The exit code.
@@ -31,23 +34,37 @@ pub fn serve(control: RawFd) -> i32 {
             return 2;
         }
     };
-    let mut link = Link { control, in_force: None };
+    let installed = take(brief.record).and_then(|record| Ok((File::from(record.try_clone()?), fatal::install(record)?)));
+    let mut record = match installed {
+        Ok((record, ())) => record,
+        Err(error) => {
+            eprintln!("error: there is no place for crash records: {error}");
+            return 1;
+        }
+    };
     match start(brief) {
         Ok((gateway, logs)) => {
-            let code = gateway.serve(Some(link));
+            let code = gateway.serve(Some(Link { control, in_force: None }));
             drop(logs);
             code
         }
         Err(reason) => {
-            link.tell(&FromGateway::Failed { reason });
+            // Read when the process has ended, so that it is not missed.
+            let _ = writeln!(record, "{FAILURE} {}", json!(reason));
             1
         }
     }
 }
 
+/// The key of a start's failure in the record, which is a JSON text there.
+const FAILURE: &str = "failure";
+
+/// Why a process could not start, from its record.
+pub(super) fn failure(record: &str) -> Option<String> {
+    record.lines().find_map(|line| serde_json::from_str(line.strip_prefix(FAILURE)?).ok())
+}
+
 fn start(brief: Brief) -> Result<(Gateway, logs::Logs), String> {
-    let record = take(brief.record).map_err(|error| format!("no place for crash records: {error}"))?;
-    fatal::install(record).map_err(|error| format!("fatal signals cannot be handled: {error}"))?;
     let config = Config::of_file(&brief.path, &brief.text).map_err(|errors| errors.to_string())?;
     let logs = logs_of(&config.server)?;
     let started = if brief.protocol > PROTOCOL {
@@ -55,7 +72,7 @@ fn start(brief: Brief) -> Result<(Gateway, logs::Logs), String> {
     } else {
         Sockets::inherit(&brief.listeners, brief.admin.as_ref()).and_then(|sockets| {
             let given = Given { sockets: Some(sockets), standings: brief.standings, crashes: brief.crashes, restarts: brief.restarts };
-            run::Gateway::start_with(config, given)
+            Gateway::start_with(config, given)
         })
     };
     match started {
@@ -107,7 +124,7 @@ impl Link {
     }
 
     /// Tells it what another process is to start with, when that has changed.
-    pub fn tell_in_force(&mut self, text: &str, standings: super::protocol::Standings) {
+    pub fn tell_in_force(&mut self, text: &str, standings: Standings) {
         let now = (text.to_owned(), standings);
         if self.in_force.as_ref() != Some(&now) {
             self.tell(&FromGateway::InForce { text: now.0.clone(), standings: now.1.clone() });

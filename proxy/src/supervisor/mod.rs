@@ -118,7 +118,8 @@ impl Supervisor {
         let binary = Binary::own().map_err(|error| format!("cannot find this program: {error}"))?;
         let sockets = Sockets::bind(config, worker_count(config))?;
         let (events, receiver) = mpsc::channel();
-        forward_signals(&[SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGCHLD], events.clone(), Event::Signal).map_err(|error| format!("signals cannot be handled: {error}"))?;
+        forward_signals(&[SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGCHLD], events.clone(), Event::Signal)
+            .map_err(|error| format!("signals cannot be handled: {error}"))?;
         let mut supervisor = Supervisor {
             sockets,
             program: binary.path.clone(),
@@ -235,12 +236,6 @@ impl Supervisor {
                 }
             }
             FromGateway::Ready => self.hand_over(number),
-            FromGateway::Failed { reason } => {
-                let next = self.next.as_mut().map(|next| &mut next.child);
-                if let Some(child) = self.serving.as_mut().into_iter().chain(next).find(|child| child.number == number) {
-                    child.failure = Some(reason);
-                }
-            }
             FromGateway::InForce { text, standings } if serving.is_some() => {
                 for name in self.standings.quarantined.keys().filter(|name| !standings.quarantined.contains_key(*name)) {
                     self.crashes.forgive(name);
@@ -300,7 +295,12 @@ impl Supervisor {
         self.restart_at = None;
         let successor = child.pid();
         if let Some(mut old) = self.serving.replace(child) {
-            old.tell(&ToGateway::HandOver { successor });
+            if old.is_ready {
+                old.tell(&ToGateway::HandOver { successor });
+            } else {
+                // It was just restarted and serves nobody.
+                old.kill();
+            }
             self.leaving.push(old);
         }
     }
@@ -311,7 +311,7 @@ impl Supervisor {
             self.on_death(&mut child, status);
         }
         if let Some(status) = self.next.as_mut().and_then(|next| next.child.ended()) {
-            let failure = self.next.take().and_then(|next| next.child.failure);
+            let failure = self.next.take().and_then(|mut next| link::failure(&next.child.record()));
             self.upgrade_failed(failure.unwrap_or_else(|| format!("the new process ended ({}) before it was ready", words(status))));
         }
         self.leaving.retain_mut(|child| match child.ended() {
@@ -333,9 +333,11 @@ impl Supervisor {
             return;
         }
         let now = SystemTime::now();
-        let crash = Crash::read(&child.record(), child.pid(), &words(status));
+        let record = child.record();
+        let mut crash = Crash::read(&record, child.pid(), &words(status));
+        crash.cause = crash.cause.or_else(|| link::failure(&record));
         let plugin = crash.plugin.clone();
-        report(&crash, child.failure.as_deref());
+        report(&crash);
         if let Err(error) = self.crashes.add(crash, now) {
             tracing::error!(%error, "the crash record cannot be kept");
         }
@@ -398,11 +400,11 @@ fn ended(child: &mut Option<Child>) -> Option<(Child, ExitStatus)> {
     child.take().map(|child| (child, status))
 }
 
-fn report(crash: &Crash, failure: Option<&str>) {
+fn report(crash: &Crash) {
     tracing::error!(
         pid = crash.pid,
         ended = crash.signal,
-        cause = crash.cause.as_deref().or(failure),
+        cause = crash.cause,
         plugin = crash.plugin,
         version = crash.version,
         build_id = crash.build_id,

@@ -83,11 +83,6 @@ pub enum ToGateway {
 pub enum FromGateway {
     /// Every worker accepts connections.
     Ready,
-    /// It cannot start, and ends.
-    Failed {
-        /// Why.
-        reason: String,
-    },
     /// What another process is to start with has changed.
     InForce {
         /// The text of the configuration.

@@ -119,8 +119,8 @@ impl Sockets {
         Ok(Sockets { workers: sockets, addresses, admin })
     }
 
-    /// The paths of Unix sockets, which outlive their sockets.
-    fn paths(&self) -> impl Iterator<Item = &Path> {
+    /// The files of Unix sockets, which outlive their sockets.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.addresses.iter().chain(self.admin.as_ref().map(AdminListener::address)).filter_map(|address| match address {
             ListenAddress::Unix(path) => Some(path.as_path()),
             ListenAddress::Tcp(_) => None,
@@ -129,7 +129,7 @@ impl Sockets {
 
     /// Removes the files of Unix sockets.
     pub fn remove_files(&self) {
-        for path in self.paths() {
+        for path in self.files() {
             // Gone already when somebody else removed it.
             let _ = fs::remove_file(path);
         }

@@ -13,7 +13,7 @@ mod publish;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -58,7 +58,10 @@ const SUBMISSION_ENTRIES: u32 = 1024;
 /// What the process tells a worker; taken at the next tick.
 pub enum Command {
     /// Accept no more, let exchanges finish, close idle connections.
-    Drain,
+    Drain {
+        /// Until idle connections are closed: one more request of each is answered, and the answer announces the close.
+        patience_ms: u64,
+    },
     /// End now.
     Stop,
     /// Build the next program beside the one in force, and answer.
@@ -159,6 +162,15 @@ pub enum ListenSocket {
     Unix(std::os::unix::net::UnixListener),
 }
 
+impl AsFd for ListenSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            ListenSocket::Tcp(socket) => socket.as_fd(),
+            ListenSocket::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
 /// A running worker.
 pub struct Worker {
     /// Its thread; the result says why it could not start.
@@ -249,6 +261,8 @@ struct Local {
     /// Ends the accepts that wait; `None` once connections are accepted no more.
     accepting: RefCell<Option<Canceller>>,
     draining: Cell<bool>,
+    /// When a drain closes what is idle.
+    closing_from_ms: Cell<u64>,
     stopped: Cell<bool>,
     /// Tasks that wait for the next tick.
     waiting: RefCell<Vec<Waker>>,
@@ -314,7 +328,7 @@ impl Local {
     /// Ends operations whose deadline has passed and calls idle reads back.
     fn sweep(&self) {
         let now = clock::monotonic_ms();
-        let hurry = self.draining.get() || self.core.is_crowded();
+        let hurry = self.core.closing.get() || self.core.is_crowded();
         for entry in self.connections.borrow().entries.iter().flatten() {
             let watch = &entry.watch;
             watch.ring(now);
@@ -379,6 +393,7 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
         connections: RefCell::default(),
         accepting: RefCell::new(Some(Canceller::new())),
         draining: Cell::new(false),
+        closing_from_ms: Cell::new(0),
         stopped: Cell::new(false),
         waiting: RefCell::default(),
     });
@@ -424,9 +439,10 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
         let command = commands.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let Some(command) = command else { break };
         match command {
-            Command::Drain => {
+            Command::Drain { patience_ms } => {
                 local.draining.set(true);
                 local.core.draining.set(true);
+                local.closing_from_ms.set(clock::monotonic_ms() + patience_ms);
                 // The listeners are closed with their last accept, so that the kernel refuses whoever comes now.
                 if let Some(accepting) = local.accepting.take() {
                     accepting.cancel();
@@ -438,8 +454,11 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
             Command::Abandon => drop(local.prepared.take()),
         }
     }
+    if local.draining.get() && clock::monotonic_ms() >= local.closing_from_ms.get() {
+        local.core.closing.set(true);
+    }
     local.sweep();
-    if local.draining.get() {
+    if local.core.closing.get() {
         local.close_idle();
     }
     for waker in local.waiting.take() {
@@ -512,9 +531,6 @@ async fn pause(local: &Local, error: &io::Error) {
 fn admit(local: &Rc<Local>, stream: Shared, peer: Peer) {
     let stats = &local.core.stats;
     add(&stats.accepted, 1);
-    if local.draining.get() {
-        return;
-    }
     if let Err(fault) = local.admission.admit(peer.address, &local.config().limits) {
         add(&stats.refused, 1);
         stats.faults.count(Fault::Resource(fault));
@@ -555,7 +571,7 @@ async fn connection(local: Rc<Local>, stream: Shared, peer: Peer) {
             }
         }
         match Box::pin(active(&local, &stream, peer, &watch, &park)).await {
-            End::Park if local.draining.get() => break,
+            End::Park if local.core.closing.get() => break,
             End::Park => parked = true,
             End::Close | End::Linger => break,
             End::Abort => {
