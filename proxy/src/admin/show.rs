@@ -260,6 +260,7 @@ pub fn config(snapshot: &Snapshot) -> Value {
             "huge_pages": server.huge_pages,
             "supervisor": server.supervisor,
             "state": server.state,
+            "half_close": server.half_close,
         },
         "limits": &*config.limits,
         "timeouts": &*config.timeouts,

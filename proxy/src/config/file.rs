@@ -70,6 +70,8 @@ pub(super) struct Server {
     pub supervisor: bool,
     /// A directory of the gateway's own for what outlives the process: crash records. Absent: they last as long as the supervisor.
     pub state: Option<String>,
+    /// A client that shuts down its sending side while its response is awaited. "abort": it has left, the exchange ends. "serve": it gets its response.
+    pub half_close: HalfClose,
 }
 
 impl Default for Server {
@@ -90,8 +92,19 @@ impl Default for Server {
             huge_pages: true,
             supervisor: true,
             state: None,
+            half_close: HalfClose::Abort,
         }
     }
+}
+
+/// What a client means that shuts down its sending side while its response is awaited. Closing looks the same on TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HalfClose {
+    /// It has left: the upstream is let go.
+    Abort,
+    /// It waits for its response.
+    Serve,
 }
 
 /// How upstreams learn the client's address and scheme.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::address::{ConnectTarget, HostPattern, ListenAddress, PathPattern, ServerAddress};
-pub use super::file::{Driver, Forwarded, HeaderMatch, HealthKind, LogFormat, LogLevel, OnError};
+pub use super::file::{Driver, Forwarded, HalfClose, HeaderMatch, HealthKind, LogFormat, LogLevel, OnError};
 use super::problem::Problem;
 use crate::limits::{Limits, Timeouts};
 
@@ -88,6 +88,8 @@ pub struct Server {
     pub supervisor: bool,
     /// A directory for what outlives the process.
     pub state: Option<PathBuf>,
+    /// What a client means that shuts down its sending side.
+    pub half_close: HalfClose,
 }
 
 /// A secret. It is never printed.

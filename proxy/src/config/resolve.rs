@@ -196,6 +196,7 @@ impl<'a> Resolver<'a> {
             huge_pages: server.huge_pages,
             supervisor: server.supervisor,
             state: server.state.clone().map(PathBuf::from),
+            half_close: server.half_close,
         }
     }
 
