@@ -5,6 +5,7 @@
 
 mod gateway;
 
+#[allow(dead_code, reason = "the tests of the control plane use the rest")]
 #[path = "control/admin.rs"]
 mod admin;
 #[path = "survive/crash.rs"]

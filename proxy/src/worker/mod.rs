@@ -57,6 +57,9 @@ const COMPLETION_ENTRIES: u32 = 8192;
 /// Submission entries of the ring.
 const SUBMISSION_ENTRIES: u32 = 1024;
 
+/// Ticks of a worker's beginning at which its accepts are issued anew: two seconds.
+const ACCEPT_RENEWALS: u32 = 40;
+
 /// What the process tells a worker; taken at the next tick.
 pub enum Command {
     /// Accept no more, let exchanges finish, close idle connections.
@@ -263,6 +266,8 @@ struct Local {
     /// Ends the accepts that wait; `None` once connections are accepted no more.
     accepting: RefCell<Option<Canceller>>,
     draining: Cell<bool>,
+    /// How often the accepts are still issued anew.
+    renewals: Cell<u32>,
     /// When a drain closes what is idle.
     closing_from_ms: Cell<u64>,
     stopped: Cell<bool>,
@@ -356,6 +361,19 @@ impl Local {
         }
     }
 
+    /// Issues the accepts anew, for the first while. Linux tears the ring of a dead process down a little after the process:
+    /// the accept that waited there may take the wake-up for a connection that is then left in the backlog.
+    fn renew_accepts(&self) {
+        let left = self.renewals.get();
+        if left == 0 {
+            return;
+        }
+        self.renewals.set(left - 1);
+        if let Some(accepting) = self.accepting.borrow_mut().as_mut() {
+            std::mem::replace(accepting, Canceller::new()).cancel();
+        }
+    }
+
     /// For the next accept; `None` when there is to be none.
     fn accept_handle(&self) -> Option<CancelHandle> {
         self.accepting.borrow().as_ref().map(Canceller::handle)
@@ -400,6 +418,7 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
         connections: RefCell::default(),
         accepting: RefCell::new(Some(Canceller::new())),
         draining: Cell::new(false),
+        renewals: Cell::new(ACCEPT_RENEWALS),
         closing_from_ms: Cell::new(0),
         stopped: Cell::new(false),
         waiting: RefCell::default(),
@@ -461,6 +480,7 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
             Command::Abandon => drop(local.prepared.take()),
         }
     }
+    local.renew_accepts();
     if local.draining.get() && clock::monotonic_ms() >= local.closing_from_ms.get() {
         local.core.closing.set(true);
     }
@@ -500,6 +520,7 @@ async fn accept_tcp(local: Rc<Local>, socket: TcpListener, listener: u16) {
                 admit(&local, Shared::new(Stream::Tcp(stream)), peer);
             }
             Err(_) if local.draining.get() => break,
+            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {}
             Err(error) => pause(&local, &error).await,
         }
     }
@@ -515,6 +536,7 @@ async fn accept_unix(local: Rc<Local>, socket: UnixListener, listener: u16) {
                 admit(&local, Shared::new(Stream::Unix(stream)), peer);
             }
             Err(_) if local.draining.get() => break,
+            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {}
             Err(error) => pause(&local, &error).await,
         }
     }
