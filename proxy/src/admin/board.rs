@@ -28,6 +28,8 @@ pub struct Board {
     pub draining: AtomicBool,
     /// Another process serves from now on.
     pub handed_over: AtomicBool,
+    /// The admin listener of this process accepts no more.
+    pub admin_ended: AtomicBool,
     /// Deaths of the gateway process, the oldest first; this one was started after them.
     pub crashes: Vec<Crash>,
     /// How often it was started again.
