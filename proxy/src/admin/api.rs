@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::json;
@@ -17,6 +18,11 @@ use crate::run::Event;
 
 /// How long a change may take before its caller is told to look at the log.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long the admin listener of a process may go on after another one has taken over.
+const LISTENER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two looks at it.
+const LISTENER_LOOK: Duration = Duration::from_millis(10);
 
 /// The body of a request that loads a plugin.
 #[derive(Debug, Default, Deserialize)]
@@ -37,7 +43,7 @@ pub fn answer(request: &Request, board: &Board, events: &mpsc::Sender<Event>) ->
             None if writing(reading).is_some() => not_allowed(reading),
             None => Answer::error(404, "there is nothing here; see docs/admin.md"),
         },
-        ("POST", ["api", "upgrade"]) => upgrade(&request.body, events),
+        ("POST", ["api", "upgrade"]) => upgrade(&request.body, board, events),
         (method, parts) => match change(method, parts, request) {
             Ok(Some(change)) => carry_out(change, events),
             Ok(None) if read(parts, board).is_some() || writing(parts).is_some() => not_allowed(parts),
@@ -120,7 +126,7 @@ struct WantedProgram {
     binary: Option<PathBuf>,
 }
 
-fn upgrade(body: &[u8], events: &mpsc::Sender<Event>) -> Answer {
+fn upgrade(body: &[u8], board: &Board, events: &mpsc::Sender<Event>) -> Answer {
     let wanted: WantedProgram = match body {
         [] => WantedProgram::default(),
         body => match serde_json::from_slice(body) {
@@ -128,7 +134,13 @@ fn upgrade(body: &[u8], events: &mpsc::Sender<Event>) -> Answer {
             Err(error) => return Answer::error(400, &format!("the body is not what is expected: {error}")),
         },
     };
-    ask(|reply| Event::Upgrade(wanted.binary, reply), events)
+    let answer = ask(|reply| Event::Upgrade(wanted.binary, reply), events);
+    // Whoever hears that another process serves is answered by that one from then on.
+    let deadline = Instant::now() + LISTENER_TIMEOUT;
+    while answer.status == 200 && !board.admin_ended.load(Ordering::Relaxed) && Instant::now() < deadline {
+        thread::sleep(LISTENER_LOOK);
+    }
+    answer
 }
 
 fn carry_out(change: Change, events: &mpsc::Sender<Event>) -> Answer {

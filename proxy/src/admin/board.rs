@@ -141,6 +141,7 @@ impl Board {
             stats,
             draining: AtomicBool::new(false),
             handed_over: AtomicBool::new(false),
+            admin_ended: AtomicBool::new(false),
             crashes: Vec::new(),
             restarts: 0,
         }

@@ -152,6 +152,7 @@ impl AdminListener {
                     }
                 }
             }
+            desk.board.admin_ended.store(true, Ordering::Relaxed);
         };
         thread::Builder::new().name("admin".into()).spawn(accept)?;
         Ok(())

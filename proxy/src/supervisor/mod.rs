@@ -253,8 +253,13 @@ impl Supervisor {
                 let path = binary.unwrap_or_else(|| self.program.clone());
                 self.upgrade(&path);
             }
+            FromGateway::Upgrade { .. } => {
+                if let Some(child) = self.leaving.iter_mut().find(|child| child.number == number) {
+                    child.tell(&ToGateway::UpgradeFailed { reason: "another process serves by now: ask again".into() });
+                }
+            }
             // Of a process that is leaving.
-            FromGateway::InForce { .. } | FromGateway::Upgrade { .. } => {}
+            FromGateway::InForce { .. } => {}
         }
     }
 
