@@ -41,7 +41,7 @@ use crate::worker::{Admission, Command, Start, TICK_MS, Worker, probe_ring};
 /// Open files that the process asks for: each proxied connection takes two.
 const FILES_WANTED: u64 = 1 << 20;
 /// After another process has taken over, connections may send one more request for so long before they are closed.
-const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the gateway until it is told to stop. The exit code: 0 after a drain, 1 when it could not start.
 pub fn run(config: Config) -> i32 {

@@ -443,6 +443,7 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
     let _ = ready.send(Ok(index));
     let mut buffer = vec![0u8; 64];
     let mut second = 0;
+    let mut was_quiet = false;
     loop {
         let (result, returned) = tick.read(buffer).await;
         buffer = returned;
@@ -451,9 +452,12 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
             local.stopped.set(true);
         }
         on_tick(&local, &commands, &mut second);
-        if local.stopped.get() || (local.draining.get() && local.connections.borrow().count() == 0) {
+        let is_quiet = local.draining.get() && local.connections.borrow().count() == 0;
+        // An accept that was called back may have brought a connection all the same: its task is seen a tick later.
+        if local.stopped.get() || (is_quiet && was_quiet) {
             break;
         }
+        was_quiet = is_quiet;
     }
     local.release();
     Ok(())
