@@ -58,7 +58,6 @@ fn open(address: &str, count: usize, first: &str, answered: bool) -> Vec<Client>
 }
 
 const GET_ROOT: &str = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
-const GET: &str = "GET /bytes/3 HTTP/1.1\r\nhost: test\r\n\r\n";
 
 /// Resident KiB once two readings in a row agree: connections give their slots back after a moment.
 fn settled(read: impl Fn() -> Memory) -> u64 {
