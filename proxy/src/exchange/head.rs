@@ -23,9 +23,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             self.read_first(program, capacity).await?;
         }
         // The time for a head runs on while its connection has no slot.
-        if !self.resumed {
-            self.watch.arm(Lane::DownRead, program.timeouts.head);
-        }
+        let mut armed = self.resumed;
         loop {
             let filled = self.input.filled;
             let (bytes, entries, root) = self.input.slot.request_parts();
@@ -39,6 +37,10 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 Ok(None) if self.input.filled >= capacity => return Err(self.refuse(Fault::Client(ClientFault::HeadTooLarge)).await),
                 Ok(None) => {}
                 Err(fault) => return Err(self.refuse(Fault::Client(fault)).await),
+            }
+            if !armed {
+                self.watch.arm(Lane::DownRead, program.timeouts.head);
+                armed = true;
             }
             // What has come of a head that comes slowly waits without a slot: at once where slots are short, else after a moment.
             if !std::mem::take(&mut self.resumed) && self.core.is_crowded() {
@@ -74,8 +76,9 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     async fn read_first(&mut self, program: &Program, capacity: usize) -> Result<(), End> {
         let first = self.watch.requests.get() == 0;
         let timeout = if first { program.timeouts.head } else { program.timeouts.keep_alive_idle };
-        self.watch.arm(Lane::DownRead, timeout);
-        self.watch.idle_since.set(clock::monotonic_ms());
+        let now = clock::monotonic_ms();
+        self.watch.arm_at(Lane::DownRead, timeout, now);
+        self.watch.idle_since.set(now);
         let (result, _) = self.reader.read_idle(Buf::slot(self.input.slot.clone(), 0..capacity)).await;
         self.watch.idle_since.set(u64::MAX);
         match result {
