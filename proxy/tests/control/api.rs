@@ -185,7 +185,7 @@ fn the_listener_is_bounded_and_only_answers_those_who_may_ask() {
     }
     governed.gateway.stop();
 
-    let governed = Governed::start(config().with("[[route]]\nconnect_to = [\"localhost:1\"]"));
+    let governed = Governed::start(config().to(&["127.0.0.1:1"]));
     for (fields, status) in [("host: localhost", 200), ("host: evil.example", 403), ("host: localhost\r\norigin: http://evil.example", 403)] {
         let mut client = Client::connect(&governed.admin);
         client.send(format!("GET /metrics HTTP/1.1\r\n{fields}\r\n\r\n"));
