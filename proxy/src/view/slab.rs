@@ -277,8 +277,10 @@ impl Slab {
         let (stride, unit, origin) = (shared.layout.stride, shared.unit_bytes, shared.base.addr());
         // Slots that were never handed out are in nobody's use either.
         let above = if slots.end == shared.fresh.get() { shared.slots } else { slots.end };
-        let begin = (origin + slots.start as usize * stride).next_multiple_of(unit) - origin;
-        let end = ((origin + above as usize * stride) / unit * unit).saturating_sub(origin);
+        // Beyond the ends of the slab there is nobody to share a unit with.
+        let (first_unit, last_unit) = (if slots.start == 0 { PAGE_BYTES } else { unit }, if above == shared.slots { PAGE_BYTES } else { unit });
+        let begin = (origin + slots.start as usize * stride).next_multiple_of(first_unit) - origin;
+        let end = ((origin + above as usize * stride) / last_unit * last_unit).saturating_sub(origin);
         if begin < end {
             // SAFETY: whole pages of the mapping (`end` is at most the end of the last slot), all of slots that are on the free list
             // or were never handed out: nobody refers to them and no operation is pending on them. They read as zeroes afterwards,
