@@ -312,6 +312,7 @@ pub fn config(snapshot: &Snapshot) -> Value {
             "driver": server.driver,
             "pin_workers": server.pin_workers,
             "huge_pages": server.huge_pages,
+            "half_close": server.half_close,
         },
         "limits": &*config.limits,
         "timeouts": &*config.timeouts,
