@@ -48,7 +48,11 @@ fn top_shows_what_plugins_do_now() {
         scope.spawn(|| {
             let mut client = Client::connect(governed.address());
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                assert_eq!(client.get("/").status, 200);
+                let response = client.get("/");
+                assert_eq!(response.status, 200);
+                if response.announces_close() {
+                    client = Client::connect(governed.address());
+                }
             }
         });
         let shown = (run(&["top", "-n", "1", "-d", "0.5"]), run(&["top", "-n", "2", "-d", "0.5", "-j"]));
