@@ -238,11 +238,11 @@ fn has_cost(cost: &Cost, has: &impl Fn(u32) -> bool, wants: &impl Fn(u64) -> boo
 /// See `exchange`: each stands for a test of the plan there.
 const COSTS: [Cost; 8] = [
     Cost { hooks: 0, wants: raw::WANT_EDIT_REQUEST, text: "request head is re-written when it edits it" },
-    Cost { hooks: raw::HOOK_REQUEST_CHUNK, wants: 0, text: "request bodies are shown" },
+    Cost { hooks: raw::HOOK_REQUEST_CHUNK, wants: 0, text: "request bodies are shown, so they are copied through user space" },
     Cost { hooks: raw::HOOK_REQUEST_BODY, wants: 0, text: "request bodies are buffered whole when it asks for them" },
     Cost { hooks: raw::HOOK_REQUEST_CHUNK, wants: raw::WANT_EDIT_REQUEST_BODY, text: "request bodies are sent chunked" },
     Cost { hooks: raw::HOOK_RESPONSE, wants: 0, text: "response head is shown" },
-    Cost { hooks: raw::HOOK_RESPONSE_CHUNK, wants: 0, text: "response bodies are shown" },
+    Cost { hooks: raw::HOOK_RESPONSE_CHUNK, wants: 0, text: "response bodies are shown, so they are copied through user space" },
     Cost { hooks: raw::HOOK_RESPONSE_CHUNK, wants: raw::WANT_EDIT_RESPONSE_BODY, text: "response bodies are sent chunked" },
     Cost { hooks: 0, wants: raw::WANT_TIME, text: "the precise clock is read" },
 ];

@@ -93,10 +93,8 @@ fn row(name: &Value, status: &Value, was: &Value, is: &Value, passed: Duration) 
         row[format!("{key}_per_second")] = rate(key).into();
     }
     let sum = |of: &Value, key: &str| of["hook_times"].as_object().into_iter().flatten().filter_map(|(_, hook)| hook[key].as_u64()).sum::<u64>();
-    let samples = sum(is, "samples").saturating_sub(sum(was, "samples"));
-    if samples > 0 {
-        row["hook_mean_ns"] = (sum(is, "sum_ns").saturating_sub(sum(was, "sum_ns")) / samples).into();
-    }
+    let between = |key: &str| sum(is, key).saturating_sub(sum(was, key));
+    row["hook_mean_ns"] = between("sum_ns").checked_div(between("samples")).into();
     let slowest = is["hook_times"].as_object().into_iter().flatten().filter_map(|(_, hook)| hook["p99_ns"].as_u64()).max();
     row["hook_p99_ns"] = slowest.into();
     row
