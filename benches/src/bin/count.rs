@@ -14,10 +14,8 @@ use std::fmt::Write as _;
 use std::hint::black_box;
 use std::path::Path;
 use std::process::{Command, ExitCode};
-use std::sync::Arc;
 
 use ringway::http1::chunked::{ChunkLimits, ChunkStep, ChunkedDecoder};
-use ringway::plugin::chain::LinkCounters;
 use ringway::plugin::frame::MadeBody;
 use ringway::route::RouteTable;
 use ringway_abi::RequestView;
@@ -325,25 +323,6 @@ fn hooks(list: &mut List) {
             frame.begin(&worker.shared, &worker.chain_of(count, plugin));
             list.add(format!("hook/chain-of-{count}/{language}"), move |measure| measure(&mut || keep(frame.run_request(0))));
         }
-    }
-    // The difference of the two, over 16, is what counting a call costs.
-    for counted in [false, true] {
-        let worker = Worker::new(&["bench-lookup-c"]);
-        let mut received = Received::new(&worker.slab, GET_8);
-        received.parse_request(&worker.names);
-        let (mut bare, request) = (BareHook::new("bench-lookup-c"), received.request());
-        let links: Vec<Arc<LinkCounters>> = (0..16).map(|_| Arc::default()).collect();
-        let name = if counted { "hook/16-calls/counted" } else { "hook/16-calls/not-counted" };
-        list.add(name, move |measure| {
-            measure(&mut || {
-                for counters in &links {
-                    if counted {
-                        LinkCounters::count(&counters.calls);
-                    }
-                    keep(bare.call(request.request()));
-                }
-            });
-        });
     }
     for (name, plugin, count) in [("none", "", 0), ("1-edit", "bench-set-response", 1), ("4-edits", "bench-set-response", 4)] {
         let worker = Worker::new(&["bench-set-response"]);
