@@ -263,7 +263,7 @@ impl Gateway {
                 Ok(Event::Signal(_) | Event::Orphaned) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return 1,
             }
-            self.control.tend(&self.board);
+            self.control.tend(&self.crew, &self.board);
             if let (Some(link), Some(text)) = (&mut link, &self.control.config().text) {
                 link.tell_in_force(text, self.control.standings());
             }
