@@ -1,6 +1,6 @@
 //! The control plane of the real binary: the admin listener, changes while traffic flows, the commands that ask for them.
 //!
-//! By area: `api` every endpoint and what it refuses, `reload` configurations, `swap` plugins under load and the life of
+//! By area: `api` every endpoint and what it refuses, `reload` configurations, `maps` what plugins keep, `swap` plugins under load and the life of
 //! their versions, `command` what `ringway plugin`, `chain` and `reload` print.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
@@ -12,6 +12,8 @@ mod admin;
 mod api;
 #[path = "control/command.rs"]
 mod command;
+#[path = "control/maps.rs"]
+mod maps;
 #[path = "control/reload.rs"]
 mod reload;
 #[path = "control/swap.rs"]

@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::board::Board;
 use super::server::{Answer, Request};
-use super::{Change, Order, Refusal, edit, metrics, show};
-use crate::config::OnError;
+use super::{Change, Order, Refusal, edit, maps, metrics, show};
+use crate::config::{MapPolicy, OnError};
 use crate::run::Event;
 
 /// How long a change may take before its caller is told to look at the log.
@@ -26,10 +26,14 @@ struct Wanted {
     config: Option<serde_json::Map<String, serde_json::Value>>,
     on_error: Option<String>,
     routes: Vec<String>,
+    maps: Option<MapPolicy>,
 }
 
 /// The answer to a request.
 pub fn answer(request: &Request, board: &Board, events: &mpsc::Sender<Event>) -> Answer {
+    if let Some(answer) = maps::answer(request, board) {
+        return answer;
+    }
     let parts: Vec<&str> = request.path.trim_matches('/').split('/').collect();
     match (request.method.as_str(), parts.as_slice()) {
         ("GET" | "HEAD", reading) => match read(reading, board) {
@@ -108,7 +112,7 @@ fn load(name: &str, replaces: bool, body: &[u8]) -> Result<Change, Refusal> {
         Some(text) => edit::on_error(text).ok_or_else(|| Refusal::new(400, "`on_error` is \"closed\" or \"open\""))?,
     };
     let config = wanted.config.map(|config| json!(config).to_string());
-    Ok(Change::Load { name: name.into(), path: wanted.path, config, on_error, routes: wanted.routes, replaces })
+    Ok(Change::Load { name: name.into(), path: wanted.path, config, on_error, routes: wanted.routes, maps: wanted.maps, replaces })
 }
 
 fn carry_out(change: Change, events: &mpsc::Sender<Event>) -> Answer {

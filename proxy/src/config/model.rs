@@ -12,7 +12,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::address::{ConnectTarget, HostPattern, ListenAddress, PathPattern, ServerAddress};
-pub use super::file::{Driver, Forwarded, HeaderMatch, HealthKind, LogFormat, LogLevel, OnError};
+pub use super::file::{Driver, Forwarded, HeaderMatch, HealthKind, LogFormat, LogLevel, MapPolicy, OnError};
 use super::problem::Problem;
 use crate::limits::{Limits, Timeouts};
 
@@ -82,6 +82,8 @@ pub struct Server {
     pub pin_workers: bool,
     /// Advise huge pages for the slabs.
     pub huge_pages: bool,
+    /// Where maps are kept; `None`: nowhere.
+    pub state: Option<PathBuf>,
 }
 
 /// A secret. It is never printed.
@@ -227,6 +229,28 @@ pub struct Plugin {
     pub on_error: OnError,
     /// JSON for the plugin's `load`; `{}` when nothing was configured.
     pub config: String,
+    /// What happens to a map that was kept and does not fit.
+    pub maps: MapPolicy,
+    /// Where the records of its rings go, by the name of the map.
+    pub sinks: Vec<(String, SinkTarget)>,
+}
+
+/// Where records go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkTarget {
+    /// Appended to this file.
+    File(PathBuf),
+    /// Sent to the socket of this path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for SinkTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SinkTarget::File(path) => write!(f, "file:{}", path.display()),
+            SinkTarget::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// A plugin attached to a route or listener.

@@ -56,6 +56,9 @@ pub struct Swap {
     /// Its new configuration, as a JSON object
     #[arg(long, value_name = "JSON", value_parser = object)]
     pub config: Option<Map<String, Value>>,
+    /// Begin with empty maps where those that are there do not fit the new code
+    #[arg(long)]
+    pub fresh_maps: bool,
     /// Which gateway.
     #[command(flatten)]
     pub admin: Admin,
@@ -99,7 +102,8 @@ impl Question {
     }
 
     pub(in crate::cli) fn swap(swap: &Swap) -> Question {
-        let body = json!({ "path": swap.file.as_deref().map(absolute), "config": swap.config });
+        let maps = swap.fresh_maps.then_some("fresh");
+        let body = json!({ "path": swap.file.as_deref().map(absolute), "config": swap.config, "maps": maps });
         Question { method: "PUT", path: plugin_path(&swap.name), body: Some(body), print: print_outcome }
     }
 

@@ -74,14 +74,28 @@ pub struct Opened {
     pub pending: Option<(PathBuf, PathBuf)>,
 }
 
-/// Opens the map at `path`, or makes one. With `fresh`, one that does not fit is replaced.
+/// What becomes of a file that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// It is used, or refused when it does not fit.
+    Keep,
+    /// It is used, or replaced when it does not fit.
+    ReplaceMisfit,
+    /// It is replaced.
+    Replace,
+}
+
+/// Opens the map at `path`, or makes one.
 ///
 /// # Errors
 /// Why not; nothing has changed then.
-pub fn open(path: &Path, shape: &MapShape, cores: u32, fresh: bool) -> Result<Opened, MapFault> {
+pub fn open(path: &Path, shape: &MapShape, cores: u32, policy: Existing) -> Result<Opened, MapFault> {
+    if policy == Existing::Replace {
+        return create(path, shape, cores);
+    }
     match existing(path, shape, cores) {
         Err(MapFault::Io(_, _, error)) if error.kind() == io::ErrorKind::NotFound => create(path, shape, cores),
-        Err(MapFault::Damaged(..) | MapFault::Differs(..)) if fresh => create(path, shape, cores),
+        Err(MapFault::Damaged(..) | MapFault::Differs(..)) if policy == Existing::ReplaceMisfit => create(path, shape, cores),
         other => other,
     }
 }

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
-use super::file::{self, MapFault};
+use super::file::{self, Existing, MapFault};
 use super::memory::Words;
 use super::{Map, MapKind, MapShape};
 use crate::plugin::loaded::private_folder;
@@ -59,6 +59,7 @@ impl MapStore {
     fn open_one(&self, plugin: &str, shape: &MapShape, fresh: bool) -> Result<Arc<Map>, MapFault> {
         let path = self.folder.as_ref().map(|folder| folder.join(format!("{plugin}.{}.map", shape.name())));
         let mut open = self.open.iter().rev().filter(|(owner, _)| owner == plugin).filter_map(|(_, map)| map.upgrade());
+        let mut existing = if fresh { Existing::ReplaceMisfit } else { Existing::Keep };
         // The newest of that name.
         if let Some(map) = open.find(|map| map.shape().name() == shape.name()) {
             if map.shape() == shape {
@@ -71,12 +72,14 @@ impl MapStore {
                 let kept = path.unwrap_or_else(|| PathBuf::from(format!("`{}` of the version in force", shape.name())));
                 return Err(MapFault::Differs(kept, "its definition", of(map.shape()), of(shape)));
             }
+            // The version in force goes on with the file that it has.
+            existing = Existing::Replace;
         }
         // What waits in a ring is for those who read now.
         let Some(path) = path.filter(|_| shape.kind() != MapKind::Ring) else { return anonymous(shape, self.cores).map(Arc::new) };
         let folder = path.parent().unwrap_or(&path);
         private_folder(folder).map_err(|error| MapFault::Io("use", folder.to_owned(), error))?;
-        let file::Opened { words, cores, pending } = file::open(&path, shape, self.cores, fresh)?;
+        let file::Opened { words, cores, pending } = file::open(&path, shape, self.cores, existing)?;
         let (map, dropped) = Map::open(shape.clone(), cores, words, pending, true);
         if dropped > 0 {
             tracing::warn!(plugin, map = shape.name(), dropped, "entries that were being written when the last process ended do not count");

@@ -110,6 +110,8 @@ pub(super) struct Table {
     entries_at: usize,
     stride: usize,
     key_words: usize,
+    /// Bits of the last word of a key that are always zero.
+    padding: u64,
     /// Keyed for this process: clients choose keys, and must not choose one bucket for all of them.
     hash: RandomState,
 }
@@ -123,6 +125,7 @@ impl Table {
             entries_at: shape.entries_at(),
             stride: shape.stride(),
             key_words: shape.key_words(),
+            padding: if shape.key_bytes().is_multiple_of(8) { 0 } else { u64::MAX << (8 * (shape.key_bytes() % 8)) },
             hash: RandomState::new(),
         }
     }
@@ -365,6 +368,17 @@ impl Table {
         }
     }
 
+    /// Whether `Key::new` gives these words for some bytes.
+    fn is_normal(&self, words: &[u64]) -> bool {
+        let is_filled_up = words.last().is_none_or(|last| last & self.padding == 0);
+        if self.kind != MapKind::Lpm {
+            return is_filled_up;
+        }
+        let mut key = Key { words: [0; KEY_WORDS_MAX], len: self.key_words };
+        key.words.iter_mut().zip(words).for_each(|(to, word)| *to = *word);
+        is_filled_up && key.bits() <= 128 && key.prefix(key.bits()).words() == words
+    }
+
     /// How many keys there are.
     pub fn used(&self, words: &[AtomicU64]) -> usize {
         words[USED].load(Ordering::Relaxed) as usize
@@ -408,7 +422,7 @@ impl Table {
             let key = &mut key[..self.key_words];
             key.iter_mut().zip(&entry[2..]).for_each(|(key, word)| *key = word.load(Ordering::Relaxed));
             let (_, first) = self.bucket(words, self.bucket_of(key));
-            let is_sound = state == STATE_USED && (self.kind != MapKind::Lpm || key[0] as u32 <= 128) && self.find(words, first, key).is_none();
+            let is_sound = state == STATE_USED && self.is_normal(key) && self.find(words, first, key).is_none();
             if is_sound {
                 entry[0].store(STATE_USED << 32 | first.load(Ordering::Relaxed), Ordering::Relaxed);
                 first.store(index as u64 + 1, Ordering::Relaxed);
