@@ -196,6 +196,7 @@ impl<'a> Resolver<'a> {
             driver: server.driver,
             pin_workers: server.pin_workers,
             huge_pages: server.huge_pages,
+            half_close: server.half_close,
             state: server.state.as_ref().map(PathBuf::from),
         }
     }
