@@ -6,10 +6,10 @@ use std::ptr;
 use std::sync::Arc;
 
 use criterion::Criterion;
+use ringway::plugin::maps::MapShape;
 use ringway::plugin::maps::calls::{MAPS, MapHandle, handles};
 use ringway::plugin::maps::shape::Sizes;
 use ringway::plugin::maps::store::anonymous;
-use ringway::plugin::maps::MapShape;
 use ringway_abi::maps::{self as abi, RawMap};
 
 /// A map of this kind as worker 0 sees it, with 1000 keys in it.

@@ -208,9 +208,10 @@ impl Control {
     fn sinks(&self) -> Vec<WantedSink> {
         let of = |(plugin, loaded): (&Plugin, &Loaded)| {
             let ring = |name: &str| loaded.version.maps().iter().find(|map| map.shape().name() == name).map(Arc::clone);
-            let sinks = plugin.sinks.iter().filter_map(|(map, target)| {
-                Some(WantedSink { map: ring(map)?, target: target.clone(), name: format!("{}/{map}", plugin.name) })
-            });
+            let sinks = plugin
+                .sinks
+                .iter()
+                .filter_map(|(map, target)| Some(WantedSink { map: ring(map)?, target: target.clone(), name: format!("{}/{map}", plugin.name) }));
             sinks.collect::<Vec<_>>()
         };
         self.config.plugins.iter().zip(&self.plugins).flat_map(of).collect()

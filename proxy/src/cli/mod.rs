@@ -94,7 +94,9 @@ pub enum Command {
     #[command(subcommand)]
     Map(MapCommand),
     /// Print the records that a plugin of a running gateway writes, as they come
-    #[command(after_help = "Ends with the map, or when it is interrupted. With -j each record is a line of JSON.\n\nExamples:\n  ringway tail counter\n  ringway tail counter/slow -j")]
+    #[command(
+        after_help = "Ends with the map, or when it is interrupted. With -j each record is a line of JSON.\n\nExamples:\n  ringway tail counter\n  ringway tail counter/slow -j"
+    )]
     Tail(Tail),
     /// Have a running gateway read its configuration again
     #[command(after_help = "Exits 1 when the configuration is wrong; nothing has changed then.\n\nExample:\n  ringway reload --admin 127.0.0.1:9901")]

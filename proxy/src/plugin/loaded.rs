@@ -21,10 +21,10 @@ use ringway_abi::raw::{self, METRIC_COUNTER, METRIC_GAUGE, RawLoader};
 
 use super::host::HOST;
 use super::inspect::PluginFacts;
+use super::maps::Map;
 use super::maps::calls::{MapHandle, handles};
 use super::maps::file::MapFault;
 use super::maps::store::anonymous;
-use super::maps::Map;
 use crate::http1::names::NameTable;
 
 /// Responses one plugin may lay out at load.

@@ -75,7 +75,10 @@ fn a_file_that_is_no_map_and_maps_that_are_too_large_are_refused() {
     let (code, said) = Launch::default().refuse(&kept(&file, &origin, &state, ""));
     assert!(code == Some(1) && said.contains("v.paths.map is damaged: it has only 14 bytes"), "{said}");
     let (code, said) = Launch::default().refuse(&kept(&file, &origin, &state, "sinks = { paths = \"file:/dev/null\" }"));
-    assert!(code == Some(1) && said.contains("the plugin `v` has no ring `paths` for file:/dev/null") && said.contains("the map `paths` is of the kind hash"), "{said}");
+    assert!(
+        code == Some(1) && said.contains("the plugin `v` has no ring `paths` for file:/dev/null") && said.contains("the map `paths` is of the kind hash"),
+        "{said}"
+    );
     let governed = Governed::launch(Launch::default(), kept(&file, &origin, &state, "maps = \"fresh\""));
     assert_eq!(count(&governed), 1);
     governed.gateway.stop();
@@ -115,7 +118,7 @@ fn operators_read_and_write_maps() {
     for (arguments, expected) in [
         (vec!["map", "get", "versioned", "paths", "/a"], "/a: requests=2 version=0\n"),
         (vec!["map", "set", "versioned", "paths", "/a", "requests=40"], "/a: requests=40 version=0\n"),
-        (vec!["map", "set", "versioned", "paths", "0x2f636320ff0000000000000000000000", "version=7"], "0x2f636320ff0000000000000000000000: requests=0 version=7\n"),
+        (vec!["map", "set", "versioned", "paths", "0x2f636320ff0000000000000000000000", "version=7"], "2f63:6320:ff00::: requests=0 version=7\n"),
         (vec!["map", "delete", "versioned", "paths", "/b"], "/b: removed\n"),
         (vec!["map", "set", "versioned", "total", "0", "requests=100"], "0: requests=100\n"),
     ] {

@@ -14,6 +14,9 @@ use super::table::LoadCall;
 /// The table that the plugin gets.
 pub(super) static MAPS: Maps = Maps { size: size_of::<Maps>() as u32, reserved: 0, open, lookup, update, remove, add, value, output };
 
+/// By key: the value, and when it was used last.
+type Values = BTreeMap<Vec<u8>, (Vec<u8>, u64)>;
+
 /// A map; `rw_map` is this.
 pub(super) struct TestMap {
     pub(super) name: String,
@@ -21,8 +24,8 @@ pub(super) struct TestMap {
     key_bytes: usize,
     value_bytes: usize,
     entries_max: usize,
-    /// Key, value, and when it was used last.
-    pub(super) entries: Mutex<(BTreeMap<Vec<u8>, (Vec<u8>, u64)>, u64)>,
+    /// What is in it, and how often it was used.
+    pub(super) entries: Mutex<(Values, u64)>,
     /// Of a ring: what waits for a reader.
     pub(super) records: Mutex<Vec<Vec<u8>>>,
     /// Of a core array: the values of the one worker.

@@ -167,7 +167,8 @@ fn set(map: &Map, text: &str, body: &[u8]) -> Result<Value, Answer> {
         return Err(Answer::error(409, "only a worker writes to its own entries of a core array"));
     }
     let key = key(map, text)?;
-    let fields: Object<String, Value> = serde_json::from_slice(body).map_err(|error| Answer::error(400, &format!("the body is not what is expected: {error}")))?;
+    let fields: Object<String, Value> =
+        serde_json::from_slice(body).map_err(|error| Answer::error(400, &format!("the body is not what is expected: {error}")))?;
     let mut value = match patient(|| map.get(0, &key)) {
         Ok(value) => value,
         Err(MapError::NotFound) => vec![0; shape.value_bytes()],

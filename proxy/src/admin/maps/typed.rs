@@ -247,7 +247,14 @@ mod tests {
             assert_eq!(show_key(&shape, &key), shown);
             assert_eq!(parse_key(&shape, &shown.as_str().map_or_else(|| shown.to_string(), str::to_owned)), Ok(key), "{shown}");
         }
-        for (shape, text) in [(hash(4), "abcde"), (hash(4), ""), (hash(4), "0xab"), (hash(2), "0xzzzz"), (shape(abi::ARRAY, 4, 8, "u64 n"), "-1"), (shape(abi::LPM, 20, 8, "u64 n"), "10.0.0.0/33")] {
+        for (shape, text) in [
+            (hash(4), "abcde"),
+            (hash(4), ""),
+            (hash(4), "0xab"),
+            (hash(2), "0xzzzz"),
+            (shape(abi::ARRAY, 4, 8, "u64 n"), "-1"),
+            (shape(abi::LPM, 20, 8, "u64 n"), "10.0.0.0/33"),
+        ] {
             assert!(parse_key(&shape, text).is_err(), "{text}");
         }
     }

@@ -142,7 +142,9 @@ fn only_ring(answer: &Value, plugin: &str) -> Result<(String, String), Problem> 
     match rings.as_slice() {
         [ring] => Ok((plugin.to_owned(), ring.clone())),
         [] => Err(Problem::new(format!("there is no plugin `{plugin}` with a ring")).help("`ringway map list` shows every map")),
-        several => Err(Problem::new(format!("the plugin `{plugin}` has several rings")).help(format!("name one: {plugin}/{}", several.join(&format!(", {plugin}/"))))),
+        several => {
+            Err(Problem::new(format!("the plugin `{plugin}` has several rings")).help(format!("name one: {plugin}/{}", several.join(&format!(", {plugin}/")))))
+        }
     }
 }
 
@@ -184,7 +186,11 @@ fn print_maps(answer: &Value, out: &mut dyn Write) -> io::Result<()> {
     let rows = items(&answer["maps"]).map(|map| {
         let pinned = if map["pinned"] == true { "yes" } else { "no" };
         let cells = ["plugin", "name", "kind", "entries", "entries_max", "bytes"].map(|key| text(&map[key]));
-        [cells.as_slice(), &[pinned.to_owned(), map["dropped"].as_u64().map_or_else(|| "-".to_owned(), |dropped| dropped.to_string()), text(&map["value_fields"])]].concat()
+        [
+            cells.as_slice(),
+            &[pinned.to_owned(), map["dropped"].as_u64().map_or_else(|| "-".to_owned(), |dropped| dropped.to_string()), text(&map["value_fields"])],
+        ]
+        .concat()
     });
     write!(out, "{}", Table([head].into_iter().chain(rows).collect()))
 }

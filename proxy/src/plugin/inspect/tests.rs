@@ -310,7 +310,10 @@ fn maps_are_read_and_every_mistake_in_them_is_named() {
         (["-DMAP_COUNT=1", "-DMAPS={0, \"u64 n\", 1, 4, 8, 1}"], "map 0 has no name, or one of more than 31 bytes"),
         (["-DMAP_COUNT=1", "-DMAPS={\"0123456789012345678901234567890123\", \"u64 n\", 1, 4, 8, 1}"], "map 0 has no name, or one of more than 31 bytes"),
         (["-DMAP_COUNT=1", "-DMAPS={\"a\", 0, 1, 4, 8, 1}"], "the map `a` has no value_fields"),
-        (["-DMAP_COUNT=1", "-DMAPS={\"a/b\", \"u64 n\", 1, 4, 8, 1}"], "the map `a/b` makes no sense: its name is not of the form [a-z0-9_-]+, of at most 31 bytes"),
+        (
+            ["-DMAP_COUNT=1", "-DMAPS={\"a/b\", \"u64 n\", 1, 4, 8, 1}"],
+            "the map `a/b` makes no sense: its name is not of the form [a-z0-9_-]+, of at most 31 bytes",
+        ),
         (["-DMAP_COUNT=1", "-DMAPS={\"a\", \"u64 n\", 9, 4, 8, 1}"], "the map `a` makes no sense: its kind is 9, which does not exist"),
         (["-DMAP_COUNT=1", "-DMAPS={\"a\", \"u64 n\", 1, 8, 8, 1}"], "the map `a` makes no sense: its keys have 8 bytes; those of the kind array have 4"),
         (["-DMAP_COUNT=1", "-DMAPS={\"a\", \"u64 n\", 1, 4, 9, 1}"], "the map `a` makes no sense: its values have 9 bytes, its value_fields 8"),

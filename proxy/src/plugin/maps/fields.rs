@@ -98,7 +98,7 @@ pub fn parse(text: &str, bytes_max: u32) -> Result<Vec<Field>, String> {
         if fields.iter().any(|other| other.name == name) {
             return Err(format!("the field `{name}` stands there twice"));
         }
-        if offset % kind.bytes() != 0 {
+        if !offset.is_multiple_of(kind.bytes()) {
             return Err(format!("the field `{name}` stands at {offset}, which is no multiple of its size ({})", kind.bytes()));
         }
         let field = Field { name: name.to_owned(), kind: *kind, count, offset };

@@ -67,10 +67,7 @@ pub fn exclusive(lock: &AtomicU64) -> Result<Exclusive<'_>, Busy> {
 pub fn shared(lock: &AtomicU64) -> Result<Shared<'_>, Busy> {
     for _ in 0..SPINS {
         let seen = lock.load(Ordering::Relaxed);
-        if seen & EXCLUSIVE == 0
-            && seen & HOLDERS != HOLDERS
-            && lock.compare_exchange_weak(seen, seen + 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
-        {
+        if seen & EXCLUSIVE == 0 && seen & HOLDERS != HOLDERS && lock.compare_exchange_weak(seen, seen + 1, Ordering::Acquire, Ordering::Relaxed).is_ok() {
             return Ok(Shared(lock));
         }
         spin_loop();
@@ -123,7 +120,9 @@ mod tests {
         let seen = read(&lock, || {
             reads += 1;
             // The sequence wraps, which is a change like any other.
-            if reads < 3 { drop(exclusive(&lock)) }
+            if reads < 3 {
+                drop(exclusive(&lock))
+            }
             reads
         });
         assert_eq!(seen, Ok(3));

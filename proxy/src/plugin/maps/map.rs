@@ -212,7 +212,7 @@ impl Map {
     #[inline]
     pub fn add(&self, core: u32, key: &[u8], offset: u32, delta: u64) -> Result<u64, MapError> {
         let word = offset as usize / 8;
-        if offset % 8 != 0 || !self.counters.get(word).copied().unwrap_or(false) {
+        if !offset.is_multiple_of(8) || !self.counters.get(word).copied().unwrap_or(false) {
             return Err(MapError::BadArgument);
         }
         if self.shape.kind().is_array() {
@@ -261,7 +261,7 @@ impl Map {
             return Ok(Some(Entry { core: core as u32, key, value }));
         }
         let found = self.table.entry(self.words.all(), at, &mut key, &mut value)?;
-        Ok(found.then(|| Entry { core: 0, key, value }))
+        Ok(found.then_some(Entry { core: 0, key, value }))
     }
 
     /// How many places [`Map::at`] knows.

@@ -141,7 +141,10 @@ fn a_ring_keeps_order_and_counts_what_found_no_room() {
     }
     assert_eq!(map.traffic().expect("a ring").1, 10);
     assert_eq!((map.output(&[]), map.output(&[0; 13])), (Err(MapError::BadArgument), Err(MapError::BadArgument)));
-    assert_eq!((map.get(0, &[]), map.update(0, &[], &[0; 12]), map.remove(&[])), (Err(MapError::BadArgument), Err(MapError::BadArgument), Err(MapError::BadArgument)));
+    assert_eq!(
+        (map.get(0, &[]), map.update(0, &[], &[0; 12]), map.remove(&[])),
+        (Err(MapError::BadArgument), Err(MapError::BadArgument), Err(MapError::BadArgument))
+    );
 }
 
 /// Runs `work` on four threads, the last of which reads until the others are done.
@@ -324,7 +327,8 @@ fn a_map_is_found_again_when_it_fits() {
 fn a_new_file_has_its_name_only_when_the_plugin_is_in_force() {
     let state = tempfile::tempdir().expect("a folder");
     let names = || {
-        let mut names: Vec<String> = fs::read_dir(state.path().join("maps")).expect("made").map(|entry| entry.expect("read").file_name().into_string().expect("text")).collect();
+        let mut names: Vec<String> =
+            fs::read_dir(state.path().join("maps")).expect("made").map(|entry| entry.expect("read").file_name().into_string().expect("text")).collect();
         names.sort();
         names
     };
