@@ -26,6 +26,8 @@ pub use admin::Admin;
 pub use admin::chains::ChainCommand;
 pub use admin::maps::{MapCommand, OneKey, OneMap, Tail};
 pub use admin::plugins::{Load, Named, Swap, Unload};
+pub use admin::stats::StatsCommand;
+pub use admin::top::Top;
 pub use check::inspect_plugins;
 pub use plugin::PluginCommand;
 
@@ -55,6 +57,10 @@ Examples:
       new code for a plugin while traffic flows
   ringway map dump counter paths
       what a plugin of a running gateway has counted
+  ringway plugin swap rate-limit target/new/rate-limit.so --canary 10%
+      the same, for one exchange in ten; then `plugin promote` or `plugin rollback`
+  ringway top
+      what each plugin does at this moment
 
 Exit codes: 0 good, 1 the input is wrong, 2 wrong usage.";
 
@@ -98,6 +104,12 @@ pub enum Command {
         after_help = "Ends with the map, or when it is interrupted. With -j each record is a line of JSON.\n\nExamples:\n  ringway tail counter\n  ringway tail counter/slow -j"
     )]
     Tail(Tail),
+    /// Measure how long the hooks of a running gateway take
+    #[command(subcommand)]
+    Stats(StatsCommand),
+    /// Watch the plugins of a running gateway
+    #[command(after_help = "Examples:\n  ringway top\n  ringway top -n 1 -j")]
+    Top(Top),
     /// Have a running gateway read its configuration again
     #[command(after_help = "Exits 1 when the configuration is wrong; nothing has changed then.\n\nExample:\n  ringway reload --admin 127.0.0.1:9901")]
     Reload(Admin),
@@ -165,6 +177,8 @@ pub fn execute(cli: Cli, offer: &Offer, out: &mut dyn Write, err: &mut dyn Write
         Command::Map(command) => command.execute(out, err),
         Command::Tail(tail) => tail.execute(out, err),
         Command::Chain(command) => command.execute(out, err),
+        Command::Stats(command) => command.execute(out, err),
+        Command::Top(top) => top.execute(out, err),
         Command::Reload(admin) => Question::reload().ask(&admin, out, err),
         Command::Config(ConfigCommand::Schema) => schema(out),
     };

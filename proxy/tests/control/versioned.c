@@ -4,11 +4,13 @@
  *     cc -O2 -fPIC -shared -fvisibility=hidden -I abi/include -DVERSION='"1"' versioned.c -o versioned-1.so
  *
  * The request gets `x-pre: VERSION`, the response `x-post: VERSION`; the metric `seen` counts requests. When the variable
+ * VERSIONED_LIFE names a file, each event of its life is a line there: `VERSION event thread`, where thread is `main` or `worker`.
+ * With -DFAIL_CORE=n, core_init of worker n fails; with -DFAIL_AGAIN, each one behind the second of the process.
+ * A request to /panic ends with RW_PANICKED, one to /abort with RW_ABORTED. With -DABORTS every request does; with -DSLOW
+ * each takes 20 ms of the worker.
+ *
  * With -DMAPS it counts in maps too, and the response gets `x-count`: the requests that any version counted so far, this one
  * included. -DFIELDS='"u64 other"' makes a map of another definition, -DENTRIES=n the paths that are counted.
- *
- * When the variable VERSIONED_LIFE names a file, each event of its life is a line there: `VERSION event thread`, where thread is `main` or `worker`.
- * With -DFAIL_CORE=n, core_init of worker n fails.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -18,7 +20,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "ringway.h"
+#include "ringway-fault.h"
 
 #define HOOKS (RW_HOOK_REQUEST | RW_HOOK_RESPONSE)
 #ifdef MAPS
@@ -122,6 +124,10 @@ static rw_status core_init(const rw_host *host, rw_loader *loader, void *state, 
   (void)state;
   (void)worker;
   note("core_init");
+#ifdef FAIL_AGAIN
+  static _Atomic int inits;
+  if (++inits > 2) return -1;
+#endif
 #ifdef FAIL_CORE
   static const char reason[] = "not on this core";
   if (worker == FAIL_CORE) {
@@ -145,8 +151,19 @@ static void core_fini(void *core) {
   note("core_fini");
 }
 
+static int asks_for(const rw_request *request, const char *path) {
+  return request->path.len == strlen(path) && memcmp(rw_bytes(&request->path), path, request->path.len) == 0;
+}
+
 static rw_verdict on_request(rw_cx *cx, const rw_request *request) {
-  (void)request;
+#ifdef ABORTS
+  return RW_ABORTED;
+#endif
+#ifdef SLOW
+  usleep(20000);
+#endif
+  if (asks_for(request, "/panic")) return RW_PANICKED;
+  if (asks_for(request, "/abort")) return RW_ABORTED;
   static const uint8_t name[] = "x-pre";
   cx->host->metric_add(cx, 0, 1);
 #ifdef MAPS
