@@ -8,12 +8,14 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::maps::feeds::Feeds;
 use super::plugins::{Loaded, MadeOf};
 use super::status::Standing;
 use crate::config::Config;
 use crate::exchange::core::WorkerStats;
 use crate::plugin::inspect::PluginFacts;
 use crate::plugin::loaded::Metric;
+use crate::plugin::maps::Map;
 use crate::supervisor::crash::Crash;
 use crate::upstream;
 use crate::worker::program::{PluginCounts, Share};
@@ -34,6 +36,8 @@ pub struct Board {
     pub crashes: Vec<Crash>,
     /// How often it was started again.
     pub restarts: u64,
+    /// Who follows the rings.
+    pub feeds: Arc<Feeds>,
 }
 
 /// What is in force.
@@ -68,6 +72,8 @@ pub struct PluginState {
     pub facts: PluginFacts,
     /// Its metrics.
     pub metrics: Vec<Metric>,
+    /// Its maps.
+    pub maps: Vec<Arc<Map>>,
     /// Its name in the configuration.
     pub name: String,
     /// What it was loaded from.
@@ -92,6 +98,7 @@ impl PluginState {
         PluginState {
             facts: loaded.version.facts().clone(),
             metrics: loaded.version.metrics().to_vec(),
+            maps: loaded.version.maps().to_vec(),
             name: loaded.version.name().to_owned(),
             made_of: loaded.made_of.clone(),
             generation: loaded.generation,
@@ -168,6 +175,7 @@ impl Board {
             admin_ended: AtomicBool::new(false),
             crashes: Vec::new(),
             restarts: 0,
+            feeds: Arc::default(),
         }
     }
 
