@@ -32,5 +32,6 @@ pub mod plugin;
 pub mod route;
 pub mod run;
 pub mod upstream;
+pub mod verify;
 pub mod view;
 pub mod worker;

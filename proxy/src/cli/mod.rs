@@ -11,6 +11,7 @@ mod client;
 mod inspect;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use crate::plugin::inspect::Offer;
 
 pub use admin::{Admin, ChainCommand, Load, Named, Swap, Unload};
 pub use check::inspect_plugins;
+pub use verify::{Time, Verify};
 
 /// All is well.
 pub const GOOD: i32 = 0;
@@ -42,6 +44,8 @@ Examples:
       look for mistakes, then serve
   ringway plugin inspect target/plugins/request-id.so
       what a plugin is, or why it would be refused; none of its code runs
+  ringway plugin verify target/plugins/request-id.so
+      the same, then a dry run in a process of its own
   ringway config schema > ringway.schema.json
       completion and checking in an editor
   ringway chain show --route /api/
@@ -89,6 +93,9 @@ pub enum Command {
     /// Help with writing configurations
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// The process of a dry run: started by `plugin verify`, of no use otherwise
+    #[command(hide = true, name = crate::verify::CHILD_COMMAND)]
+    DryRun,
 }
 
 /// Where the configuration is.
@@ -139,6 +146,14 @@ pub enum PluginCommand {
         #[arg(short, long)]
         json: bool,
     },
+    /// Check a plugin file, then run the plugin on golden frames in a process of its own
+    #[command(
+        after_help = "First what its file says, without running its code; then a dry run that may crash, hang or write where it must not.\nPrints one line per check. Exits 1 when the plugin is refused.\n\nExample:\n  ringway plugin verify target/plugins/body-limit.so --config '{\"max_bytes\": 1000}'"
+    )]
+    Verify(Verify),
+    /// Run a plugin on frames in a process of its own; print its verdicts and what its hooks take
+    #[command(after_help = "Example:\n  ringway plugin run target/plugins/request-id.so --repeat 10000")]
+    Run(Time),
     /// Print the plugins of a running gateway
     List(Admin),
     /// Print everything about a plugin of a running gateway
@@ -186,6 +201,9 @@ pub fn execute(cli: Cli, offer: &Offer, out: &mut dyn Write, err: &mut dyn Write
         }
         Command::Check(file) => check::check(&file.config, offer, out, err),
         Command::Plugin(PluginCommand::Inspect { files, json }) => inspect::inspect_files(&files, json, offer, out, err),
+        Command::Plugin(PluginCommand::Verify(asked)) => verify::verify(&asked, offer, out, err),
+        Command::Plugin(PluginCommand::Run(asked)) => verify::time(&asked, offer, out, err),
+        Command::DryRun => Ok(crate::verify::sandbox::main()),
         Command::Plugin(PluginCommand::List(admin)) => Question::list().ask(&admin, out, err),
         Command::Plugin(PluginCommand::Show(Named { name, admin })) => Question::show(&name).ask(&admin, out, err),
         Command::Plugin(PluginCommand::Load(load)) => Question::load(&load).ask(&load.admin, out, err),
