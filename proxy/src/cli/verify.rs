@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::admin::object;
+use super::admin::plugins::object;
 use super::client::Table;
 use super::{GOOD, WRONG, report};
 use crate::config::Problem;

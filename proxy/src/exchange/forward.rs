@@ -84,7 +84,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             let replayable = !matches!(outgoing, Outgoing::Streamed(_)) || (!sent && self.input_untouched(exchange));
             // RFC 9110 §9.2.2: what may have been sent is only repeated when the method is idempotent.
             let idempotent = !sent || self.is_idempotent();
-            let again = fault.row().may_retry && replayable && idempotent && !self.watch.is_expired();
+            let again = fault.row().may_retry && replayable && idempotent && !self.watch.ended_upstream();
             // The one replay after a dead pooled connection loads nobody: the budget is for servers in trouble.
             if !again || !(stale || self.core.upstreams.may_retry(upstream, retries)) {
                 return self.fail(exchange, Fault::Upstream(fault)).await;
@@ -103,6 +103,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
 
     /// The connection is closed.
     pub(super) fn discard(&self, lease: Lease<U::Reader, U::Writer>, fault: Option<UpstreamFault>) {
+        // A client that leaves says nothing about the server.
+        let fault = fault.filter(|_| !self.watch.has_left());
         self.watch.up.set(-1);
         self.watch.renew_upstream();
         self.core.upstreams.discard(lease, fault);
@@ -270,11 +272,12 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             }
             Both::Reply(Err(ReplyFault::Broken(fault))) => {
                 self.discard(lease, Some(fault));
-                exchange.reply.fault = Some(Fault::Upstream(fault));
+                exchange.reply.fault = Some(self.cause(Fault::Upstream(fault)));
                 Attempt::Over(Next::End(End::Abort))
             }
             Both::Reply(Err(ReplyFault::ClientGone)) => {
                 self.discard(lease, None);
+                exchange.reply.fault = Some(self.not_taken());
                 Attempt::Over(Next::End(End::Abort))
             }
             Both::Reply(Err(ReplyFault::Internal(fault))) => {

@@ -386,7 +386,8 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
             relay = returned;
             match result {
                 Ok(count) if count > 0 => count,
-                Ok(_) if passing.reader.end_of_stream() => 0,
+                // The end of the stream is the end of the body only when it is the upstream's own.
+                Ok(_) if !self.watch.ended_upstream() && passing.reader.end_of_stream() => 0,
                 // HTTP1.md rule 76: the client must see that the body was cut off.
                 _ if self.watch.expired(Lane::UpRead) => return (Err(ReplyFault::Broken(UpstreamFault::ReadTimeout)), relay),
                 _ => return (Err(ReplyFault::Broken(UpstreamFault::Truncated)), relay),

@@ -193,6 +193,15 @@ fn set_option<T>(fd: RawFd, level: i32, name: i32, value: &T) {
     unsafe { libc::setsockopt(fd, level, name, std::ptr::from_ref(value).cast(), size_of::<T>() as libc::socklen_t) };
 }
 
+/// Whether the client at the other end has gone: it has reset the connection, or closed it. One that has only shut down its
+/// sending side looks the same on TCP; `half_closed`: it counts as gone too. Bytes that wait to be read stay there.
+pub fn is_gone(fd: RawFd, half_closed: bool) -> bool {
+    let mut poll = libc::pollfd { fd, events: if half_closed { libc::POLLRDHUP } else { 0 }, revents: 0 };
+    // SAFETY: `poll` is one entry, writable; a timeout of 0 never waits.
+    let ready = unsafe { libc::poll(&mut poll, 1, 0) };
+    ready == 1 && poll.revents & libc::POLLNVAL == 0
+}
+
 /// Whether an idle connection is still open and silent. Bytes that nobody asked for, or an end, make it unusable
 /// (RFC 9112 §9.2; HTTP1.md rule 66).
 pub fn is_quiet(fd: RawFd) -> bool {
