@@ -4,6 +4,11 @@
 
 mod gateway;
 
+#[path = "verify/gateway_option.rs"]
+mod gateway_option;
+#[path = "verify/languages.rs"]
+mod languages;
+
 use std::process::Output;
 
 use gateway::*;

@@ -25,6 +25,7 @@ struct Wanted {
     path: Option<PathBuf>,
     config: Option<serde_json::Map<String, serde_json::Value>>,
     on_error: Option<String>,
+    verify: Option<bool>,
     routes: Vec<String>,
 }
 
@@ -108,7 +109,7 @@ fn load(name: &str, replaces: bool, body: &[u8]) -> Result<Change, Refusal> {
         Some(text) => edit::on_error(text).ok_or_else(|| Refusal::new(400, "`on_error` is \"closed\" or \"open\""))?,
     };
     let config = wanted.config.map(|config| json!(config).to_string());
-    Ok(Change::Load { name: name.into(), path: wanted.path, config, on_error, routes: wanted.routes, replaces })
+    Ok(Change::Load { name: name.into(), path: wanted.path, config, on_error, verify: wanted.verify, routes: wanted.routes, replaces })
 }
 
 fn carry_out(change: Change, events: &mpsc::Sender<Event>) -> Answer {

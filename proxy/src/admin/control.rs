@@ -47,6 +47,8 @@ pub enum Change {
         config: Option<String>,
         /// For a new plugin: what a failed hook does.
         on_error: OnError,
+        /// Whether a dry run comes first, now and in later loads; `None`: as before, for a new plugin not.
+        verify: Option<bool>,
         /// For a new plugin: the routes that it is attached to, as their last link.
         routes: Vec<String>,
         /// The plugin must be there already.
@@ -200,8 +202,8 @@ impl Control {
         });
         let outcome = match change {
             Change::Reload => self.reload(crew),
-            Change::Load { name, path, config, on_error, routes, replaces } => {
-                let wanted = Wanted { path: path.clone(), config: config.clone(), on_error: *on_error };
+            Change::Load { name, path, config, on_error, verify, routes, replaces } => {
+                let wanted = Wanted { path: path.clone(), config: config.clone(), on_error: *on_error, verify: *verify };
                 match find(&self.plugins, name).map(|(index, _)| index) {
                     Some(index) => self.swap(index, wanted, crew),
                     None if *replaces => Err(Refusal::no_plugin(name)),
@@ -266,7 +268,13 @@ impl Control {
             return Err(Refusal::new(422, format!("`{name}` cannot be a name: use 1 to 63 letters, digits, `-`, `_` and `.`")));
         }
         let Some(path) = wanted.path else { return Err(Refusal::new(422, "a new plugin needs a `path`")) };
-        let plugin = Plugin { name: name.into(), path, on_error: wanted.on_error, config: wanted.config.unwrap_or_else(|| "{}".into()) };
+        let plugin = Plugin {
+            name: name.into(),
+            path,
+            on_error: wanted.on_error,
+            verify: wanted.verify.unwrap_or(false),
+            config: wanted.config.unwrap_or_else(|| "{}".into()),
+        };
         let next = edit::add(&self.config, plugin.clone(), routes).map_err(|route| Refusal::new(422, format!("there is no route `{route}`")))?;
         if let Some(route) = next.routes.iter().find(|route| route.links.len() > crate::config::CHAIN_LINKS_MAX) {
             return Err(Refusal::new(422, format!("the chain of the route {} is full", route.name)));
@@ -281,8 +289,12 @@ impl Control {
 
     fn swap(&mut self, index: PluginIndex, wanted: Wanted, crew: &Crew) -> Result<Value, Refusal> {
         let now = self.config.plugin(index);
-        let plugin =
-            Plugin { path: wanted.path.unwrap_or_else(|| now.path.clone()), config: wanted.config.unwrap_or_else(|| now.config.clone()), ..now.clone() };
+        let plugin = Plugin {
+            path: wanted.path.unwrap_or_else(|| now.path.clone()),
+            verify: wanted.verify.unwrap_or(now.verify),
+            config: wanted.config.unwrap_or_else(|| now.config.clone()),
+            ..now.clone()
+        };
         let mut names = (*self.names).clone();
         let was = &self.plugins[index.0 as usize];
         let loaded = self.loader.load(&plugin, Some(was), &mut names).map_err(|problem| Refusal::unfit(vec![problem]))?;
@@ -433,6 +445,7 @@ struct Wanted {
     path: Option<PathBuf>,
     config: Option<String>,
     on_error: OnError,
+    verify: Option<bool>,
 }
 
 fn blueprint(config: &Config, plugins: &[Loaded], names: &Arc<NameTable>) -> Blueprint {

@@ -15,6 +15,7 @@ use crate::config::{Config, Key, Plugin, PluginIndex, Problem};
 use crate::http1::names::NameTable;
 use crate::plugin::inspect::{self, Offer, PluginFacts};
 use crate::plugin::loaded::PluginVersion;
+use crate::verify;
 
 /// One plugin of the configuration in force.
 #[derive(Clone)]
@@ -68,6 +69,17 @@ impl PluginFile {
         }
     }
 
+    /// A dry run in a process of its own. Workers go on meanwhile: they have a clock of their own.
+    fn verify(&self, plugin: &Plugin) -> Result<(), Problem> {
+        let problem = |why: String| {
+            let what = format!("the plugin `{}` is refused: {}: {why}", plugin.name, plugin.path.display());
+            Problem::new(what).help("see `ringway plugin verify`; `verify = false` loads it all the same")
+        };
+        let report = verify::verify_bytes(&plugin.path, &self.bytes, &verify::Options::new(plugin.config.as_str()), &Offer::V1_0)
+            .map_err(|error| problem(format!("the dry run could not be made: {error}")))?;
+        report.refusal().map_or(Ok(()), |why| Err(problem(why.to_owned())))
+    }
+
     fn open(self, plugin: &Plugin, store: &Path, names: &mut NameTable) -> Result<PluginVersion, Problem> {
         // What a `load` that fails has registered is forgotten with this copy.
         let mut grown = names.clone();
@@ -113,6 +125,9 @@ impl Loader {
             MadeOf { path: plugin.path.clone(), config: plugin.config.clone(), hash: file.facts.file_hash.clone(), version: file.facts.version.clone() };
         if let Some(was) = was.filter(|was| was.made_of.hash == made_of.hash && was.made_of.config == made_of.config) {
             return Ok(Loaded { made_of, last_error: None, ..was.clone() });
+        }
+        if plugin.verify {
+            file.verify(plugin)?;
         }
         let version = file.open(plugin, &self.store, names)?;
         self.generation += 1;

@@ -273,7 +273,7 @@ pub fn config(snapshot: &Snapshot) -> Value {
             "idle_connections": upstream.idle_connections,
         })).collect::<Vec<_>>(),
         "plugins": config.plugins.iter().map(|plugin| json!({
-            "name": plugin.name, "path": plugin.path, "on_error": on_error(plugin.on_error),
+            "name": plugin.name, "path": plugin.path, "on_error": on_error(plugin.on_error), "verify": plugin.verify,
         })).collect::<Vec<_>>(),
         "routes": config.routes.iter().map(|route| json!({
             "name": route.name,

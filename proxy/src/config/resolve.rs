@@ -221,7 +221,7 @@ impl<'a> Resolver<'a> {
                 Some(config) => serde_json::json!(config).to_string(),
                 None => "{}".to_owned(),
             };
-            plugins.push(Plugin { name: plugin.name.clone(), path: PathBuf::from(&plugin.path), on_error: plugin.on_error, config });
+            plugins.push(Plugin { name: plugin.name.clone(), path: PathBuf::from(&plugin.path), on_error: plugin.on_error, verify: plugin.verify, config });
         }
         plugins
     }
