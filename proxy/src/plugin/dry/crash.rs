@@ -57,7 +57,7 @@ extern "C" fn on_signal(number: c_int, info: *mut libc::siginfo_t, context: *mut
         Place::Elsewhere if number == libc::SIGSEGV && address.abs_diff(sp) < STACK_NEAR_BYTES => write!(line, "\"stack\""),
         Place::Elsewhere => write!(line, "\"elsewhere\""),
     };
-    let _ = write!(line, "}}}}\n");
+    let _ = writeln!(line, "}}}}");
     // SAFETY: the line is readable for its length; the descriptor is open.
     unsafe { libc::write(TO.load(Ordering::Relaxed), line.bytes.as_ptr().cast(), line.used) };
     // SAFETY: ends the process without running anything.

@@ -251,14 +251,18 @@ fn time(job: &Job, drive: &mut Drive, frame: &mut Frame, repeat: u64) -> Result<
 
 /// What the watch has found, or what a hook's verdict amounts to when the frame called it a fault.
 fn verdict_found(failed: bool) -> Option<Found> {
+    if let Some(found) = watch::found() {
+        return Some(found);
+    }
+    if !failed {
+        return None;
+    }
     let (step, verdict, log) = watch::last_fault();
-    watch::found().or_else(|| {
-        failed.then(|| match verdict {
-            raw::ABORTED => Found::Aborted(step, log),
-            raw::RESPOND => Found::NothingWritten(step),
-            raw::NEED_BODY => Found::BodyNotDeclared(step),
-            other => Found::BadVerdict(step, other),
-        })
+    Some(match verdict {
+        raw::ABORTED => Found::Aborted(step, log),
+        raw::RESPOND => Found::NothingWritten(step),
+        raw::NEED_BODY => Found::BodyNotDeclared(step),
+        other => Found::BadVerdict(step, other),
     })
 }
 
