@@ -191,18 +191,19 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         if let Outgoing::InSlot(length) = outgoing {
             exchange.body.received = length as u64;
         }
-        let timeouts = exchange.timeouts().clone();
+        let program = Rc::clone(&exchange.program);
+        let timeouts = exchange.route.map_or(&program.timeouts, |at| &program.routes[at].timeouts);
         let pump_done = Cell::new(!matches!(outgoing, Outgoing::Streamed(_)));
         let awaits_head = Cell::new(true);
         let mut replying = Replying {
             core: self.core,
             watch: self.watch,
-            program: &exchange.program,
+            program: &program,
             frame: &self.frame,
             writer: &mut *self.writer,
             reply: &mut exchange.reply,
             facts: &exchange.facts,
-            timeouts: timeouts.clone(),
+            timeouts,
             awaits_continue: exchange.body.awaits_continue && !pump_done.get(),
             persist: exchange.persist,
             upgrade: upgrade.is_some(),
@@ -220,7 +221,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                     input: &mut self.input,
                     body: &mut exchange.body,
                     framing,
-                    timeouts: &timeouts,
+                    timeouts,
                 };
                 let ended = |whole: bool| {
                     pump_done.set(whole);
@@ -352,7 +353,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             Outgoing::Buffered => OutFraming::Length(exchange.buffered.as_ref().map_or(0, Vec::len) as u64),
         };
         let mut hops = [0u8; 20];
-        let mut rfc7239 = [0u8; 512];
+        let mut rfc7239;
         let mut additions = Additions::default();
         if !program.via.is_empty() {
             additions.push(b"via", &program.via);
@@ -381,6 +382,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 }
             }
             Forwarded::Rfc7239 => {
+                rfc7239 = [0u8; 512];
                 let count = forwarded_value(&mut rfc7239, &self.peer_text, view.authority());
                 if count > 0 {
                     additions.push(b"forwarded", &rfc7239[..count]);

@@ -61,7 +61,7 @@ pub(super) struct Replying<'a, W, U> {
     pub(super) writer: &'a mut W,
     pub(super) reply: &'a mut Reply,
     pub(super) facts: &'a RequestFacts,
-    pub(super) timeouts: Timeouts,
+    pub(super) timeouts: &'a Timeouts,
     /// The client waits for 100, and the upstream may be waiting for the body.
     pub(super) awaits_continue: bool,
     pub(super) persist: bool,

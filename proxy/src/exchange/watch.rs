@@ -80,7 +80,13 @@ impl Watch {
     /// The lane must make progress within `ms` milliseconds from now; 0 is for ever.
     #[inline]
     pub fn arm(&self, lane: Lane, ms: u32) {
-        let deadline = if ms == 0 { FOREVER } else { clock::monotonic_ms() + u64::from(ms) };
+        self.arm_at(lane, ms, clock::monotonic_ms());
+    }
+
+    /// As [`Watch::arm`], where the time (monotonic ms) is known already.
+    #[inline]
+    pub fn arm_at(&self, lane: Lane, ms: u32, now: u64) {
+        let deadline = if ms == 0 { FOREVER } else { now + u64::from(ms) };
         self.deadlines[lane as usize].set(deadline);
     }
 
