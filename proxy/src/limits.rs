@@ -208,7 +208,7 @@ pub struct Limits {
     /// Retries per second that are allowed whatever the budget says, per worker and upstream.
     #[schemars(range(min = 0, max = 65536))]
     pub retry_reserve: usize,
-    /// Bytes per second below which a request body is too slow, averaged since its head. Slower: 408. 0: any rate.
+    /// Bytes per second below which a request body is too slow, averaged over the time in which the gateway waits for it. Slower: 408. 0: any rate.
     #[serde(with = "size")]
     #[schemars(with = "size::Size", extend("minimum" = 0, "maximum" = 1u64 << 30))]
     pub body_rate_bytes: usize,

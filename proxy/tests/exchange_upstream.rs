@@ -228,24 +228,6 @@ fn an_upstream_that_takes_nothing_is_504() {
 }
 
 #[test]
-fn rules_94_to_97_slow_clients() {
-    let world = World::new(TIMES);
-    Case::new(&world, "GET / HTTP/1.1\r\nHo").expire(10_001).each(|outcome| {
-        assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![408], vec!["head_timeout"]));
-    });
-    Case::new(&world, "POST / HTTP/1.1\r\nHost: e\r\nContent-Length: 10\r\n\r\nabc").up(Upstream::script(Vec::new())).expire(20_001).each(|outcome| {
-        assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![408], vec!["body_timeout"]));
-        assert!(!outcome.upstreams[0].requests().0.iter().any(|r| r.complete));
-    });
-    // A client that is silent between two requests is closed without a word.
-    let idle = Case::script(&world, vec![bytes(GET), Step::Await(b"never".to_vec(), 1)]).answer(OK).expire(40_001);
-    idle.each(|outcome| assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Close, vec![200], vec![])));
-    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{}", "x".repeat(1000));
-    let outcome = Case::new(&world, GET).answer(answer).client_stalls_at(500).expire(30_001).once();
-    assert_eq!((outcome.end, outcome.reasons()), (End::Abort, vec!["write_stalled"]));
-}
-
-#[test]
 fn an_exchange_that_takes_too_long_is_504() {
     let world = World::new(&TIMES.replace("first_byte = \"5s\"", "first_byte = \"off\""));
     Case::new(&world, GET).up(Upstream::script(vec![Step::AwaitHead])).expire(100_001).each(|outcome| {

@@ -18,7 +18,7 @@ use super::io::{Reader, Writer};
 use super::splice::PipePool;
 use super::watch::Watch;
 use crate::clock;
-use crate::config::ConnectTarget;
+use crate::config::{ConnectTarget, Http};
 use crate::error::{Fault, UpstreamFault};
 use crate::http1::head::HeadLimits;
 use crate::http1::names::NameTable;
@@ -126,6 +126,8 @@ pub struct Program {
     pub limits: Limits,
     /// Deadlines.
     pub timeouts: Timeouts,
+    /// What HTTP leaves open.
+    pub http: Arc<Http>,
     /// Bounds for the parser.
     pub head_limits: HeadLimits,
     /// Interned names.

@@ -42,10 +42,14 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             return Next::End(End::Abort);
         }
         let body = error_body(row.status, row.text);
+        let allow;
         let mut headers: smallvec::SmallVec<[(&[u8], &[u8]); 2]> = smallvec::smallvec![(&b"content-type"[..], &b"text/plain; charset=utf-8"[..])];
         match fault {
-            // RFC 9110 §15.5.6: a 405 says what is allowed. TRACE and CONNECT are what the gateway itself refuses.
-            Fault::Client(ClientFault::MethodNotAllowed) => headers.push((b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH")),
+            // RFC 9110 §15.5.6: a 405 says what is allowed.
+            Fault::Client(ClientFault::MethodNotAllowed) => {
+                allow = exchange.program.table.allowed_methods(self.frame.borrow().request().request(), self.peer.listener);
+                headers.push((b"allow", allow.as_bytes()));
+            }
             Fault::Resource(_) => headers.push((b"retry-after", b"1")),
             _ => {}
         }

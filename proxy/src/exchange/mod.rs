@@ -122,9 +122,9 @@ struct RequestBodyState {
     reader: BodyReader,
     /// Bytes received, transfer coding removed.
     received: u64,
-    /// When the first piece was waited for (monotonic ms); 0 for not yet.
-    began_ms: u64,
-    /// Bytes a second that the client must bring on average; 0 for any.
+    /// Milliseconds in which the client was waited for.
+    waited_ms: u64,
+    /// Bytes a second that the client must bring while it is waited for; 0 for any.
     rate_min: u64,
     /// Bound in bytes; 0 for none.
     bytes_max: u64,
@@ -205,7 +205,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let body = RequestBodyState {
             reader,
             received: 0,
-            began_ms: 0,
+            waited_ms: 0,
             rate_min: program.limits.body_rate_bytes as u64,
             bytes_max: program.limits.body_bytes as u64,
             awaits_continue: facts.expect_continue,

@@ -189,7 +189,7 @@ fn an_upstream_that_never_reads_gives_504() {
 }
 
 #[test]
-fn connections_of_one_address_are_bounded() {
+fn rule_99_connections_of_one_address_are_bounded() {
     let origin = Origin::start();
     let gateway = Gateway::start(&config().to(&[origin.address()]).with("[limits]\nconnections_per_address = 3"));
     let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(gateway.address())).collect();

@@ -95,6 +95,16 @@ impl Gateway {
         self.log.wait_for(text, 1).unwrap_or_else(|| panic!("no log line with {text:?}:\n{}", self.log().join("\n"))).remove(0)
     }
 
+    /// The value of a sample of /metrics, `name{labels}` as it stands there, 0 when it is absent. The gateway has an admin address.
+    pub fn metric(&self, sample: &str) -> u64 {
+        let line: Value = serde_json::from_str(&self.wait_for("\"admin listening\"")).unwrap();
+        let mut client = super::Client::connect(line["address"].as_str().unwrap());
+        client.send("GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let response = client.response();
+        assert_eq!(response.status, 200, "{response:?}");
+        response.text().lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok()).unwrap_or(0)
+    }
+
     /// Whether the process has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()

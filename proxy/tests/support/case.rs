@@ -69,6 +69,7 @@ pub struct Case<'w> {
     /// Deadlines of so many milliseconds pass, one each time that everything waits.
     expiries: Vec<u32>,
     trusted: bool,
+    address: [u8; 16],
     down_write_fails_at: usize,
     down_write_stalls_at: usize,
     leaves: bool,
@@ -81,6 +82,8 @@ pub struct Outcome {
     pub end: End,
     /// What the client received.
     pub raw: Vec<u8>,
+    /// Bytes of the client's script that nobody read.
+    pub unread: usize,
     pub responses: Vec<Message>,
     /// By connection, in the order of their first use.
     pub upstreams: Vec<Served>,
@@ -148,6 +151,7 @@ impl<'w> Case<'w> {
             methods: Vec::new(),
             expiries: Vec::new(),
             trusted: false,
+            address: PEER.address,
             down_write_fails_at: usize::MAX,
             down_write_stalls_at: usize::MAX,
             leaves: false,
@@ -182,6 +186,12 @@ impl<'w> Case<'w> {
     /// The client's forwarding headers are believed.
     pub fn trusted(mut self) -> Case<'w> {
         self.trusted = true;
+        self
+    }
+
+    /// The client has this address.
+    pub fn from(mut self, address: [u8; 16]) -> Case<'w> {
+        self.address = address;
         self
     }
 
@@ -293,6 +303,7 @@ impl<'w> Case<'w> {
         let _held: Vec<_> = (0..elsewhere).map(|_| core.slab.take().expect("the case needs fewer slots than there are")).collect();
         let mut peer = PEER;
         peer.trusted = self.trusted;
+        peer.address = self.address;
         let mut serving = pin!(serve(core, watch, peer, &mut reader, &mut writer, slot));
         let mut random = fastrand::Rng::with_seed(how.seed().unwrap_or(0));
         let mut expiries = self.expiries.iter();
@@ -346,6 +357,7 @@ impl<'w> Case<'w> {
         Outcome {
             end,
             raw,
+            unread: down.unread(),
             responses,
             upstreams: served.collect(),
             unused: core.upstreams.plan.borrow().len(),
