@@ -170,7 +170,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 Ok(facts) => facts,
                 Err(end) => return end,
             };
-            let mut exchange = self.begin(program, facts);
+            let mut exchange = self.begin(self.core.program_for(program), facts);
             let next = self.exchange(&mut exchange).await;
             self.watch.disarm(Lane::Exchange);
             self.finish(&exchange, next);

@@ -350,6 +350,7 @@ impl Local {
     /// Lets go of the plugins: `core_fini` runs here, on the worker's thread.
     fn release(&self) {
         self.prepared.borrow_mut().take();
+        self.core.publish_canary(None);
         self.plugins.borrow_mut().clear();
         self.accept.borrow_mut().clear();
         let empty = Program { routes: Vec::new(), ..(*self.core.program()).clone() };
@@ -372,7 +373,7 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
     let slots = config.limits.slab_slots() as u32;
     let slab = Slab::new(slot_layout(&config, blueprint.scratch_bytes().max(raw::SCRATCH_BYTES_MAX as usize)), slots, config.server.huge_pages)
         .map_err(|e| format!("worker {index}: no memory for slots: {e}"))?;
-    let Built { program, accept, plugins } = build(&blueprint, &upstreams, &counts, index, &slab, &[])?;
+    let Built { program, accept, plugins, .. } = build(&blueprint, &upstreams, &counts, index, &slab, &[])?;
     // The process holds the plugins too: this is never the last reference, and `unload` never runs here.
     drop(blueprint);
     let pool = Pool::new(upstreams, (*config.timeouts).clone(), ring, Arc::clone(&stats));
@@ -463,7 +464,7 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
         local.core.upstreams.decay();
         local.core.stats.slots.store(local.core.slab.used() as u64, Ordering::Relaxed);
         for instance in local.plugins.borrow().iter().filter(|instance| !instance.disabled) {
-            if let Some(fault) = run_tick(&local.core.program().host, &instance.plugin, local.core.worker) {
+            if let Some(fault) = run_tick(&local.core.program().host, &instance.plugin, &instance.counters, local.core.worker) {
                 local.core.stats.faults.count(Fault::Plugin(fault));
             }
         }

@@ -259,7 +259,7 @@ fn verdict_found(failed: bool) -> Option<Found> {
     }
     let (step, verdict, log) = watch::last_fault();
     Some(match verdict {
-        raw::ABORTED => Found::Aborted(step, log),
+        raw::ABORTED | raw::PANICKED => Found::Aborted(step, log),
         raw::RESPOND => Found::NothingWritten(step),
         raw::NEED_BODY => Found::BodyNotDeclared(step),
         other => Found::BadVerdict(step, other),
@@ -291,7 +291,7 @@ fn spell(calls: &[(&str, u32)]) -> String {
 
 /// The name of a verdict.
 fn verdict_name(verdict: u32) -> String {
-    const NAMES: [&str; 8] = ["ABORTED", "CONTINUE", "DONE", "RESPOND", "DROP", "SUSPEND", "NEED_BODY", "TAIL"];
+    const NAMES: [&str; 9] = ["ABORTED", "CONTINUE", "DONE", "RESPOND", "DROP", "SUSPEND", "NEED_BODY", "TAIL", "PANICKED"];
     NAMES.get(verdict as usize).map_or_else(|| verdict.to_string(), |name| (*name).to_owned())
 }
 
