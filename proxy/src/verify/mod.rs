@@ -133,7 +133,6 @@ pub fn verify_bytes(path: &Path, bytes: &[u8], options: &Options, offer: &Offer)
     let store = default_store();
     private_copy(&store, &facts.file_hash, bytes)?;
     let job = Job {
-        path: path.to_owned(),
         hash: facts.file_hash.clone(),
         config: options.config.clone(),
         store,

@@ -48,8 +48,6 @@ const HEARTBEAT_MS: u64 = 200;
 /// What is to be done.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Job {
-    /// The plugin file.
-    pub path: PathBuf,
     /// Its SHA-256 in hex, of the bytes that were inspected.
     pub hash: String,
     /// JSON for `load`.
