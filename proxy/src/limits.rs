@@ -73,6 +73,9 @@ pub const SLOTS_PER_EXCHANGE: usize = 2;
 /// Slots of a worker beyond those of its exchanges: a plugin that replaces a response writes the new one while it sees the old one, and
 /// an operation that was given up keeps its slot until the kernel lets go of it.
 pub const SLOTS_RESERVED: usize = 64;
+/// Bytes of unfinished heads that a worker holds outside of its slots: a thousand full ones, or a hundred thousand that a client sends
+/// byte by byte.
+pub const HELD_HEAD_BYTES_MAX: usize = 16 * MIB;
 /// Exchanges in flight per worker; with two messages of about 50 KiB each, 400 MiB of address space that is touched only when used.
 pub const SLOTS: usize = 4096;
 /// Half of a usual limit of 65,536 file descriptors: each may need one more towards the upstream.

@@ -404,3 +404,13 @@ fn a_client_that_leaves_while_the_upstream_is_awaited_ends_the_exchange() {
         });
     }
 }
+
+/// A connection that has its request in a slot and finds no other is answered all the same.
+#[test]
+fn without_any_slot_for_the_response_the_answer_is_503() {
+    let world = World::plain();
+    Case::new(&world, [GET, GET].concat()).answer(OK).slots(1).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![503], vec!["slots_exhausted"]));
+        assert!(outcome.fates().iter().all(|fate| *fate == Fate::GivenBack), "{:?}", outcome.fates());
+    });
+}

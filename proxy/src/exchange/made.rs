@@ -91,14 +91,13 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         });
     }
 
-    /// No slot is free for a response: the plainest answer, from the request's own slot.
+    /// No slot is free for a response: the plainest answer. Not from the request's own slot, into which a read that was given up may
+    /// still be writing.
     async fn fail_without_slot(&mut self, exchange: &mut Exchange, status: u16, text: &str) -> Next {
         exchange.reply.status = status;
-        let layout = *self.input.slot.layout();
-        let date = self.core.date.now();
-        let out = self.input.slot.bytes_mut(layout.out_at()..layout.out_at() + layout.out());
-        let Some(count) = plain_error(out, status, text, &date) else { return Next::End(End::Abort) };
-        let buf = Buf::slot(self.input.slot.clone(), layout.out_at()..layout.out_at() + count);
+        let mut out = vec![0; PLAIN_ERROR_BYTES];
+        let Some(count) = plain_error(&mut out, status, text, &self.core.date.now()) else { return Next::End(End::Abort) };
+        let buf = Buf::heap(out, None).narrowed(0..count);
         self.write_down(exchange, buf).await;
         Next::End(End::Linger)
     }
@@ -247,6 +246,9 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         next
     }
 }
+
+/// Room for the plainest answer.
+const PLAIN_ERROR_BYTES: usize = 512;
 
 fn error_body(status: u16, text: &str) -> String {
     format!("{status}: {text}\n")

@@ -56,7 +56,7 @@ pub struct Peer {
 /// Why [`serve`] returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// Nothing is to be read or written: the connection can wait without a slot.
+    /// Nothing is to be read or written: the connection can wait without a slot. What it had of a head is with its [`Watch`].
     Park,
     /// Close it.
     Close,
@@ -87,6 +87,8 @@ struct Connection<'a, R, W, U> {
     frame: RefCell<Frame>,
     /// The client's address as text, for forwarding headers.
     peer_text: crate::address::Text,
+    /// The connection had given its slot back in the middle of a head, and has it again; nothing was read since.
+    resumed: bool,
 }
 
 /// Received bytes of the connection.
@@ -154,9 +156,14 @@ where
     let program = core.program();
     let frame = RefCell::new(Frame::new(Rc::clone(&program.host), core.worker));
     drop(program);
-    let input = Input { slot, filled: 0, at: 0, pending: Vec::new() };
+    let mut input = Input { slot, filled: 0, at: 0, pending: Vec::new() };
+    let held = core.take_held(watch);
+    if let Some(bytes) = &held {
+        input.slot.bytes_mut(0..bytes.len()).copy_from_slice(bytes);
+        input.filled = bytes.len();
+    }
     let peer_text = crate::address::Text::of(peer.address);
-    let mut connection = Connection { core, watch, peer, reader, writer, input, frame, peer_text };
+    let mut connection = Connection { core, watch, peer, reader, writer, input, frame, peer_text, resumed: held.is_some() };
     let end = connection.run().await;
     connection.frame.borrow_mut().end();
     end

@@ -80,6 +80,14 @@ impl Gateway {
         memory_of(self.pid())
     }
 
+    /// CPU time of all its threads so far.
+    pub fn cpu(&self) -> Duration {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        // A thread may end between the listing and the reading.
+        let read = |task: fs::DirEntry| fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        tasks.map(|task| Duration::from_nanos(read(task.unwrap()).split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0))).sum()
+    }
+
     /// The log so far.
     pub fn log(&self) -> Vec<String> {
         self.log.lines.lock().unwrap().0.clone()

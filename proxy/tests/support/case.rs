@@ -297,6 +297,31 @@ impl<'w> Case<'w> {
     }
 
     fn drive(&self, core: &Core<ScriptedUpstreams>, watch: &Watch, down: &Rc<Pipe>, events: &Rc<Events>, how: &How) -> End {
+        let mut rest = (fastrand::Rng::with_seed(how.seed().unwrap_or(0)), self.expiries.iter());
+        loop {
+            let end = self.serve(core, watch, down, events, how, &mut rest);
+            if end != End::Park || !watch.is_holding() {
+                return end;
+            }
+            // The connection waits for more of its head, without a slot.
+            if down.is_exhausted() {
+                let Some(ms) = rest.1.next() else { panic!("stuck in the middle of a head") };
+                events.expiries.set(events.expiries.get() + 1);
+                expire(core, watch, down, *ms);
+            }
+        }
+    }
+
+    /// Until the connection ends or gives its slot back. `rest`: how pauses are released, and the deadlines that have not passed.
+    fn serve(
+        &self,
+        core: &Core<ScriptedUpstreams>,
+        watch: &Watch,
+        down: &Rc<Pipe>,
+        events: &Rc<Events>,
+        how: &How,
+        rest: &mut (fastrand::Rng, std::slice::Iter<'_, u32>),
+    ) -> End {
         let (mut reader, mut writer) = down.halves();
         let slot = core.slab.take().expect("a slot is free");
         let elsewhere = core.slab.slots().saturating_sub(self.slots);
@@ -305,8 +330,7 @@ impl<'w> Case<'w> {
         peer.trusted = self.trusted;
         peer.address = self.address;
         let mut serving = pin!(serve(core, watch, peer, &mut reader, &mut writer, slot));
-        let mut random = fastrand::Rng::with_seed(how.seed().unwrap_or(0));
-        let mut expiries = self.expiries.iter();
+        let (random, expiries) = rest;
         let mut seen = u64::MAX;
         loop {
             if let Poll::Ready(end) = serving.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -315,7 +339,7 @@ impl<'w> Case<'w> {
             if std::mem::replace(&mut seen, events.progress.get()) != events.progress.get() {
                 continue;
             }
-            if release(down, core, &mut random, how) {
+            if release(down, core, random, how) {
                 continue;
             }
             let Some(ms) = expiries.next() else {
