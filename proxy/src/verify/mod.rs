@@ -132,13 +132,7 @@ pub fn verify_bytes(path: &Path, bytes: &[u8], options: &Options, offer: &Offer)
     }
     let store = default_store();
     private_copy(&store, &facts.file_hash, bytes)?;
-    let job = Job {
-        hash: facts.file_hash.clone(),
-        config: options.config.clone(),
-        store,
-        frames: options.frames.clone(),
-        repeat: options.repeat,
-    };
+    let job = Job { hash: facts.file_hash.clone(), config: options.config.clone(), store, frames: options.frames.clone(), repeat: options.repeat };
     report.facts = Some(facts);
     rehearse(&job, options.step_ms, &mut report)?;
     Ok(report)

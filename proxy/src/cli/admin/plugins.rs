@@ -62,6 +62,9 @@ pub struct Swap {
     /// Make a dry run in a process of its own first, and do nothing when it refuses the plugin
     #[arg(long)]
     pub verify: bool,
+    /// Begin with empty maps where those that are there do not fit the new code
+    #[arg(long)]
+    pub fresh_maps: bool,
     /// Try it on so many of the exchanges first, such as 10%; then `promote` or `rollback`
     #[arg(long, value_name = "PERCENT", value_parser = percent, conflicts_with = "canary_worker")]
     pub canary: Option<u32>,
@@ -117,12 +120,13 @@ impl Question {
     }
 
     pub(in crate::cli) fn swap(swap: &Swap) -> Question {
+        let maps = swap.fresh_maps.then_some("fresh");
         let canary = match (swap.canary, swap.canary_worker) {
             (Some(percent), _) => json!({ "percent": percent }),
             (None, Some(worker)) => json!({ "worker": worker }),
             (None, None) => Value::Null,
         };
-        let body = json!({ "path": swap.file.as_deref().map(absolute), "config": swap.config, "verify": verify(swap.verify), "canary": canary });
+        let body = json!({ "path": swap.file.as_deref().map(absolute), "config": swap.config, "verify": verify(swap.verify), "canary": canary, "maps": maps });
         Question { method: "PUT", path: plugin_path(&swap.name), body: Some(body), print: print_outcome }
     }
 

@@ -100,12 +100,13 @@ fn rehearse(job: &Job, say: Box<dyn FnMut(&Said)>) -> Result<Option<Found>, Stri
     let (threads, files) = (entries("/proc/self/task"), entries("/proc/self/fd"));
     at("load");
     let mut names = NameTable::new();
-    let version = match PluginVersion::open(&copy, &watch::WATCHED, &name, facts, job.config.as_bytes(), &mut names) {
+    let maps = PluginVersion::maps_alone(&facts).map_err(|fault| fault.to_string())?;
+    let version = match PluginVersion::open(&copy, &watch::WATCHED, &name, facts, job.config.as_bytes(), &mut names, maps) {
         Ok(version) => version,
         Err(LoadFault::Open(why)) => return Ok(Some(Found::Open(why))),
         Err(LoadFault::Descriptor(why)) => return Ok(Some(Found::Descriptor(why.to_owned()))),
         Err(LoadFault::Load(why)) => return Ok(Some(Found::Load(why))),
-        Err(fault @ LoadFault::Copy(..)) => return Err(fault.to_string()),
+        Err(fault) => return Err(fault.to_string()),
     };
     if let Some((from, to)) = mapping(&job.hash) {
         watch::say(&Said::Mapped { from, to });
