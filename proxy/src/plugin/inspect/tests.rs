@@ -304,7 +304,7 @@ fn maps_are_read_and_every_mistake_in_them_is_named() {
     for (arguments, expected) in [
         (["-DMAP_COUNT=65", "-DMAPS={0}"], "it defines 65 maps; at most 64 are possible"),
         (["-DMAP_COUNT=1", "-DMAP_POINTER=0"], "it defines 1 maps, but the pointer to them is null"),
-        (["-DMAP_COUNT=1", "-DMAP_POINTER=0x7fffffff"], "its maps are not in the file"),
+        (["-DMAP_COUNT=1", "-DMAP_POINTER=0x7fffffff"], "it defines 1 maps, but the pointer to them is null"),
         (["-DMAP_COUNT=1", "-DMAP_BYTES=24"], "its maps have 24 bytes each; those of ABI 1.0 have 32"),
         (["-DMAP_COUNT=1", "-DMAP_BYTES=36"], "its maps have 36 bytes each; those of ABI 1.0 have 32"),
         (["-DMAP_COUNT=1", "-DMAPS={0, \"u64 n\", 1, 4, 8, 1}"], "map 0 has no name, or one of more than 31 bytes"),

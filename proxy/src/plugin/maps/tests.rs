@@ -128,7 +128,7 @@ fn a_ring_keeps_order_and_counts_what_found_no_room() {
     assert!(!map.take(&mut record));
     for round in 0..10u64 {
         let mut written = 0;
-        while map.output(&[long(round).as_slice(), &b"text"[..(written % 5) as usize]].concat()).is_ok() {
+        while map.output(&[long(round).as_slice(), &b"text"[..written % 5]].concat()).is_ok() {
             written += 1;
         }
         assert!(written >= 4, "there is room for entries_max whole records");
