@@ -101,6 +101,8 @@ pub const PLUGIN_RESTARTS: usize = 5;
 pub const CANARY_CALLS_MIN: usize = 100;
 /// A new version that fails in one of a hundred calls is worse than any that an operator would have kept.
 pub const CANARY_ABORTS_PERCENT: usize = 1;
+/// Two crashes may be chance; a third one within minutes is the plugin.
+pub const PLUGIN_CRASHES: usize = 3;
 
 const SECOND: u32 = 1000;
 const MINUTE: u32 = 60 * SECOND;
@@ -142,6 +144,8 @@ pub const PLUGIN_RESTART_WINDOW: u32 = MINUTE;
 pub const CANARY_WINDOW: u32 = 30 * SECOND;
 /// Hooks take microseconds; one that holds its worker for ten milliseconds stalls every connection there.
 pub const CANARY_P99: u32 = 10;
+/// A plugin that one request in a million brings down is found at a few thousand requests a second.
+pub const PLUGIN_CRASH_WINDOW: u32 = 5 * MINUTE;
 
 /// How much of everything: the section `[limits]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -242,6 +246,9 @@ pub struct Limits {
     /// Hooks of a canary that may fail, in percent of its calls within `timeouts.canary_window`. More, or a single panic: it is rolled back.
     #[schemars(range(min = 0, max = 100))]
     pub canary_aborts_percent: usize,
+    /// Crashes of the process within `timeouts.plugin_crash_window` after which the plugin that ran is quarantined. 0: never.
+    #[schemars(range(min = 0, max = 1000))]
+    pub plugin_crashes: usize,
 }
 
 impl Default for Limits {
@@ -274,6 +281,7 @@ impl Default for Limits {
             plugin_restarts: PLUGIN_RESTARTS,
             canary_calls_min: CANARY_CALLS_MIN,
             canary_aborts_percent: CANARY_ABORTS_PERCENT,
+            plugin_crashes: PLUGIN_CRASHES,
         }
     }
 }
@@ -398,6 +406,10 @@ pub struct Timeouts {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Duration", extend("minimum" = 0))]
     pub canary_p99: u32,
+    /// For how long a crash counts towards `limits.plugin_crashes`.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Duration", extend("minimum" = 1))]
+    pub plugin_crash_window: u32,
 }
 
 impl Default for Timeouts {
@@ -421,6 +433,7 @@ impl Default for Timeouts {
             plugin_restart_window: PLUGIN_RESTART_WINDOW,
             canary_window: CANARY_WINDOW,
             canary_p99: CANARY_P99,
+            plugin_crash_window: PLUGIN_CRASH_WINDOW,
         }
     }
 }

@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::json;
@@ -19,6 +20,11 @@ use crate::worker::program::Share;
 
 /// How long a change may take before its caller is told to look at the log.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long the admin listener of a process may go on after another one has taken over.
+const LISTENER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two looks at it.
+const LISTENER_LOOK: Duration = Duration::from_millis(10);
 
 /// The body of a request that loads a plugin.
 #[derive(Debug, Default, Deserialize)]
@@ -53,6 +59,7 @@ pub fn answer(request: &Request, board: &Board, events: &mpsc::Sender<Event>) ->
             None if writing(reading).is_some() => not_allowed(reading),
             None => Answer::error(404, "there is nothing here; see docs/admin.md"),
         },
+        ("POST", ["api", "upgrade"]) => upgrade(&request.body, board, events),
         (method, parts) => match change(method, parts, request) {
             Ok(Some(change)) => carry_out(change, events),
             Ok(None) if read(parts, board).is_some() || writing(parts).is_some() => not_allowed(parts),
@@ -78,6 +85,7 @@ fn read(parts: &[&str], board: &Board) -> Option<Answer> {
         ["api", "chains"] => Answer::json(200, &show::chains(&snapshot)),
         ["api", "upstreams"] => Answer::json(200, &show::upstreams(&snapshot)),
         ["api", "config"] => Answer::json(200, &show::config(&snapshot)),
+        ["api", "crashes"] => Answer::json(200, &json!({ "restarts": board.restarts, "crashes": board.crashes })),
         _ => return None,
     })
 }
@@ -85,7 +93,7 @@ fn read(parts: &[&str], board: &Board) -> Option<Answer> {
 /// The methods that change what is at this path.
 fn writing(parts: &[&str]) -> Option<&'static str> {
     match parts {
-        ["api", "reload"] | ["api", "stats", "on" | "off"] | ["api", "plugins", _, "promote" | "rollback" | "disable" | "enable"] => Some("POST"),
+        ["api", "reload" | "upgrade"] | ["api", "stats", "on" | "off"] | ["api", "plugins", _, "promote" | "rollback" | "disable" | "enable"] => Some("POST"),
         ["api", "plugins", _] => Some("GET, POST, PUT, DELETE"),
         _ => None,
     }
@@ -147,9 +155,38 @@ fn load(name: &str, replaces: bool, body: &[u8]) -> Result<Change, Refusal> {
     })
 }
 
+/// The body of a request for another program.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct WantedProgram {
+    binary: Option<PathBuf>,
+}
+
+fn upgrade(body: &[u8], board: &Board, events: &mpsc::Sender<Event>) -> Answer {
+    let wanted: WantedProgram = match body {
+        [] => WantedProgram::default(),
+        body => match serde_json::from_slice(body) {
+            Ok(wanted) => wanted,
+            Err(error) => return Answer::error(400, &format!("the body is not what is expected: {error}")),
+        },
+    };
+    let answer = ask(|reply| Event::Upgrade(wanted.binary, reply), events);
+    // Whoever hears that another process serves is answered by that one from then on.
+    let deadline = Instant::now() + LISTENER_TIMEOUT;
+    while answer.status == 200 && !board.admin_ended.load(Ordering::Relaxed) && Instant::now() < deadline {
+        thread::sleep(LISTENER_LOOK);
+    }
+    answer
+}
+
 fn carry_out(change: Change, events: &mpsc::Sender<Event>) -> Answer {
+    ask(|reply| Event::Order(Order { change, reply }), events)
+}
+
+/// Has the main thread do something, and waits for the outcome.
+fn ask(event: impl FnOnce(mpsc::Sender<Result<serde_json::Value, Refusal>>) -> Event, events: &mpsc::Sender<Event>) -> Answer {
     let (reply, outcome) = mpsc::channel();
-    if events.send(Event::Order(Order { change, reply })).is_err() {
+    if events.send(event(reply)).is_err() {
         return Answer::error(503, "the gateway is ending");
     }
     match outcome.recv_timeout(CHANGE_TIMEOUT) {

@@ -16,6 +16,7 @@ use crate::exchange::core::WorkerStats;
 use crate::plugin::inspect::PluginFacts;
 use crate::plugin::loaded::Metric;
 use crate::plugin::maps::Map;
+use crate::supervisor::crash::Crash;
 use crate::upstream;
 use crate::worker::program::{PluginCounts, Share};
 
@@ -27,6 +28,14 @@ pub struct Board {
     pub stats: Vec<Arc<WorkerStats>>,
     /// The process accepts no more connections.
     pub draining: AtomicBool,
+    /// Another process serves from now on.
+    pub handed_over: AtomicBool,
+    /// The admin listener of this process accepts no more.
+    pub admin_ended: AtomicBool,
+    /// Deaths of the gateway process, the oldest first; this one was started after them.
+    pub crashes: Vec<Crash>,
+    /// How often it was started again.
+    pub restarts: u64,
     /// Who follows the rings.
     pub feeds: Arc<Feeds>,
 }
@@ -157,7 +166,17 @@ pub struct LoadingPlugin {
 impl Board {
     /// A board that shows this.
     pub fn new(snapshot: Snapshot, stats: Vec<Arc<WorkerStats>>) -> Board {
-        Board { snapshot: Mutex::new(Arc::new(snapshot)), loading: Mutex::default(), stats, draining: AtomicBool::new(false), feeds: Arc::default() }
+        Board {
+            snapshot: Mutex::new(Arc::new(snapshot)),
+            loading: Mutex::default(),
+            stats,
+            draining: AtomicBool::new(false),
+            handed_over: AtomicBool::new(false),
+            admin_ended: AtomicBool::new(false),
+            crashes: Vec::new(),
+            restarts: 0,
+            feeds: Arc::default(),
+        }
     }
 
     /// What is in force at this moment.

@@ -33,6 +33,7 @@ use crate::plugin::loaded::default_store;
 use crate::plugin::maps::MapStore;
 use crate::plugin::times::SAMPLE_EVERY;
 use crate::route::RouteTable;
+use crate::supervisor::protocol::Standings;
 use crate::upstream::{self, Shared};
 use crate::worker::crew::Crew;
 use crate::worker::program::{Blueprint, Canary, PluginCounts, Share};
@@ -178,15 +179,22 @@ pub struct Control {
 }
 
 impl Control {
-    /// Inspects and loads every plugin of the configuration, and resolves its servers.
+    /// Inspects and loads every plugin of the configuration, and resolves its servers. Plugins that `standings` names are
+    /// out of force from the beginning.
     ///
     /// # Errors
     /// Every plugin that cannot be loaded.
-    pub fn load(config: Config, workers: usize) -> Result<Control, ConfigErrors> {
+    pub fn load(config: Config, workers: usize, standings: &Standings) -> Result<Control, ConfigErrors> {
         let maps = MapStore::new(config.server.state.as_deref(), workers as u32);
         let mut loader = Loader { store: default_store(), generation: 0, maps, map_bytes: config.limits.map_bytes as u64 };
         let mut names = NameTable::new();
-        let plugins = loader.load_all(&config, &[], &mut names).map_err(|problems| ConfigErrors { problems })?;
+        // What cannot even be inspected is a problem of `load_all`.
+        let out = config.plugins.iter().filter_map(|plugin| loader.put_out(plugin, standings.quarantined.get(&plugin.name)?).ok());
+        let out: Vec<Loaded> = out.collect();
+        let mut plugins = loader.load_all(&config, &out, &mut names).map_err(|problems| ConfigErrors { problems })?;
+        for plugin in plugins.iter_mut().filter(|plugin| standings.disabled.iter().any(|name| name == plugin.version.name())) {
+            plugin.standing = Standing::Disabled;
+        }
         let names = Arc::new(names);
         let blueprint = Arc::new(blueprint(&config, &plugins, &names, false, None));
         let upstreams = Shared::new(&config);
@@ -221,6 +229,20 @@ impl Control {
     /// The configuration in force.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Which plugins are out of force.
+    pub fn standings(&self) -> Standings {
+        let mut standings = Standings::default();
+        for plugin in &self.plugins {
+            let name = plugin.version.name().to_owned();
+            match &plugin.standing {
+                Standing::InForce => {}
+                Standing::Disabled => standings.disabled.push(name),
+                Standing::Quarantined { reason } => drop(standings.quarantined.insert(name, reason.clone())),
+            }
+        }
+        standings
     }
 
     /// A board for this.
@@ -416,7 +438,12 @@ impl Control {
     fn set_standing(&mut self, name: &str, standing: Standing, crew: &Crew) -> Result<Value, Refusal> {
         let (index, _) = find(&self.plugins, name).ok_or_else(|| Refusal::no_plugin(name))?;
         let mut next = self.same();
-        next.plugins[index.0 as usize].standing = standing;
+        let plugin = &mut next.plugins[index.0 as usize];
+        if standing.is_in_force() && !plugin.version.is_open() {
+            let loaded = self.loader.load(self.config.plugin(index), None, &mut next.names).map_err(|problem| Refusal::unfit(vec![problem]))?;
+            *plugin = Loaded { previous: plugin.previous.take(), ..loaded };
+        }
+        plugin.standing = standing;
         self.publish(next, crew)?;
         self.forgive(name);
         Ok(self.show(name))

@@ -26,6 +26,7 @@ pub fn text(board: &Board, snapshot: &Snapshot) -> String {
     upstreams(&mut text, snapshot);
     text.one("publications_total", "counter", "Programs put in force.", snapshot.publications);
     text.one("change_failures_total", "counter", "Changes that failed and changed nothing.", snapshot.failures);
+    text.one("restarts_total", "counter", "Deaths of the gateway process after which it was started again.", board.restarts);
     text.one("draining", "gauge", "1 while no new connections are accepted.", u64::from(board.draining.load(Ordering::Relaxed)));
     text.0
 }

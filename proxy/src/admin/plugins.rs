@@ -174,6 +174,27 @@ impl Loader {
         })
     }
 
+    /// A plugin whose code is not to run: it is inspected and not opened.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn put_out(&mut self, plugin: &Plugin, reason: &str) -> Result<Loaded, Problem> {
+        let PluginFile { facts, .. } = PluginFile::read(&plugin.name, &plugin.path)?;
+        let made_of = MadeOf { path: plugin.path.clone(), config: plugin.config.clone(), hash: facts.file_hash.clone(), version: facts.version.clone() };
+        self.generation += 1;
+        tracing::warn!(plugin = plugin.name, version = made_of.version, reason, "plugin quarantined: it is not loaded");
+        Ok(Loaded {
+            version: Arc::new(PluginVersion::unopened(&plugin.name, facts)),
+            made_of,
+            generation: self.generation,
+            loaded_unix_ns: clock::unix_ns(),
+            standing: Standing::Quarantined { reason: reason.to_owned() },
+            restarts: Vec::new(),
+            previous: None,
+            last_error: None,
+        })
+    }
+
     /// The private copy of what ran before: the operator's file may hold other code by now.
     ///
     /// # Errors

@@ -313,6 +313,7 @@ pub fn config(snapshot: &Snapshot) -> Value {
             "driver": server.driver,
             "pin_workers": server.pin_workers,
             "huge_pages": server.huge_pages,
+            "supervisor": server.supervisor,
             "half_close": server.half_close,
             "state": server.state,
         },

@@ -25,6 +25,7 @@ use crate::plugin::inspect::Offer;
 
 pub use admin::Admin;
 pub use admin::chains::ChainCommand;
+pub use admin::crashes::{CrashCommand, Upgrade};
 pub use admin::maps::{MapCommand, OneKey, OneMap, Tail};
 pub use admin::plugins::{Load, Named, Swap, Unload};
 pub use admin::stats::StatsCommand;
@@ -117,9 +118,24 @@ pub enum Command {
     /// Have a running gateway read its configuration again
     #[command(after_help = "Exits 1 when the configuration is wrong; nothing has changed then.\n\nExample:\n  ringway reload --admin 127.0.0.1:9901")]
     Reload(Admin),
+    /// Have a running gateway go on as another program, with the same sockets and no request lost
+    #[command(
+        after_help = "The new program is started beside the old one and takes over when it is ready; then the old one finishes what it has. Exits 1 when that fails; nothing has changed then.\n\nExample:\n  ringway upgrade --binary target/release/ringway"
+    )]
+    Upgrade(Upgrade),
+    /// Look at the crashes of a gateway
+    #[command(subcommand)]
+    Crash(CrashCommand),
     /// Help with writing configurations
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// The gateway process of `ringway run`, which starts it
+    #[command(hide = true)]
+    Gateway {
+        /// The descriptor that leads to the supervisor
+        #[arg(long, value_name = "NUMBER")]
+        control: i32,
+    },
     /// The process of a dry run: started by `plugin verify`, of no use otherwise
     #[command(hide = true, name = crate::verify::CHILD_COMMAND)]
     DryRun,
@@ -188,7 +204,10 @@ pub fn execute(cli: Cli, offer: &Offer, out: &mut dyn Write, err: &mut dyn Write
         Command::Stats(command) => command.execute(out, err),
         Command::Top(top) => top.execute(out, err),
         Command::Reload(admin) => Question::reload().ask(&admin, out, err),
+        Command::Upgrade(upgrade) => upgrade.execute(out, err),
+        Command::Crash(command) => command.execute(out, err),
         Command::Config(ConfigCommand::Schema) => schema(out),
+        Command::Gateway { control } => Ok(crate::supervisor::link::serve(control)),
     };
     // Nobody is left to read an error about a closed pipe.
     code.unwrap_or(WRONG)

@@ -70,9 +70,11 @@ pub(super) struct Server {
     pub pin_workers: bool,
     /// Advise the kernel to back the slabs with huge pages.
     pub huge_pages: bool,
+    /// `ringway run` starts the gateway in a process of its own, and again when that one dies; the sockets stay open meanwhile.
+    pub supervisor: bool,
     /// A client that shuts down its sending side while its response is awaited. "abort": it has left, the exchange ends. "serve": it gets its response.
     pub half_close: HalfClose,
-    /// A folder for what outlives the process: the maps of plugins. Absent: they end with it.
+    /// A folder for what outlives the process: the maps of plugins, and crash records. Absent: maps end with it, crash records with the supervisor.
     pub state: Option<String>,
 }
 
@@ -92,6 +94,7 @@ impl Default for Server {
             driver: Driver::Auto,
             pin_workers: true,
             huge_pages: true,
+            supervisor: true,
             half_close: HalfClose::Abort,
             state: None,
         }

@@ -25,6 +25,8 @@ pub struct Config {
     pub source: Arc<str>,
     /// The file, when it came from one: it can be read again.
     pub file: Option<Arc<Path>>,
+    /// The text of that file, as it was read: another process can start with the same.
+    pub text: Option<Arc<str>>,
     /// The process as a whole.
     pub server: Arc<Server>,
     /// How much of everything.
@@ -86,9 +88,11 @@ pub struct Server {
     pub pin_workers: bool,
     /// Advise huge pages for the slabs.
     pub huge_pages: bool,
+    /// The gateway runs in a process of its own, which a supervisor starts again when it dies.
+    pub supervisor: bool,
     /// What a client means that shuts down its sending side.
     pub half_close: HalfClose,
-    /// Where maps are kept; `None`: nowhere.
+    /// Where maps and crash records are kept; `None`: nowhere.
     pub state: Option<PathBuf>,
 }
 

@@ -102,6 +102,7 @@ impl<'a> Resolver<'a> {
         Config {
             source: source.into(),
             file: None,
+            text: None,
             server: Arc::new(server),
             limits: Arc::new(limits),
             timeouts,
@@ -199,6 +200,7 @@ impl<'a> Resolver<'a> {
             driver: server.driver,
             pin_workers: server.pin_workers,
             huge_pages: server.huge_pages,
+            supervisor: server.supervisor,
             half_close: server.half_close,
             state: server.state.as_ref().map(PathBuf::from),
         }

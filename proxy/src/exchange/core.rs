@@ -243,6 +243,8 @@ pub struct Core<U> {
     pub date: DateLine,
     /// The gateway is stopping: connections close after their exchange.
     pub draining: Cell<bool>,
+    /// Connections that wait for a request are closed.
+    pub closing: Cell<bool>,
     program: RefCell<Rc<Program>>,
     /// A second program for some of the exchanges.
     canary: RefCell<Option<Rc<Program>>>,
@@ -275,6 +277,7 @@ impl<U> Core<U> {
             pipes: PipePool::default(),
             date: DateLine::default(),
             draining: Cell::new(false),
+            closing: Cell::new(false),
             program: RefCell::new(program),
             canary: RefCell::default(),
             canary_percent: Cell::new(0),

@@ -185,7 +185,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 Next::End(end) => return end,
                 Next::KeepAlive => self.input.shift(),
             }
-            if self.core.draining.get() && self.input.filled == 0 && self.input.pending.is_empty() {
+            if self.core.closing.get() && self.input.filled == 0 && self.input.pending.is_empty() {
                 return End::Linger;
             }
             if self.core.is_crowded() && self.input.filled == 0 && self.input.pending.is_empty() {

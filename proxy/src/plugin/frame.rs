@@ -22,6 +22,7 @@ use super::arena::Arena;
 use super::chain::{CoreChain, LinkCounters, OnError};
 use super::host::{HOST, HostShared};
 use super::loaded::CorePlugin;
+use super::running::{self, Running};
 use crate::clock;
 use crate::error::PluginFault;
 use crate::view::message::{Message, Staged};
@@ -489,10 +490,29 @@ impl Frame {
     #[inline]
     fn enter<T>(&mut self, hook: Hook<T>, event: *const T) -> u32 {
         let cx: *mut RawCx = std::ptr::from_mut(self).cast();
+        running::enter(cx.cast());
         // SAFETY: the hook contract of ringway.h: `cx` is the head of this frame (`repr(C)`, first field) and valid for
         // the call; `event` is valid for the call; the plugin's core instance belongs to this thread. The frame is only
         // reached through `cx` until the hook returns.
-        unsafe { hook(cx, event) }
+        let verdict = unsafe { hook(cx, event) };
+        running::leave();
+        verdict
+    }
+
+    /// What a crash record says about the hook that `frame` runs.
+    ///
+    /// # Safety
+    /// `frame` was given to [`running::enter`] by this thread, which has not called [`running::leave`] since: the hook
+    /// runs, and nothing of the frame is moved or freed meanwhile.
+    pub(super) unsafe fn running<'a>(frame: *const Frame) -> Option<Running<'a>> {
+        // SAFETY: as above; during a call nothing of the frame is borrowed, and whoever asks has interrupted the hook.
+        let frame = unsafe { &*frame };
+        let link = frame.chain.links.get(frame.raw.link as usize)?;
+        let hook = raw::HOOKS.iter().find(|(bit, _)| *bit == frame.raw.hook).map_or("", |(_, name)| name);
+        // SAFETY: the view of the running exchange, or null outside of one.
+        let request = unsafe { frame.raw.request.as_ref() };
+        let version = link.plugin.version();
+        Some(Running { plugin: version.name(), facts: version.facts(), step: hook, link: Some(frame.raw.link), request })
     }
 
     /// Checks a verdict, counts it, and lets the edits take effect or drops them.

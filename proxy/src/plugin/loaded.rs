@@ -25,6 +25,7 @@ use super::maps::Map;
 use super::maps::calls::{MapHandle, handles};
 use super::maps::file::MapFault;
 use super::maps::store::anonymous;
+use super::running::during;
 use crate::http1::names::NameTable;
 
 /// Responses one plugin may lay out at load.
@@ -98,9 +99,45 @@ pub struct PluginVersion {
     maps: Vec<Arc<Map>>,
     /// What `load` opened of them.
     _handles: Box<[MapHandle]>,
-    /// Last field: closed after everything that points into it.
-    _library: Library,
+    /// Last field: closed after everything that points into it. `None`: never opened, and the descriptor is [`NOTHING`].
+    library: Option<Library>,
 }
+
+/// The descriptor of a plugin that was not opened.
+const NOTHING: &raw::Plugin = &raw::Plugin {
+    size: size_of::<raw::Plugin>() as u32,
+    abi_major: raw::ABI_MAJOR,
+    abi_minor: raw::ABI_MINOR,
+    abi_min_minor: 0,
+    language: 0,
+    scratch_bytes: 0,
+    layout_fingerprint: 0,
+    wants: 0,
+    hooks: 0,
+    reserved: 0,
+    name: ptr::null(),
+    version: ptr::null(),
+    metrics: ptr::null(),
+    maps: ptr::null(),
+    metric_count: 0,
+    map_count: 0,
+    metric_bytes: 0,
+    map_bytes: 0,
+    load: None,
+    unload: None,
+    core_init: None,
+    core_fini: None,
+    on_accept: None,
+    on_request: None,
+    on_request_chunk: None,
+    on_request_body: None,
+    on_response: None,
+    on_response_chunk: None,
+    on_event: None,
+    on_done: None,
+    on_tick: None,
+    get_ext: None,
+};
 
 // SAFETY: the descriptor and the library are constant; the ABI says that `state` is shared by the cores, so the plugin
 // answers for its own synchronisation; everything else is plain data that does not change after `load`.
@@ -185,7 +222,8 @@ impl PluginVersion {
     ) -> Result<PluginVersion, LoadFault> {
         // SAFETY: running the constructors of a shared object is what loading a trusted plugin means (DESIGN §8); it has
         // passed every check that can be made without running it.
-        let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }.map_err(|e| LoadFault::Open(words_of(&e)))?;
+        let opened = during(name, &facts, "constructor", || unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) });
+        let library = opened.map_err(|e| LoadFault::Open(words_of(&e)))?;
         // SAFETY: inspection found a data symbol of this name and at least the size of the descriptor in the file.
         let symbol = unsafe { library.get::<*const raw::Plugin>(raw::SYMBOL) }.map_err(|e| LoadFault::Open(words_of(&e)))?;
         let address = symbol.into_raw().cast::<raw::Plugin>();
@@ -202,13 +240,34 @@ impl PluginVersion {
         if let Some(load) = plugin.load {
             let loader_pointer = ptr::from_mut(&mut loader).cast::<RawLoader>();
             // SAFETY: the contract of `load` in ringway.h: all pointers are valid for the call, on this one thread.
-            let status = unsafe { load(host, loader_pointer, config.as_ptr(), config.len() as u32, &mut state) };
+            let status = during(name, &facts, "load", || unsafe { load(host, loader_pointer, config.as_ptr(), config.len() as u32, &mut state) });
             if status != raw::OK {
                 return Err(LoadFault::Load(loader.reason(status)));
             }
         }
         let prebuilt = loader.settling.map(|settling| settling.prebuilt).unwrap_or_default();
-        Ok(PluginVersion { name: name.to_owned(), host, facts, plugin, state, metrics, prebuilt, maps, _handles: handles, _library: library })
+        Ok(PluginVersion { name: name.to_owned(), host, facts, plugin, state, metrics, prebuilt, maps, _handles: handles, library: Some(library) })
+    }
+
+    /// One that stands in its place in chains and is not opened: none of its code runs, not even its constructors.
+    pub fn unopened(name: &str, facts: PluginFacts) -> PluginVersion {
+        PluginVersion {
+            name: name.to_owned(),
+            host: &HOST,
+            facts,
+            plugin: NOTHING,
+            state: ptr::null_mut(),
+            metrics: Vec::new(),
+            prebuilt: Vec::new(),
+            maps: Vec::new(),
+            _handles: Box::default(),
+            library: None,
+        }
+    }
+
+    /// Whether its library is open.
+    pub fn is_open(&self) -> bool {
+        self.library.is_some()
     }
 
     /// The name in the configuration.
@@ -246,7 +305,7 @@ impl Drop for PluginVersion {
     fn drop(&mut self) {
         if let Some(unload) = self.plugin.unload {
             // SAFETY: `load` succeeded, every core instance is gone (each holds this version alive), and it is called once.
-            unsafe { unload(self.state) };
+            during(&self.name, &self.facts, "unload", || unsafe { unload(self.state) });
         }
     }
 }
@@ -274,7 +333,8 @@ impl CorePlugin {
             let loader_pointer = ptr::from_mut(&mut loader).cast::<RawLoader>();
             // SAFETY: the contract of `core_init`: called once for this worker, on its thread, after `load`; all pointers
             // are valid for the call.
-            let status = unsafe { init(version.host, loader_pointer, version.state, worker, &mut core) };
+            let status =
+                during(&version.name, &version.facts, "core_init", || unsafe { init(version.host, loader_pointer, version.state, worker, &mut core) });
             if status != raw::OK {
                 return Err(format!("plugin {}: core_init failed on worker {worker}: {}", version.name, loader.reason(status)));
             }
@@ -302,7 +362,7 @@ impl Drop for CorePlugin {
         if let (Some(_), Some(fini)) = (self.version.plugin.core_init, self.version.plugin.core_fini) {
             // SAFETY: `core_init` succeeded on this thread (`CorePlugin` is not `Send`), its last hook has returned, and
             // it is called once.
-            unsafe { fini(self.core) };
+            during(&self.version.name, &self.version.facts, "core_fini", || unsafe { fini(self.core) });
         }
     }
 }

@@ -13,4 +13,5 @@ pub mod host;
 pub mod inspect;
 pub mod loaded;
 pub mod maps;
+pub mod running;
 pub mod times;

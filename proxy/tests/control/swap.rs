@@ -214,7 +214,7 @@ fn libraries_that_stay_mapped_are_counted() {
     governed.good("DELETE", "/api/plugins/probe?force", "");
     governed.gateway.wait_for("plugin unloaded");
     let leaked = || governed.good("GET", "/api/plugins", "")["leaked_libraries"].as_array().unwrap().len();
-    eventually("what is mapped is counted", || leaked() == mapped(governed.gateway.pid()).len());
+    eventually("what is mapped is counted", || leaked() == mapped(governed.gateway.serving_pid()).len());
     println!("libraries that stay mapped after order-probe (Rust) was unloaded: {}", leaked());
     assert_eq!(governed.metric("ringway_leaked_libraries"), Some(leaked() as u64));
     // Loading it again makes it a library in use.
