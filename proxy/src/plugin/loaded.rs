@@ -333,8 +333,7 @@ impl CorePlugin {
             let loader_pointer = ptr::from_mut(&mut loader).cast::<RawLoader>();
             // SAFETY: the contract of `core_init`: called once for this worker, on its thread, after `load`; all pointers
             // are valid for the call.
-            let status =
-                during(&version.name, &version.facts, "core_init", || unsafe { init(version.host, loader_pointer, version.state, worker, &mut core) });
+            let status = during(&version.name, &version.facts, "core_init", || unsafe { init(version.host, loader_pointer, version.state, worker, &mut core) });
             if status != raw::OK {
                 return Err(format!("plugin {}: core_init failed on worker {worker}: {}", version.name, loader.reason(status)));
             }
