@@ -32,6 +32,9 @@
 #ifndef ON_RESPONSE_CHUNK
 #define ON_RESPONSE_CHUNK NULL
 #endif
+#ifndef ON_RESPONSE
+#define ON_RESPONSE NULL
+#endif
 #ifndef LOAD
 #define LOAD NULL
 #endif
@@ -91,6 +94,7 @@ const rw_plugin ringway_plugin_v1 = {
     .on_request = ON_REQUEST,
     .on_request_chunk = ON_REQUEST_CHUNK,
     .on_request_body = ON_REQUEST_BODY,
+    .on_response = ON_RESPONSE,
     .on_response_chunk = ON_RESPONSE_CHUNK,
 };
 #endif

@@ -33,5 +33,6 @@ pub mod route;
 pub mod run;
 pub mod supervisor;
 pub mod upstream;
+pub mod verify;
 pub mod view;
 pub mod worker;

@@ -59,6 +59,17 @@ pub const RELAY_BUFFERS: usize = 64;
 /// Reading a short rest keeps the connection; above this, closing it is cheaper.
 pub const DRAIN_BYTES: usize = 256 * KIB;
 
+/// One call of a plugin in a dry run: far above what a hook may take, and enough for a `load` that builds tables.
+pub const VERIFY_STEP_MS: u64 = 5000;
+/// Processor time of a dry run; all of them together need a fraction of a second.
+pub const VERIFY_PROCESSOR_SECONDS: u64 = 20;
+/// Address space of a dry run. A Go runtime reserves more than a gigabyte before it does anything.
+pub const VERIFY_MEMORY_BYTES: usize = 4 * GIB;
+/// Open files of a dry run.
+pub const VERIFY_FILES: u64 = 64;
+/// The end of what a plugin prints in a dry run that is kept for the report.
+pub const VERIFY_OUTPUT_BYTES: usize = 4 * KIB;
+
 /// Slots that one exchange may hold at the same time: its request and its response.
 pub const SLOTS_PER_EXCHANGE: usize = 2;
 /// Slots of a worker beyond those of its exchanges: a plugin that replaces a response writes the new one while it sees the old one, and

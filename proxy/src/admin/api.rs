@@ -33,6 +33,7 @@ struct Wanted {
     path: Option<PathBuf>,
     config: Option<serde_json::Map<String, serde_json::Value>>,
     on_error: Option<String>,
+    verify: Option<bool>,
     routes: Vec<String>,
     maps: Option<MapPolicy>,
     canary: Option<Trial>,
@@ -141,7 +142,17 @@ fn load(name: &str, replaces: bool, body: &[u8]) -> Result<Change, Refusal> {
         Some(Trial::Worker(worker)) => Some(Share::Worker(worker)),
     };
     let config = wanted.config.map(|config| json!(config).to_string());
-    Ok(Change::Load { name: name.into(), path: wanted.path, config, on_error, routes: wanted.routes, maps: wanted.maps, replaces, canary })
+    Ok(Change::Load {
+        name: name.into(),
+        path: wanted.path,
+        config,
+        on_error,
+        verify: wanted.verify,
+        routes: wanted.routes,
+        maps: wanted.maps,
+        replaces,
+        canary,
+    })
 }
 
 /// The body of a request for another program.

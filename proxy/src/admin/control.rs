@@ -56,6 +56,8 @@ pub enum Change {
         config: Option<String>,
         /// For a new plugin: what a failed hook does.
         on_error: OnError,
+        /// Whether a dry run comes first, now and in later loads; `None`: as before, for a new plugin not.
+        verify: Option<bool>,
         /// For a new plugin: the routes that it is attached to, as their last link.
         routes: Vec<String>,
         /// What happens to a map that does not fit; `None`: what the configuration says.
@@ -291,8 +293,8 @@ impl Control {
         let outcome = match change {
             change if self.hinders(change).is_some() => Err(self.busy()),
             Change::Reload => self.reload(crew),
-            Change::Load { name, path, config, on_error, routes, maps, replaces, canary } => {
-                let wanted = Wanted { path: path.clone(), config: config.clone(), on_error: *on_error, maps: *maps };
+            Change::Load { name, path, config, on_error, verify, routes, maps, replaces, canary } => {
+                let wanted = Wanted { path: path.clone(), config: config.clone(), on_error: *on_error, verify: *verify, maps: *maps };
                 match find(&self.plugins, name).map(|(index, _)| index) {
                     Some(index) => self.swap(index, wanted, *canary, crew),
                     None if *replaces => Err(Refusal::no_plugin(name)),
@@ -367,7 +369,15 @@ impl Control {
         }
         let Some(path) = wanted.path else { return Err(Refusal::new(422, "a new plugin needs a `path`")) };
         let config = wanted.config.unwrap_or_else(|| "{}".into());
-        let plugin = Plugin { name: name.into(), path, on_error: wanted.on_error, config, maps: wanted.maps.unwrap_or_default(), sinks: Vec::new() };
+        let plugin = Plugin {
+            name: name.into(),
+            path,
+            on_error: wanted.on_error,
+            verify: wanted.verify.unwrap_or(false),
+            config,
+            maps: wanted.maps.unwrap_or_default(),
+            sinks: Vec::new(),
+        };
         let next = edit::add(&self.config, plugin.clone(), routes).map_err(|route| Refusal::new(422, format!("there is no route `{route}`")))?;
         if let Some(route) = next.routes.iter().find(|route| route.links.len() > crate::config::CHAIN_LINKS_MAX) {
             return Err(Refusal::new(422, format!("the chain of the route {} is full", route.name)));
@@ -382,8 +392,12 @@ impl Control {
 
     fn swap(&mut self, index: PluginIndex, wanted: Wanted, canary: Option<Share>, crew: &Crew) -> Result<Value, Refusal> {
         let now = self.config.plugin(index);
-        let plugin =
-            Plugin { path: wanted.path.unwrap_or_else(|| now.path.clone()), config: wanted.config.unwrap_or_else(|| now.config.clone()), ..now.clone() };
+        let plugin = Plugin {
+            path: wanted.path.unwrap_or_else(|| now.path.clone()),
+            verify: wanted.verify.unwrap_or(now.verify),
+            config: wanted.config.unwrap_or_else(|| now.config.clone()),
+            ..now.clone()
+        };
         let mut names = (*self.names).clone();
         let was = &self.plugins[index.0 as usize];
         // For this change only: the next one is refused again when its maps do not fit.
@@ -579,6 +593,7 @@ struct Wanted {
     path: Option<PathBuf>,
     config: Option<String>,
     on_error: OnError,
+    verify: Option<bool>,
     maps: Option<MapPolicy>,
 }
 

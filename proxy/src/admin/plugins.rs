@@ -17,6 +17,7 @@ use crate::plugin::inspect::{self, Offer, PluginFacts};
 use crate::plugin::loaded::PluginVersion;
 use crate::plugin::maps::store::Policy;
 use crate::plugin::maps::{Map, MapKind, MapShape, MapStore};
+use crate::verify;
 
 /// One plugin of the configuration in force.
 #[derive(Clone)]
@@ -70,6 +71,17 @@ impl PluginFile {
                 Err(Problem { what, place: None, ..problem })
             }
         }
+    }
+
+    /// A dry run in a process of its own. Workers go on meanwhile: they have a clock of their own.
+    fn verify(&self, plugin: &Plugin) -> Result<(), Problem> {
+        let problem = |why: String| {
+            let what = format!("the plugin `{}` is refused: {}: {why}", plugin.name, plugin.path.display());
+            Problem::new(what).help("see `ringway plugin verify`; `verify = false` loads it all the same")
+        };
+        let report = verify::verify_bytes(&plugin.path, &self.bytes, &verify::Options::new(plugin.config.as_str()), &Offer::V1_0)
+            .map_err(|error| problem(format!("the dry run could not be made: {error}")))?;
+        report.refusal().map_or(Ok(()), |why| Err(problem(why.to_owned())))
     }
 
     /// Every sink leads out of a ring that the plugin has.
@@ -139,6 +151,9 @@ impl Loader {
             MadeOf { path: plugin.path.clone(), config: plugin.config.clone(), hash: file.facts.file_hash.clone(), version: file.facts.version.clone() };
         if let Some(was) = was.filter(|was| was.made_of.hash == made_of.hash && was.made_of.config == made_of.config) {
             return Ok(Loaded { made_of, last_error: None, ..was.clone() });
+        }
+        if plugin.verify {
+            file.verify(plugin)?;
         }
         let policy = Policy { fresh: plugin.maps == MapPolicy::Fresh, bytes_max: self.map_bytes };
         let maps = self.maps.open(&plugin.name, &file.facts.maps, policy);

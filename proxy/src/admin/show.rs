@@ -340,7 +340,7 @@ pub fn config(snapshot: &Snapshot) -> Value {
             "idle_connections": upstream.idle_connections,
         })).collect::<Vec<_>>(),
         "plugins": config.plugins.iter().map(|plugin| json!({
-            "name": plugin.name, "path": plugin.path, "on_error": on_error(plugin.on_error), "maps": plugin.maps,
+            "name": plugin.name, "path": plugin.path, "on_error": on_error(plugin.on_error), "verify": plugin.verify, "maps": plugin.maps,
             "sinks": plugin.sinks.iter().map(|(map, target)| (map.clone(), target.to_string().into())).collect::<serde_json::Map<_, Value>>(),
         })).collect::<Vec<_>>(),
         "routes": config.routes.iter().map(|route| json!({

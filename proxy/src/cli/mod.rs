@@ -12,6 +12,7 @@ mod inspect;
 mod plugin;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -31,6 +32,7 @@ pub use admin::stats::StatsCommand;
 pub use admin::top::Top;
 pub use check::inspect_plugins;
 pub use plugin::PluginCommand;
+pub use verify::{Time, Verify};
 
 /// All is well.
 pub const GOOD: i32 = 0;
@@ -50,6 +52,8 @@ Examples:
       look for mistakes, then serve
   ringway plugin inspect target/plugins/request-id.so
       what a plugin is, or why it would be refused; none of its code runs
+  ringway plugin verify target/plugins/request-id.so
+      the same, then a dry run in a process of its own
   ringway config schema > ringway.schema.json
       completion and checking in an editor
   ringway chain show --route /api/
@@ -132,6 +136,9 @@ pub enum Command {
         #[arg(long, value_name = "NUMBER")]
         control: i32,
     },
+    /// The process of a dry run: started by `plugin verify`, of no use otherwise
+    #[command(hide = true, name = crate::verify::CHILD_COMMAND)]
+    DryRun,
 }
 
 /// Where the configuration is.
@@ -190,6 +197,7 @@ pub fn execute(cli: Cli, offer: &Offer, out: &mut dyn Write, err: &mut dyn Write
         }
         Command::Check(file) => check::check(&file.config, offer, out, err),
         Command::Plugin(command) => command.execute(offer, out, err),
+        Command::DryRun => Ok(crate::verify::sandbox::main()),
         Command::Map(command) => command.execute(out, err),
         Command::Tail(tail) => tail.execute(out, err),
         Command::Chain(command) => command.execute(out, err),

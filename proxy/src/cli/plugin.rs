@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::admin::Question;
-use super::inspect;
-use super::{Admin, Load, Named, Swap, Unload};
+use super::{Admin, Load, Named, Swap, Time, Unload, Verify};
+use super::{inspect, verify};
 use crate::plugin::inspect::Offer;
 
 /// Look at plugin files and at plugins that run.
@@ -26,6 +26,14 @@ pub enum PluginCommand {
         #[arg(short, long)]
         json: bool,
     },
+    /// Check a plugin file, then run the plugin on golden frames in a process of its own
+    #[command(
+        after_help = "First what its file says, without running its code; then a dry run that may crash, hang or write where it must not.\nPrints one line per check. Exits 1 when the plugin is refused.\n\nExample:\n  ringway plugin verify target/plugins/body-limit.so --config '{\"max_bytes\": 1000}'"
+    )]
+    Verify(Verify),
+    /// Run a plugin on frames in a process of its own; print its verdicts and what its hooks take
+    #[command(after_help = "Example:\n  ringway plugin run target/plugins/request-id.so --repeat 10000")]
+    Run(Time),
     /// Print the plugins of a running gateway
     List(Admin),
     /// Print everything about a plugin of a running gateway
@@ -58,6 +66,8 @@ impl PluginCommand {
     pub(super) fn execute(self, offer: &Offer, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<i32> {
         match self {
             PluginCommand::Inspect { files, json } => inspect::inspect_files(&files, json, offer, out, err),
+            PluginCommand::Verify(asked) => verify::verify(&asked, offer, out, err),
+            PluginCommand::Run(asked) => verify::time(&asked, offer, out, err),
             PluginCommand::List(admin) => Question::list().ask(&admin, out, err),
             PluginCommand::Show(Named { name, admin }) => Question::show(&name).ask(&admin, out, err),
             PluginCommand::Load(load) => Question::load(&load).ask(&load.admin, out, err),

@@ -372,6 +372,9 @@ pub(super) struct Plugin {
     /// What a failed hook does, unless the link says otherwise.
     #[serde(default)]
     pub on_error: OnError,
+    /// Whether a dry run in a process of its own (`ringway plugin verify`) comes before every load; a plugin that it refuses is not loaded.
+    #[serde(default)]
+    pub verify: bool,
     /// Handed to the plugin's `load` as JSON.
     #[serde(default)]
     pub config: Option<BTreeMap<String, serde_json::Value>>,

@@ -261,6 +261,8 @@ pub struct Plugin {
     pub path: PathBuf,
     /// What a failed hook does, unless the link says otherwise.
     pub on_error: OnError,
+    /// A dry run comes before every load.
+    pub verify: bool,
     /// JSON for the plugin's `load`; `{}` when nothing was configured.
     pub config: String,
     /// What happens to a map that was kept and does not fit.

@@ -251,7 +251,7 @@ impl<'a> Resolver<'a> {
                 sinks.extend(self.take(at!["plugin", index, "sinks", map.as_str()], sink(target)).map(|target| (map.clone(), target)));
             }
             let path = PathBuf::from(&plugin.path);
-            plugins.push(Plugin { name: plugin.name.clone(), path, on_error: plugin.on_error, config, maps: plugin.maps, sinks });
+            plugins.push(Plugin { name: plugin.name.clone(), path, on_error: plugin.on_error, verify: plugin.verify, config, maps: plugin.maps, sinks });
         }
         plugins
     }

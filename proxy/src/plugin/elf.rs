@@ -200,6 +200,11 @@ impl<'a> Elf<'a> {
         self.string(offset).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
     }
 
+    /// Whether `dlclose` leaves it mapped (`-z nodelete`).
+    pub fn stays_loaded(&self) -> bool {
+        self.value(elf::DT_FLAGS_1.0).is_some_and(|flags| flags & elf::DF_1_NODELETE.0 != 0)
+    }
+
     /// The libraries it needs, as `DT_NEEDED` names them.
     pub fn needed(&self) -> Vec<String> {
         self.dynamic.iter().filter(|(tag, _)| *tag == elf::DT_NEEDED.0).filter_map(|(_, offset)| self.text(*offset)).collect()

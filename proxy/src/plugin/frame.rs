@@ -654,8 +654,13 @@ impl Frame {
 pub fn run_tick(shared: &Rc<HostShared>, plugin: &Rc<CorePlugin>, counters: &Arc<LinkCounters>, worker: u32) -> Option<PluginFault> {
     let hook = plugin.version().descriptor().on_tick?;
     let link = super::chain::LinkParts { plugin: Rc::clone(plugin), on_error: OnError::Closed, post_always: false, counters: Arc::clone(counters) };
+    tick(shared, Rc::new(CoreChain::new(vec![link])), hook, worker)
+}
+
+/// `hook` as the `on_tick` of the first link of a chain.
+pub(super) fn tick(shared: &Rc<HostShared>, chain: Rc<CoreChain>, hook: Hook<raw::Tick>, worker: u32) -> Option<PluginFault> {
     let mut frame = Frame::new(Rc::clone(shared), worker);
-    frame.chain = Rc::new(CoreChain::new(vec![link]));
+    frame.chain = chain;
     let now_unix_ns = clock::unix_ns_coarse();
     frame.raw.now_unix_ns = now_unix_ns;
     let tick = raw::Tick { size: size_of::<raw::Tick>() as u32, worker, now_unix_ns };

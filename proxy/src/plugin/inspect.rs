@@ -23,7 +23,7 @@ use self::descriptor::Descriptor;
 use self::note::Note;
 use super::elf::Elf;
 use super::maps::MapShape;
-pub use refusal::{Refusal, Refused};
+pub use refusal::{CHECKS, Refusal, Refused};
 
 /// What this gateway can do for a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +93,8 @@ pub struct PluginFacts {
     pub needed: Vec<String>,
     /// Of these, and of what they need, those that were not found: whether they have its symbols is not known.
     pub unchecked: Vec<String>,
+    /// `dlclose` leaves it mapped, as it asks: its code is never unmapped before the process ends.
+    pub stays_loaded: bool,
     /// SHA-256 of the file in hex.
     pub file_hash: String,
     /// Bytes of the file.
@@ -105,6 +107,24 @@ impl PluginFacts {
     /// The name of its language.
     pub fn language_name(&self) -> &'static str {
         raw::LANGUAGES.get(usize::from(self.language)).copied().unwrap_or("unknown")
+    }
+
+    /// What was seen in a check of [`CHECKS`] that it passed, in a few words.
+    pub fn detail(&self, check: &str) -> String {
+        let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        match check {
+            "file" => format!("a shared object of {} bytes", self.file_bytes),
+            "machine" => self.machine.to_owned(),
+            "note" => format!("{} {}, {}", self.name, self.version, self.language_name()),
+            "abi" => format!("{}.{}, runs with {}.{} and newer", self.abi_major, self.abi_minor, self.abi_major, self.abi_min_minor),
+            "layout" => format!("{:#018x}", self.fingerprint),
+            "capabilities" => format!("hooks {}; wants {}", list(&self.hook_names()), list(&self.want_names())),
+            "descriptor" => "says the same as the note".to_owned(),
+            "functions" => "one for each declared hook, and no other".to_owned(),
+            "memory" => "no executable stack, no text relocations, no writable code".to_owned(),
+            _ if self.unchecked.is_empty() => list(&self.needed),
+            _ => format!("{}; not found here, so not checked: {}", list(&self.needed), self.unchecked.join(", ")),
+        }
     }
 
     /// The names of its hooks.
@@ -154,6 +174,7 @@ pub fn inspect_bytes(file: &[u8], offer: &Offer) -> Result<PluginFacts, Refusal>
         maps,
         build_id: elf.notes(b"GNU", 3).first().map(|id| hex(id)),
         needed: elf.needed(),
+        stays_loaded: elf.stays_loaded(),
         unchecked,
         file_hash: hex(&Sha256::digest(file)),
         file_bytes: file.len() as u64,

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
-use ringway_abi::raw::{self, METRIC_COUNTER, METRIC_GAUGE, RawLoader};
+use ringway_abi::raw::{self, Host, METRIC_COUNTER, METRIC_GAUGE, RawLoader};
 
 use super::host::HOST;
 use super::inspect::PluginFacts;
@@ -89,6 +89,8 @@ impl std::error::Error for LoadFault {}
 /// One loaded version of a plugin, shared by all workers.
 pub struct PluginVersion {
     name: String,
+    /// What `load` was given.
+    host: &'static Host,
     facts: PluginFacts,
     plugin: &'static raw::Plugin,
     state: *mut c_void,
@@ -180,8 +182,13 @@ impl PluginVersion {
     /// # Errors
     /// [`LoadFault`]; the library is closed again then.
     pub fn load(name: &str, facts: PluginFacts, bytes: &[u8], config: &[u8], store: &Path, names: &mut NameTable) -> Result<PluginVersion, LoadFault> {
-        let maps: Result<_, _> = facts.maps.iter().map(|shape| anonymous(shape, CORES_ALONE).map(Arc::new)).collect();
-        PluginVersion::load_with_maps(name, facts, bytes, config, store, names, maps.map_err(LoadFault::Maps)?)
+        let maps = PluginVersion::maps_alone(&facts)?;
+        PluginVersion::load_with_maps(name, facts, bytes, config, store, names, maps)
+    }
+
+    /// Maps of their own for a version that is loaded without others.
+    pub(super) fn maps_alone(facts: &PluginFacts) -> Result<Vec<Arc<Map>>, LoadFault> {
+        facts.maps.iter().map(|shape| anonymous(shape, CORES_ALONE).map(Arc::new)).collect::<Result<_, _>>().map_err(LoadFault::Maps)
     }
 
     /// Opens a private copy of `bytes` (which [`super::inspect`] accepted as `facts`) and runs `load` with `config` (JSON).
@@ -200,12 +207,25 @@ impl PluginVersion {
         maps: Vec<Arc<Map>>,
     ) -> Result<PluginVersion, LoadFault> {
         let path = private_copy(store, &facts.file_hash, bytes).map_err(|e| LoadFault::Copy(store.to_path_buf(), e))?;
+        PluginVersion::open(&path, &HOST, name, facts, config, names, maps)
+    }
+
+    /// Opens the private copy at `path`, with this host table.
+    pub(super) fn open(
+        path: &Path,
+        host: &'static Host,
+        name: &str,
+        facts: PluginFacts,
+        config: &[u8],
+        names: &mut NameTable,
+        maps: Vec<Arc<Map>>,
+    ) -> Result<PluginVersion, LoadFault> {
         // SAFETY: running the constructors of a shared object is what loading a trusted plugin means (DESIGN §8); it has
         // passed every check that can be made without running it.
-        let opened = during(name, &facts, "constructor", || unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) });
-        let library = opened.map_err(|e| LoadFault::Open(e.to_string()))?;
+        let opened = during(name, &facts, "constructor", || unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) });
+        let library = opened.map_err(|e| LoadFault::Open(words_of(&e)))?;
         // SAFETY: inspection found a data symbol of this name and at least the size of the descriptor in the file.
-        let symbol = unsafe { library.get::<*const raw::Plugin>(raw::SYMBOL) }.map_err(|e| LoadFault::Open(e.to_string()))?;
+        let symbol = unsafe { library.get::<*const raw::Plugin>(raw::SYMBOL) }.map_err(|e| LoadFault::Open(words_of(&e)))?;
         let address = symbol.into_raw().cast::<raw::Plugin>();
         if address.is_null() || !address.is_aligned() {
             return Err(LoadFault::Descriptor("the symbol is not aligned"));
@@ -220,19 +240,20 @@ impl PluginVersion {
         if let Some(load) = plugin.load {
             let loader_pointer = ptr::from_mut(&mut loader).cast::<RawLoader>();
             // SAFETY: the contract of `load` in ringway.h: all pointers are valid for the call, on this one thread.
-            let status = during(name, &facts, "load", || unsafe { load(&raw const HOST, loader_pointer, config.as_ptr(), config.len() as u32, &mut state) });
+            let status = during(name, &facts, "load", || unsafe { load(host, loader_pointer, config.as_ptr(), config.len() as u32, &mut state) });
             if status != raw::OK {
                 return Err(LoadFault::Load(loader.reason(status)));
             }
         }
         let prebuilt = loader.settling.map(|settling| settling.prebuilt).unwrap_or_default();
-        Ok(PluginVersion { name: name.to_owned(), facts, plugin, state, metrics, prebuilt, maps, _handles: handles, library: Some(library) })
+        Ok(PluginVersion { name: name.to_owned(), host, facts, plugin, state, metrics, prebuilt, maps, _handles: handles, library: Some(library) })
     }
 
     /// One that stands in its place in chains and is not opened: none of its code runs, not even its constructors.
     pub fn unopened(name: &str, facts: PluginFacts) -> PluginVersion {
         PluginVersion {
             name: name.to_owned(),
+            host: &HOST,
             facts,
             plugin: NOTHING,
             state: ptr::null_mut(),
@@ -312,8 +333,7 @@ impl CorePlugin {
             let loader_pointer = ptr::from_mut(&mut loader).cast::<RawLoader>();
             // SAFETY: the contract of `core_init`: called once for this worker, on its thread, after `load`; all pointers
             // are valid for the call.
-            let status =
-                during(&version.name, &version.facts, "core_init", || unsafe { init(&raw const HOST, loader_pointer, version.state, worker, &mut core) });
+            let status = during(&version.name, &version.facts, "core_init", || unsafe { init(version.host, loader_pointer, version.state, worker, &mut core) });
             if status != raw::OK {
                 return Err(format!("plugin {}: core_init failed on worker {worker}: {}", version.name, loader.reason(status)));
             }
@@ -387,6 +407,11 @@ fn read_metrics(plugin: &raw::Plugin) -> Result<Vec<Metric>, LoadFault> {
     Ok(metrics)
 }
 
+/// The dynamic loader's own words.
+fn words_of(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
 fn text(pointer: *const c_char) -> Option<String> {
     if pointer.is_null() {
         return None;
@@ -398,9 +423,9 @@ fn text(pointer: *const c_char) -> Option<String> {
 
 /// The content-addressed copy that is opened: opening the operator's path again after a rename would return the old
 /// code, and a file that changes while it is mapped would kill the process.
-fn private_copy(store: &Path, hash: &str, bytes: &[u8]) -> io::Result<PathBuf> {
+pub fn private_copy(store: &Path, hash: &str, bytes: &[u8]) -> io::Result<PathBuf> {
     private_folder(store)?;
-    let path = store.join(format!("{hash}.so"));
+    let path = kept_path(store, hash);
     if fs::read(&path).is_ok_and(|kept| kept == bytes) {
         return Ok(path);
     }
@@ -410,6 +435,11 @@ fn private_copy(store: &Path, hash: &str, bytes: &[u8]) -> io::Result<PathBuf> {
     file.sync_all()?;
     fs::rename(&partial, &path)?;
     Ok(path)
+}
+
+/// Where the copy of the file with this hash is.
+pub fn kept_path(store: &Path, hash: &str) -> PathBuf {
+    store.join(format!("{hash}.so"))
 }
 
 /// Makes a folder that only this user can write to, or finds one.

@@ -6,6 +6,7 @@
 
 mod arena;
 pub mod chain;
+pub mod dry;
 pub mod elf;
 pub mod frame;
 pub mod host;

@@ -39,6 +39,9 @@ pub struct Load {
     /// A route to which it is attached, as the last link; may be given several times
     #[arg(long = "route", value_name = "ROUTE")]
     pub routes: Vec<String>,
+    /// Make a dry run in a process of its own first, and do nothing when it refuses the plugin
+    #[arg(long)]
+    pub verify: bool,
     /// Which gateway.
     #[command(flatten)]
     pub admin: Admin,
@@ -56,6 +59,9 @@ pub struct Swap {
     /// Its new configuration, as a JSON object
     #[arg(long, value_name = "JSON", value_parser = object)]
     pub config: Option<Map<String, Value>>,
+    /// Make a dry run in a process of its own first, and do nothing when it refuses the plugin
+    #[arg(long)]
+    pub verify: bool,
     /// Begin with empty maps where those that are there do not fit the new code
     #[arg(long)]
     pub fresh_maps: bool,
@@ -89,7 +95,7 @@ fn percent(text: &str) -> Result<u32, String> {
     number.ok_or_else(|| "not a share of the exchanges; write 1% to 99%".to_owned())
 }
 
-fn object(text: &str) -> Result<Map<String, Value>, String> {
+pub(in crate::cli) fn object(text: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))
 }
 
@@ -108,7 +114,8 @@ impl Question {
     }
 
     pub(in crate::cli) fn load(load: &Load) -> Question {
-        let body = json!({ "path": absolute(&load.file), "config": load.config, "on_error": load.on_error, "routes": load.routes });
+        let body =
+            json!({ "path": absolute(&load.file), "config": load.config, "on_error": load.on_error, "verify": verify(load.verify), "routes": load.routes });
         Question { method: "POST", path: plugin_path(&load.name), body: Some(body), print: print_outcome }
     }
 
@@ -119,7 +126,7 @@ impl Question {
             (None, Some(worker)) => json!({ "worker": worker }),
             (None, None) => Value::Null,
         };
-        let body = json!({ "path": swap.file.as_deref().map(absolute), "config": swap.config, "canary": canary, "maps": maps });
+        let body = json!({ "path": swap.file.as_deref().map(absolute), "config": swap.config, "verify": verify(swap.verify), "canary": canary, "maps": maps });
         Question { method: "PUT", path: plugin_path(&swap.name), body: Some(body), print: print_outcome }
     }
 
@@ -202,4 +209,9 @@ fn plugin_path(name: &str) -> String {
 /// The gateway has a working directory of its own.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// What is not asked for stays as it is.
+fn verify(asked: bool) -> Option<bool> {
+    asked.then_some(true)
 }

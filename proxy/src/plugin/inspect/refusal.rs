@@ -80,7 +80,26 @@ pub struct Refused {
 /// Compiling again is the cure for most of them.
 const REBUILD: &str = "build the plugin again with this gateway's ringway.h, ringway-sdk or Zig module";
 
+/// The checks of a file, in order.
+pub const CHECKS: [&str; 10] = ["file", "machine", "note", "abi", "layout", "capabilities", "descriptor", "functions", "memory", "libraries"];
+
 impl Refusal {
+    /// The check of [`CHECKS`] that it comes from.
+    pub fn check(&self) -> &'static str {
+        match self {
+            Refusal::Unreadable(_) | Refusal::NotPlugin(_) => "file",
+            Refusal::WrongMachine(_) => "machine",
+            Refusal::NoNote | Refusal::BadNote(_) => "note",
+            Refusal::AbiMajor { .. } | Refusal::NewerMinor { .. } => "abi",
+            Refusal::Fingerprint { .. } => "layout",
+            Refusal::Lacks(_) => "capabilities",
+            Refusal::NoSymbol | Refusal::BadDescriptor(_) | Refusal::Disagrees { .. } => "descriptor",
+            Refusal::HookWithoutFunction(_) | Refusal::FunctionWithoutHook(_) => "functions",
+            Refusal::ExecutableStack | Refusal::TextRelocations | Refusal::WritableCode => "memory",
+            Refusal::MissingSymbols(_) => "libraries",
+        }
+    }
+
     /// What, in one sentence without a full stop.
     fn what(&self) -> String {
         match self {

@@ -1,0 +1,3 @@
+module ringway.example/regex-block
+
+go 1.21

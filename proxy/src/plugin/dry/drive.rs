@@ -1,0 +1,250 @@
+//! Drives a frame through one exchange, in the order in which the gateway's exchange does, without input or output.
+//!
+//! The same parser writes the views, the same [`Frame`] calls the hooks and judges them. Read with `exchange::request::decide`,
+//! `exchange::response` and `exchange::made`, whose order this follows.
+#![forbid(unsafe_code)]
+
+use std::rc::Rc;
+
+use ringway_abi::ids::METHOD_HEAD;
+use ringway_abi::raw;
+use ringway_abi::view::{REQ_BODY_COMPLETE, RES_BODY_COMPLETE};
+
+use super::frames::Sample;
+use crate::http1::head::{Area, HeadLimits, HeadProgress, RequestBody, ResponseBody, ResponseTo, parse_request, parse_response};
+use crate::limits;
+use crate::plugin::chain::CoreChain;
+use crate::plugin::frame::{ChunkFlow, Flow, Frame, MadeBody};
+use crate::plugin::host::HostShared;
+use crate::view::message::{Message, Side};
+use crate::view::slab::{Slab, SlotLayout};
+
+/// What exchanges need.
+pub(super) struct Drive {
+    pub(super) shared: Rc<HostShared>,
+    pub(super) chain: Rc<CoreChain>,
+    /// Counts the exchanges: each has its own id.
+    pub(super) exchanges: u64,
+}
+
+/// How an exchange ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The upstream's response, or one that was made, would have been sent.
+    Answered,
+    /// The connection would have been closed without an answer.
+    Dropped,
+    /// A hook failed.
+    Failed,
+}
+
+/// Slots that one exchange needs: its request, its response, and one that a hook makes of it.
+const SLOTS: u32 = 8;
+
+/// A slab as a gateway with the default limits has.
+pub(super) fn slab() -> std::io::Result<Slab> {
+    let out = limits::HEAD_BYTES + 4 * limits::EDIT_BYTES;
+    let layout = SlotLayout::new(limits::HEAD_BYTES, out, limits::EDIT_BYTES, limits::HEADER_FIELDS_MAX, raw::SCRATCH_BYTES_MAX as usize);
+    Slab::new(layout, SLOTS, false)
+}
+
+fn head_limits() -> HeadLimits {
+    HeadLimits {
+        head_bytes: limits::HEAD_BYTES,
+        target_bytes: limits::TARGET_BYTES,
+        fields: limits::HEADER_FIELDS,
+        line_bytes: limits::LINE_BYTES,
+        ..HeadLimits::default()
+    }
+}
+
+impl Drive {
+    /// One exchange from its first hook to `on_done`.
+    ///
+    /// # Errors
+    /// The frame is not what the gateway would accept.
+    pub(super) fn exchange(&mut self, sample: &Sample, frame: &mut Frame) -> Result<Ended, String> {
+        self.exchanges += 1;
+        let chunked = self.enter_request(sample, frame)?;
+        let mut end = match self.pre_hooks(sample, frame, chunked) {
+            Flow::Continue => self.respond(sample, frame)?,
+            Flow::Respond => {
+                let flow = frame.run_response();
+                self.made(frame, flow)
+            }
+            Flow::Drop => Ended::Dropped,
+            _ => Ended::Failed,
+        };
+        if frame.post_fault.is_some() {
+            end = Ended::Failed;
+        }
+        let response = frame.response().map(Message::response);
+        let done = raw::Done {
+            size: size_of::<raw::Done>() as u32,
+            status: response.map_or(0, |view| view.status()),
+            origin: response.map_or(0, |view| view.origin()),
+            flags: if end == Ended::Answered { 0 } else { raw::END_ABORTED },
+            request_body_bytes: sample.request_body.iter().map(|piece| piece.len() as u64).sum(),
+            response_body_bytes: sample.response_body.iter().map(|piece| piece.len() as u64).sum(),
+            duration_ns: 1_000_000,
+        };
+        frame.run_done(&done);
+        frame.end();
+        Ok(end)
+    }
+
+    /// Whether the body is chunked.
+    fn enter_request(&self, sample: &Sample, frame: &mut Frame) -> Result<bool, String> {
+        let mut slot = self.shared.slab.take().ok_or("no slot is free")?;
+        let head = sample.request.len();
+        if head > slot.layout().receive() {
+            return Err(format!("the head of the request has {head} bytes"));
+        }
+        slot.bytes_mut(0..head).copy_from_slice(&sample.request);
+        let (bytes, entries, root) = slot.request_parts();
+        let parsed = parse_request(Area { bytes, filled: head }, &head_limits(), &self.shared.names, entries, root, &mut HeadProgress::default());
+        let facts = match parsed {
+            Ok(Some(facts)) => facts,
+            Ok(None) => return Err("the head of the request is not complete".into()),
+            Err(fault) => return Err(format!("the request is refused by the parser: {}", fault.row().text)),
+        };
+        let count = root.headers.len as usize;
+        // A body that came along with its head is shown in the view.
+        let here = sample.request_body.first().filter(|piece| matches!(facts.body, RequestBody::Length(_)) && head + piece.len() <= slot.layout().receive());
+        if let Some(piece) = here {
+            slot.bytes_mut(head..head + piece.len()).copy_from_slice(piece);
+        }
+        let mut request = Message::parsed(slot, Side::Request, count);
+        let id = self.exchanges;
+        request.set_request_facts(|root| {
+            root.request_id = id;
+            root.received_unix_ns = crate::clock::unix_ns_coarse();
+            root.peer_addr = sample.peer;
+            root.peer_port = 49152;
+            root.listener = 0;
+            root.route = 0;
+        });
+        if let Some(piece) = here {
+            request.set_body_span(head, piece.len());
+            if facts.body == RequestBody::Length(piece.len() as u64) {
+                request.set_request_facts(|root| root.flags |= REQ_BODY_COMPLETE);
+            }
+        }
+        frame.set_request(request);
+        frame.begin(&self.shared, &self.chain);
+        Ok(facts.body == RequestBody::Chunked)
+    }
+
+    fn pre_hooks(&self, sample: &Sample, frame: &mut Frame, chunked: bool) -> Flow {
+        let mut buffered: Option<Vec<u8>> = None;
+        let mut flow = frame.run_request(0);
+        while let Flow::NeedBody(at) = flow {
+            let body = buffered.get_or_insert_with(|| sample.request_body.concat());
+            flow = frame.run_request_body(at, body);
+            if flow != Flow::Continue {
+                break;
+            }
+            if let Some(replaced) = frame.take_replacement() {
+                buffered = Some(replaced);
+            }
+            flow = frame.run_request(at + 1);
+        }
+        if flow != Flow::Continue || !frame.chain().plan().has_hook(raw::HOOK_REQUEST_CHUNK) {
+            return flow;
+        }
+        let pieces = buffered.map_or_else(|| sample.request_body.clone(), |body| vec![body]);
+        if pieces.iter().all(Vec::is_empty) && !chunked {
+            return Flow::Continue;
+        }
+        let mut offset = 0;
+        for (at, piece) in pieces.iter().enumerate() {
+            match frame.run_request_chunk(piece, offset, at + 1 == pieces.len()) {
+                ChunkFlow::Stop(flow) => return flow,
+                ChunkFlow::Forward | ChunkFlow::Replaced => drop(frame.take_replacement()),
+            }
+            offset += piece.len() as u64;
+        }
+        Flow::Continue
+    }
+
+    /// The upstream's response, or the gateway's 502.
+    fn respond(&self, sample: &Sample, frame: &mut Frame) -> Result<Ended, String> {
+        let Some(head) = &sample.response else {
+            if !frame.respond_gateway(502, &[(b"content-type", b"text/plain; charset=utf-8")], b"502 the upstream failed\n") {
+                return Err("no slot is free".into());
+            }
+            let flow = frame.run_response();
+            return Ok(self.made(frame, flow));
+        };
+        let mut slot = self.shared.slab.take().ok_or("no slot is free")?;
+        if head.len() > slot.layout().receive() {
+            return Err(format!("the head of the response has {} bytes", head.len()));
+        }
+        slot.bytes_mut(0..head.len()).copy_from_slice(head);
+        let to = ResponseTo { method_id: frame.request().request().method_id(), upgrade: false };
+        let (bytes, entries, root) = slot.response_parts();
+        let parsed = parse_response(Area { bytes, filled: head.len() }, &head_limits(), &self.shared.names, entries, root, to, &mut HeadProgress::default());
+        let facts = match parsed {
+            Ok(Some(facts)) => facts,
+            Ok(None) => return Err("the head of the response is not complete".into()),
+            Err(fault) => return Err(format!("the response is refused by the parser: {}", fault.row().text)),
+        };
+        let count = root.headers.len as usize;
+        let here =
+            sample.response_body.first().filter(|piece| matches!(facts.body, ResponseBody::Length(_)) && head.len() + piece.len() <= slot.layout().receive());
+        if let Some(piece) = here {
+            slot.bytes_mut(head.len()..head.len() + piece.len()).copy_from_slice(piece);
+        }
+        let mut message = Message::parsed(slot, Side::Response, count);
+        let id = self.exchanges;
+        message.set_response_facts(|root| root.request_id = id);
+        if let Some(piece) = here {
+            message.set_body_span(head.len(), piece.len());
+            if facts.body == ResponseBody::Length(piece.len() as u64) {
+                message.set_response_facts(|root| root.flags |= RES_BODY_COMPLETE);
+            }
+        }
+        frame.set_response(message);
+        match frame.run_response() {
+            Flow::Continue => {}
+            flow => return Ok(self.made(frame, flow)),
+        }
+        if facts.body == ResponseBody::None || !frame.chain().plan().has_hook(raw::HOOK_RESPONSE_CHUNK) {
+            return Ok(Ended::Answered);
+        }
+        let mut offset = 0;
+        for (at, piece) in sample.response_body.iter().enumerate() {
+            match frame.run_response_chunk(piece, offset, at + 1 == sample.response_body.len()) {
+                ChunkFlow::Stop(Flow::Drop) => return Ok(Ended::Dropped),
+                ChunkFlow::Stop(_) => return Ok(Ended::Failed),
+                ChunkFlow::Forward | ChunkFlow::Replaced => drop(frame.take_replacement()),
+            }
+            offset += piece.len() as u64;
+        }
+        Ok(Ended::Answered)
+    }
+
+    /// A response that was made here, after its post hooks came to `flow`; its body is shown as one piece.
+    fn made(&self, frame: &mut Frame, flow: Flow) -> Ended {
+        match flow {
+            Flow::Drop => return Ended::Dropped,
+            Flow::Fault(_) => return Ended::Failed,
+            _ => {}
+        }
+        let Some(body) = frame.take_made_body() else { return Ended::Answered };
+        let is_head = frame.request().request().method_id() == METHOD_HEAD;
+        let Some(view) = frame.response().map(Message::response) else { return Ended::Answered };
+        if is_head || matches!(view.status(), 204 | 304) || view.content_length() == 0 || !frame.chain().plan().has_hook(raw::HOOK_RESPONSE_CHUNK) {
+            return Ended::Answered;
+        }
+        let bytes = match &body {
+            MadeBody::InSlot { at, bytes } => frame.response().map(|message| message.slot().bytes(*at..at + bytes).to_vec()).unwrap_or_default(),
+            MadeBody::Heap(bytes) => bytes.clone(),
+        };
+        match frame.run_response_chunk(&bytes, 0, true) {
+            ChunkFlow::Stop(Flow::Drop) => Ended::Dropped,
+            ChunkFlow::Stop(_) => Ended::Failed,
+            ChunkFlow::Forward | ChunkFlow::Replaced => Ended::Answered,
+        }
+    }
+}
