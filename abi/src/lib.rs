@@ -4,6 +4,8 @@
 //! the same time rkyv archives. [`owned`] holds the twins that serialize into the same layout. [`ids`] holds header and
 //! method ids. [`raw`] mirrors the C structs of the contract: host table, descriptor, note, events.
 //!
+//! [`wait`] mirrors the extension of `include/ringway-wait.h`.
+//!
 //! The header `include/ringway.h` is the written truth; `layout-1.0.txt` holds the frozen offsets, and the tests of this
 //! crate compare what the C, Rust and Zig compilers print with it.
 //!
@@ -16,6 +18,7 @@ pub mod ids;
 pub mod owned;
 pub mod raw;
 pub mod view;
+pub mod wait;
 
 pub use owned::{Header, HeaderName, Request, Response};
 pub use view::{HeaderView, NameSpan, RequestView, ResponseView, Seq, Span};

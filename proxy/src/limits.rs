@@ -75,6 +75,8 @@ pub const RETRY_BUDGET_PERCENT: usize = 20;
 pub const RETRY_RESERVE: usize = 10;
 /// Far below any real uploader, far above a client that sends one byte a second.
 pub const BODY_RATE_BYTES: usize = 256;
+/// As many as there are exchanges in flight by default: a plugin may let each of them wait.
+pub const SUSPENDED: usize = SLOTS;
 
 const SECOND: u32 = 1000;
 const MINUTE: u32 = 60 * SECOND;
@@ -104,6 +106,8 @@ pub const UPSTREAM_AGE: u32 = 10 * MINUTE;
 pub const EXCHANGE: u32 = 0;
 /// A client that asks `100-continue` usually waits one second before it sends anyway.
 pub const EXPECT_CONTINUE: u32 = SECOND;
+/// An authorization service that takes longer is down.
+pub const SUSPEND: u32 = 10 * SECOND;
 /// Service managers send SIGKILL after 30 to 90 seconds.
 pub const DRAIN: u32 = 30 * SECOND;
 /// Long enough for an error answer to arrive before a reset would destroy it (RFC 9112 §9.6).
@@ -197,6 +201,9 @@ pub struct Limits {
     #[serde(with = "size")]
     #[schemars(with = "size::Size", extend("minimum" = 0, "maximum" = 1u64 << 30))]
     pub body_rate_bytes: usize,
+    /// Exchanges of a worker whose plugins wait for an event. More: the hook counts as failed.
+    #[schemars(range(min = 1, max = 65536))]
+    pub suspended: usize,
 }
 
 impl Default for Limits {
@@ -225,6 +232,7 @@ impl Default for Limits {
             retry_budget_percent: RETRY_BUDGET_PERCENT,
             retry_reserve: RETRY_RESERVE,
             body_rate_bytes: BODY_RATE_BYTES,
+            suspended: SUSPENDED,
         }
     }
 }
@@ -320,6 +328,10 @@ pub struct Timeouts {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Duration", extend("minimum" = 1))]
     pub expect_continue: u32,
+    /// How long one hook of a plugin may wait for events. Over: its `on_event` hears `RW_EVENT_TIMEOUT` and must decide.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Duration", extend("minimum" = 1))]
+    pub suspend: u32,
     /// After SIGTERM, for exchanges in flight. Over: they are cut off.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Duration", extend("minimum" = 0))]
@@ -349,6 +361,7 @@ impl Default for Timeouts {
             upstream_age: UPSTREAM_AGE,
             exchange: EXCHANGE,
             expect_continue: EXPECT_CONTINUE,
+            suspend: SUSPEND,
             drain: DRAIN,
             linger: LINGER,
             tunnel_idle: TUNNEL_IDLE,

@@ -1,7 +1,7 @@
 //! The control plane of the real binary: the admin listener, changes while traffic flows, the commands that ask for them.
 //!
 //! By area: `api` every endpoint and what it refuses, `reload` configurations, `swap` plugins under load and the life of
-//! their versions, `command` what `ringway plugin`, `chain` and `reload` print.
+//! their versions, `command` what `ringway plugin`, `chain` and `reload` print, `waiting` plugins that wait.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod gateway;
@@ -16,3 +16,5 @@ mod command;
 mod reload;
 #[path = "control/swap.rs"]
 mod swap;
+#[path = "control/waiting.rs"]
+mod waiting;

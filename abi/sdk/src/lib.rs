@@ -237,6 +237,7 @@ mod respond;
 mod scratch;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod wait;
 
 pub use cx::{CoreCx, Cx, Kept};
 pub use edit::{RequestEdits, ResponseEdits};
@@ -254,11 +255,12 @@ pub use ringway_abi::ids::{self, HeaderId};
 pub use ringway_abi::raw;
 pub use ringway_abi::view::{self, HeaderView, RequestView, ResponseView};
 pub use scratch::Zeroed;
+pub use wait::{Event, Wait, Waker};
 
 /// All that most plugins need.
 pub mod prelude {
     pub use crate::ids::{self, HeaderId};
     pub use crate::message::{Message, RequestExt};
     pub use crate::view::{self, HeaderView, RequestView, ResponseView};
-    pub use crate::{Accept, Chunk, CoreCx, Cx, Done, Fault, HostError, Kept, Level, Loader, Outcome, Plugin, Prebuilt, Verdict};
+    pub use crate::{Accept, Chunk, CoreCx, Cx, Done, Event, Fault, HostError, Kept, Level, Loader, Outcome, Plugin, Prebuilt, Verdict, Wait, Waker};
 }

@@ -12,6 +12,7 @@ use super::board::{Board, Snapshot};
 use crate::clock;
 use crate::exchange::core::WorkerStats;
 use crate::plugin::chain::LinkCounters;
+use crate::plugin::wake;
 use crate::upstream::SharedServer;
 
 /// The text.
@@ -71,6 +72,8 @@ fn workers(text: &mut Text, board: &Board) {
     text.one("upstream_reused_total", "counter", "Exchanges that used a pooled connection.", sum(&|s| &s.upstream_reused));
     text.one("upstream_retries_total", "counter", "Attempts after the first one.", sum(&|s| &s.upstream_retries));
     text.one("slots_used", "gauge", "Slots of memory in use.", sum(&|s| &s.slots));
+    text.one("suspended", "gauge", "Exchanges whose plugins wait for an event.", sum(&|s| &s.suspended));
+    text.one("stale_wakes_total", "counter", "Wakes of plugins that found nobody waiting.", wake::stale());
     text.family("faults_total", "counter", "Exchanges and connections that ended with a fault, by its reason.");
     let mut faults: BTreeMap<&str, u64> = BTreeMap::new();
     for (fault, count) in board.stats.iter().flat_map(|stats| stats.faults.iter()) {
@@ -85,12 +88,13 @@ fn workers(text: &mut Text, board: &Board) {
 type LinkCounter = (&'static str, &'static str, fn(&LinkCounters) -> &AtomicU64);
 
 /// Every counter of a link.
-pub const LINK_COUNTERS: [LinkCounter; 5] = [
+pub const LINK_COUNTERS: [LinkCounter; 6] = [
     ("calls", "Hooks called.", |counters| &counters.calls),
     ("aborts", "Hooks that failed.", |counters| &counters.aborts),
     ("responds", "Exchanges answered by the link.", |counters| &counters.responds),
     ("drops", "Connections dropped by the link.", |counters| &counters.drops),
     ("edits", "Hooks that edited a message.", |counters| &counters.edits),
+    ("suspends", "Hooks that waited for an event.", |counters| &counters.suspends),
 ];
 
 fn links(text: &mut Text, snapshot: &Snapshot) {

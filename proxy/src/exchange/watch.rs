@@ -44,6 +44,12 @@ pub struct Watch {
     pub requests: Cell<u32>,
     /// It waits for readability, without a slot.
     pub parked: Cell<bool>,
+    /// The request whose plugin waits for an event; 0 when none does.
+    pub waits_as: Cell<u64>,
+    /// What [`Watch::waits_as`] was at the last sweep: only who waits for long is looked at.
+    pub waited_as: Cell<u64>,
+    /// The client went away while a plugin waited.
+    pub client_gone: Cell<bool>,
     /// When the connection was accepted (monotonic ms).
     pub began_ms: u64,
     /// When [`Watch::alarm`] rings, and whom it wakes.
@@ -61,6 +67,9 @@ impl Default for Watch {
             idle_since: Cell::new(NEVER),
             requests: Cell::new(0),
             parked: Cell::new(false),
+            waits_as: Cell::new(0),
+            waited_as: Cell::new(0),
+            client_gone: Cell::new(false),
             began_ms: clock::monotonic_ms(),
             alarm: Cell::new(NEVER),
             alarm_waker: RefCell::new(None),
@@ -80,6 +89,11 @@ impl Watch {
     #[inline]
     pub fn disarm(&self, lane: Lane) {
         self.deadlines[lane as usize].set(NEVER);
+    }
+
+    /// When the lane's deadline passes (monotonic ms); `u64::MAX` when it has none.
+    pub fn deadline(&self, lane: Lane) -> u64 {
+        self.deadlines[lane as usize].get()
     }
 
     /// Waits `ms` milliseconds, exact to one tick. One alarm at a time; it ends nothing.

@@ -72,6 +72,8 @@ pub struct LinkCounters {
     pub drops: AtomicU64,
     /// Hooks that edited a message.
     pub edits: AtomicU64,
+    /// Hooks that waited for an event.
+    pub suspends: AtomicU64,
 }
 
 impl LinkCounters {
@@ -107,6 +109,7 @@ pub struct CoreLink {
     pub(super) on_request_body: Option<Hook<RawChunk>>,
     pub(super) on_response: Option<Hook<ResponseView>>,
     pub(super) on_response_chunk: Option<Hook<RawChunk>>,
+    pub(super) on_event: Option<Hook<raw::RawEvent>>,
     pub(super) on_done: Option<Hook<raw::Done>>,
     pub(super) on_accept: Option<Hook<raw::Accept>>,
     pub(super) counters: Arc<LinkCounters>,
@@ -128,6 +131,7 @@ impl CoreLink {
             on_request_body: None,
             on_response: None,
             on_response_chunk: None,
+            on_event: None,
             on_done: None,
             on_accept: Some(refuse::<raw::Accept>),
             counters: part.counters,
@@ -183,6 +187,7 @@ impl CoreChain {
                     on_request_body: descriptor.on_request_body,
                     on_response: descriptor.on_response,
                     on_response_chunk: descriptor.on_response_chunk,
+                    on_event: descriptor.on_event,
                     on_done: descriptor.on_done,
                     on_accept: descriptor.on_accept,
                     counters: part.counters,

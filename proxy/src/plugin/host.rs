@@ -7,7 +7,7 @@
 //! Soundness rests on the contract of `ringway.h`: `cx` is the one that the running hook was given, pointers are valid
 //! for their lengths. A null pointer, an oversized length or a call at the wrong time is an error, not a crash.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -50,6 +50,8 @@ pub struct HostShared {
     pub plugin_alloc_bytes: usize,
     /// `limits.body_buffer_bytes`: what a plugin may put in the place of a chunk or a body.
     pub replacement_bytes: usize,
+    /// `limits.suspended`: exchanges of the worker that may wait.
+    pub waits_max: usize,
 }
 
 impl HostShared {
@@ -93,7 +95,7 @@ pub static HOST: Host = Host {
 /// # Safety
 /// `cx` is null or the one that the running hook was given; the result is not kept beyond the host call.
 #[inline]
-unsafe fn frame<'a>(cx: *mut RawCx) -> Option<&'a mut Frame> {
+pub(super) unsafe fn frame<'a>(cx: *mut RawCx) -> Option<&'a mut Frame> {
     // SAFETY: `RawCx` is the first field of a `repr(C)` `Frame` (frame.rs), which nothing else refers to while the hook runs.
     unsafe { cx.cast::<Frame>().as_mut() }
 }
@@ -484,7 +486,14 @@ unsafe extern "C" fn load_log(handle: *mut RawLoader, level: u32, text: *const u
     log_line(loader.plugin, 0, level, text);
 }
 
-/// Extension tables come with later versions; none is offered yet.
-unsafe extern "C" fn get_ext(_: *mut RawLoader, _: *const c_char) -> *const c_void {
+unsafe extern "C" fn get_ext(_: *mut RawLoader, id: *const c_char) -> *const c_void {
+    if id.is_null() {
+        return ptr::null();
+    }
+    // SAFETY: not null (checked), and NUL-terminated by the contract of the host table.
+    let id = unsafe { CStr::from_ptr(id) };
+    if id == ringway_abi::wait::ID {
+        return ptr::from_ref(&super::wait::WAIT).cast();
+    }
     ptr::null()
 }

@@ -36,7 +36,7 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// ABI 1.0: every hook but `on_event`, every capability but suspending and maps.
+    /// ABI 1.0: every hook, every capability but maps.
     pub const V1_0: Offer = Offer {
         wants: raw::WANT_EDIT_REQUEST
             | raw::WANT_EDIT_RESPONSE
@@ -45,13 +45,15 @@ impl Offer {
             | raw::WANT_REQUEST_BODY
             | raw::WANT_RESPOND
             | raw::WANT_UPSTREAM
-            | raw::WANT_TIME,
+            | raw::WANT_TIME
+            | raw::WANT_SUSPEND,
         hooks: raw::HOOK_ACCEPT
             | raw::HOOK_REQUEST
             | raw::HOOK_REQUEST_CHUNK
             | raw::HOOK_REQUEST_BODY
             | raw::HOOK_RESPONSE
             | raw::HOOK_RESPONSE_CHUNK
+            | raw::HOOK_EVENT
             | raw::HOOK_DONE
             | raw::HOOK_TICK,
         abi_minor: 0,

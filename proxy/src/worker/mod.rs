@@ -4,6 +4,7 @@
 //! exchanges run, `publish` replaces it while traffic flows. The clock of a worker is a byte that the process's ticker writes to its pipe every [`TICK_MS`]: then
 //! deadlines are swept, idle connections parked, commands taken. There are no timers of the runtime.
 
+mod alarm;
 pub mod crew;
 pub mod net;
 pub mod pool;
@@ -37,6 +38,7 @@ use crate::exchange::watch::{Lane, Watch};
 use crate::exchange::{End, Peer, serve};
 use crate::limits::SLOTS_PER_EXCHANGE;
 use crate::plugin::frame::{Frame, run_tick};
+use crate::plugin::wake::Wakes;
 use crate::upstream;
 use crate::view::slab::{Buf, Slab, SlotLayout};
 
@@ -252,6 +254,8 @@ struct Local {
     stopped: Cell<bool>,
     /// Tasks that wait for the next tick.
     waiting: RefCell<Vec<Waker>>,
+    /// Clients of exchanges that wait for an event, as the last sweep saw them.
+    suspended: RefCell<net::Clients>,
 }
 
 /// Open connections, for the sweep.
@@ -315,6 +319,8 @@ impl Local {
     fn sweep(&self) {
         let now = clock::monotonic_ms();
         let hurry = self.draining.get() || self.core.is_crowded();
+        let mut suspended = self.suspended.borrow_mut();
+        suspended.clear();
         for entry in self.connections.borrow().entries.iter().flatten() {
             let watch = &entry.watch;
             watch.ring(now);
@@ -332,6 +338,15 @@ impl Local {
                 watch.idle_since.set(u64::MAX);
                 entry.park.call_back();
             }
+            let waits_as = watch.waits_as.get();
+            if watch.waited_as.replace(waits_as) == waits_as && waits_as != 0 {
+                suspended.add(watch.down.get(), Rc::clone(watch));
+            }
+        }
+        // A client that is gone, or says that it sends nothing more, does not wait for a plugin.
+        for watch in suspended.gone() {
+            watch.client_gone.set(true);
+            self.core.waits.rouse(watch.waits_as.get());
         }
     }
 
@@ -381,6 +396,7 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
         draining: Cell::new(false),
         stopped: Cell::new(false),
         waiting: RefCell::default(),
+        suspended: RefCell::default(),
     });
     // With epoll an accept that would block must say so instead; the ring waits in the kernel, and wants blocking sockets.
     for (listener, socket) in sockets.into_iter().enumerate() {
@@ -398,6 +414,7 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
             }
         }
     }
+    watch_events(&local).map_err(|e| format!("worker {index}: no timer for waiting plugins: {e}"))?;
     let mut tick = UnixStream::from_std(tick).map_err(|e| format!("worker {index}: cannot use the tick pipe: {e}"))?;
     let _ = ready.send(Ok(index));
     let mut buffer = vec![0u8; 64];
@@ -416,6 +433,23 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
     }
     local.release();
     Ok(())
+}
+
+/// Begins to follow the timer and the bell of waiting plugins.
+fn watch_events(local: &Rc<Local>) -> io::Result<()> {
+    let timer = alarm::alarm_of(&local.core.waits)?;
+    let (wakes, bell) = Wakes::open(local.core.worker)?;
+    let (timed, rung) = (alarm::follow_alarm(Rc::clone(local), timer), alarm::follow_bell(Rc::clone(local), wakes, bell));
+    monoio::spawn(ending(timed));
+    monoio::spawn(ending(rung));
+    Ok(())
+}
+
+/// What should never end, with a line in the log when it does.
+async fn ending(follow: impl Future<Output = io::Result<()>>) {
+    if let Err(error) = follow.await {
+        tracing::error!(%error, "plugins that wait are not woken any more; they run into their timeouts");
+    }
 }
 
 fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut u64) {
@@ -455,6 +489,7 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
         local.core.upstreams.expire();
         local.core.upstreams.decay();
         local.core.stats.slots.store(local.core.slab.used() as u64, Ordering::Relaxed);
+        local.core.stats.suspended.store(local.core.waits.count() as u64, Ordering::Relaxed);
         for instance in local.plugins.borrow().iter().filter(|instance| !instance.disabled) {
             if let Some(fault) = run_tick(&local.core.program().host, &instance.plugin, local.core.worker) {
                 local.core.stats.faults.count(Fault::Plugin(fault));

@@ -13,6 +13,7 @@ use monoio::net::{TcpStream, UnixStream};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::exchange::io::{Reader, Writer, parked};
+use crate::exchange::watch::Watch;
 use crate::upstream::Target;
 use crate::view::slab::Buf;
 
@@ -200,6 +201,36 @@ pub fn is_quiet(fd: RawFd) -> bool {
     // SAFETY: room for one byte; MSG_PEEK takes nothing and MSG_DONTWAIT never waits.
     let got = unsafe { libc::recv(fd, std::ptr::from_mut(&mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
     got < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
+}
+
+/// Clients that are looked at all at once.
+#[derive(Default)]
+pub struct Clients {
+    sockets: Vec<libc::pollfd>,
+    watches: Vec<Rc<Watch>>,
+}
+
+impl Clients {
+    /// Forgets all of them.
+    pub fn clear(&mut self) {
+        self.sockets.clear();
+        self.watches.clear();
+    }
+
+    /// One more, which stays open until [`Clients::clear`].
+    pub fn add(&mut self, fd: RawFd, watch: Rc<Watch>) {
+        self.sockets.push(libc::pollfd { fd, events: libc::POLLRDHUP, revents: 0 });
+        self.watches.push(watch);
+    }
+
+    /// Those that are gone, or have said that they send nothing more.
+    pub fn gone(&mut self) -> impl Iterator<Item = &Rc<Watch>> {
+        if !self.sockets.is_empty() {
+            // SAFETY: the kernel writes `revents` of as many entries as there are; with a timeout of 0 it never waits.
+            unsafe { libc::poll(self.sockets.as_mut_ptr(), self.sockets.len() as libc::nfds_t, 0) };
+        }
+        self.sockets.iter().zip(&self.watches).filter(|(socket, _)| socket.revents != 0).map(|(_, watch)| watch)
+    }
 }
 
 /// Begins a connection. The descriptor exists from here on, so that a deadline can end the attempt; then

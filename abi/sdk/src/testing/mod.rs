@@ -19,6 +19,7 @@ mod host;
 mod probe;
 mod rules;
 mod table;
+mod wait_table;
 
 pub use exchange::{Answer, Exchange, Returned};
 pub use host::{LoadFailed, LogLine, TestHost};

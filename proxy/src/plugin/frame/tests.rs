@@ -108,6 +108,7 @@ impl Rig {
             plugin_response_bytes: 65536,
             plugin_alloc_bytes: 10_000,
             replacement_bytes: 65536,
+            waits_max: 2,
         };
         Rc::clone(self.shared.get_or_insert_with(|| Rc::new(made())))
     }
