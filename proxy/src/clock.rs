@@ -16,7 +16,8 @@ pub fn unix_ns() -> u64 {
 /// Milliseconds of a clock that never goes back, coarse; only differences mean something.
 #[inline]
 pub fn monotonic_ms() -> u64 {
-    nanoseconds(libc::CLOCK_MONOTONIC_COARSE) / 1_000_000
+    let time = read(libc::CLOCK_MONOTONIC_COARSE);
+    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
 }
 
 /// Nanoseconds of a clock that never goes back, precise.
@@ -26,10 +27,16 @@ pub fn monotonic_ns() -> u64 {
 
 #[inline]
 fn nanoseconds(clock: libc::clockid_t) -> u64 {
+    let time = read(clock);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+#[inline]
+fn read(clock: libc::clockid_t) -> libc::timespec {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid place for the answer; these clocks exist on every Linux that has io_uring or epoll.
     unsafe { libc::clock_gettime(clock, &mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    time
 }
 
 #[cfg(test)]

@@ -163,6 +163,8 @@ faults! {
         BodyTimeout 408 CLOSE Info FINAL "body_timeout" "the body did not arrive in time";
         BodyTooLarge 413 CLOSE Info FINAL "body_too_large" "the body is longer than the limit";
         BodyIncomplete 400 CLOSE Info FINAL "body_incomplete" "the client closed before the end of the body";
+        ClientClosed 499 CLOSE Info FINAL "client_closed" "the client closed before it had its response";
+        WriteStalled 408 CLOSE Info FINAL "write_stalled" "the client did not take its response in time";
         HeadIncomplete 400 CLOSE Debug FINAL "head_incomplete" "the client closed before the end of the head";
         MethodNotAllowed 405 KEEP Info FINAL "method_not_allowed" "the method is not allowed here";
         ExpectationFailed 417 CLOSE Info FINAL "expectation_failed" "Expect asks for something other than 100-continue";
@@ -335,7 +337,7 @@ mod tests {
         for fault in Fault::all() {
             let row = fault.row();
             let expected: &[u16] = match fault {
-                Fault::Client(_) => &[400, 404, 405, 408, 413, 414, 417, 421, 431, 501, 505, 508],
+                Fault::Client(_) => &[400, 404, 405, 408, 413, 414, 417, 421, 431, 499, 501, 505, 508],
                 Fault::Upstream(_) => &[502, 503, 504],
                 Fault::Plugin(_) => &[500],
                 Fault::Resource(_) => &[500, 503, 504],

@@ -10,7 +10,7 @@ use ringway_abi::ids::HeaderId;
 
 use crate::config::{Config, HeaderMatch, Route};
 use crate::error::ClientFault;
-use crate::http1::target::{PathPolicy, normalise_path, split_port};
+use crate::http1::target::{PathPolicy, is_plain, normalise_path, split_port};
 
 thread_local! {
     /// Room for normalised paths; grows to the longest path once.
@@ -21,6 +21,8 @@ thread_local! {
 pub struct RouteTable {
     routes: Vec<Entry>,
     policy: PathPolicy,
+    /// Some route asks for a host.
+    by_host: bool,
 }
 
 struct Entry {
@@ -35,7 +37,7 @@ impl RouteTable {
             headers: route.headers.iter().map(|(name, want)| (HeaderId::of(name.as_bytes()), name.as_bytes().to_vec(), want.clone())).collect(),
             route: route.clone(),
         });
-        RouteTable { routes: routes.collect(), policy: PathPolicy::default() }
+        RouteTable { routes: routes.collect(), policy: PathPolicy::default(), by_host: config.routes.iter().any(|route| !route.hosts.is_empty()) }
     }
 
     /// The index of the route for this request.
@@ -43,24 +45,30 @@ impl RouteTable {
     /// # Errors
     /// [`ClientFault::NoRoute`]; [`ClientFault::MethodNotAllowed`] when only the method is against it; faults of the path.
     pub fn find(&self, request: &RequestView, listener: u16) -> Result<usize, ClientFault> {
+        if is_plain(request.path()) {
+            return self.find_normalised(request, listener, request.path());
+        }
         ROOM.with_borrow_mut(|room| {
             if room.len() < request.path().len() {
                 room.resize(request.path().len(), 0);
             }
-            let path = normalise_path(request.path(), &self.policy, room)?.bytes;
-            let host = split_port(request.authority()).map_or(&b""[..], |(host, _)| host);
-            let mut fault = ClientFault::NoRoute;
-            for (at, entry) in self.routes.iter().enumerate() {
-                if !entry.matches_but_method(request, listener, host, path) {
-                    continue;
-                }
-                if entry.route.methods.is_empty() || entry.route.methods.iter().any(|m| m.as_bytes() == request.method()) {
-                    return Ok(at);
-                }
-                fault = ClientFault::MethodNotAllowed;
-            }
-            Err(fault)
+            self.find_normalised(request, listener, normalise_path(request.path(), &self.policy, room)?.bytes)
         })
+    }
+
+    fn find_normalised(&self, request: &RequestView, listener: u16, path: &[u8]) -> Result<usize, ClientFault> {
+        let host = if self.by_host { split_port(request.authority()).map_or(&b""[..], |(host, _)| host) } else { b"" };
+        let mut fault = ClientFault::NoRoute;
+        for (at, entry) in self.routes.iter().enumerate() {
+            if !entry.matches_but_method(request, listener, host, path) {
+                continue;
+            }
+            if entry.route.methods.is_empty() || entry.route.methods.iter().any(|m| m.as_bytes() == request.method()) {
+                return Ok(at);
+            }
+            fault = ClientFault::MethodNotAllowed;
+        }
+        Err(fault)
     }
 }
 

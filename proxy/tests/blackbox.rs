@@ -2,7 +2,7 @@
 //!
 //! By area: `serving` traffic of real programs, `plugins` chains and hostile plugins, `command` exit codes,
 //! `malformed` bytes that are no request, `limits` deadlines and bounds, `upstreams` balancing, health, retries,
-//! `clients` libraries of other languages. Tests with thousands of connections are in `blackbox_heavy.rs`.
+//! `clients` libraries of other languages, `leaving` clients that go away. Tests with thousands of connections are in `blackbox_heavy.rs`.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod gateway;
@@ -11,6 +11,8 @@ mod gateway;
 mod clients;
 #[path = "blackbox/command.rs"]
 mod command;
+#[path = "blackbox/leaving.rs"]
+mod leaving;
 #[path = "blackbox/limits.rs"]
 mod limits;
 #[path = "blackbox/malformed.rs"]

@@ -3,6 +3,7 @@
 mod support;
 
 use ringway::exchange::End;
+use ringway::limits::SLOTS_PER_EXCHANGE;
 use support::stream::bytes;
 use support::wire::Framing;
 use support::{Case, Fate, Outcome, Step, Upstream, World};
@@ -395,4 +396,19 @@ fn body_limit_stops_a_chunked_body_that_grows_too_long() {
         assert_eq!(outcome.statuses(), [413]);
         assert!(outcome.upstreams[0].requests().0.iter().all(|r| !r.complete));
     });
+}
+
+/// A worker keeps slots in reserve for the moment in which a plugin writes a response while it sees another: one is enough for any number of
+/// exchanges, because the one that was replaced is free again before anything waits.
+#[test]
+fn a_response_that_a_plugin_replaces_needs_a_third_slot_for_a_moment_only() {
+    let world = actors();
+    for act in ["B.response=respond:201", "A.response=respond:201", "C.request=respond:202,A.response=respond:201"] {
+        Case::new(&world, get(act)).answer(OK).slots(SLOTS_PER_EXCHANGE + 1).each(|outcome| {
+            assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Park, vec![201], vec![]), "{act}");
+        });
+        // Without any reserve the client still gets an answer, and not a connection that ends without one.
+        Case::new(&world, get(act)).answer(OK).slots(SLOTS_PER_EXCHANGE).each(|outcome| assert_eq!(outcome.statuses(), [500], "{act}"));
+    }
+    assert!(world.blueprint.config.limits.slab_slots() > SLOTS_PER_EXCHANGE * world.blueprint.config.limits.slots);
 }

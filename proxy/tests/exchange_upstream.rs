@@ -242,7 +242,7 @@ fn rules_94_to_97_slow_clients() {
     idle.each(|outcome| assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Close, vec![200], vec![])));
     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{}", "x".repeat(1000));
     let outcome = Case::new(&world, GET).answer(answer).client_stalls_at(500).expire(30_001).once();
-    assert_eq!(outcome.end, End::Abort);
+    assert_eq!((outcome.end, outcome.reasons()), (End::Abort, vec!["write_stalled"]));
 }
 
 #[test]
@@ -260,6 +260,7 @@ fn a_client_that_goes_away_ends_the_upstream_connection() {
     for gone in [0, 10, 500, 50_000] {
         let outcome = Case::new(&world, GET).answer(&answer).client_gone_at(gone).once();
         assert_eq!((outcome.end, outcome.fates()), (End::Abort, vec![Fate::Discarded(None)]), "{gone}");
+        assert_eq!(outcome.reasons(), ["client_closed"]);
     }
 }
 
@@ -376,5 +377,48 @@ fn bytes_for_a_tunnel_may_come_with_an_earlier_body() {
     for outcome in [case.once(), case.random(1), case.random(2)] {
         assert_eq!(outcome.statuses(), [200, 101]);
         assert_eq!(outcome.upstreams[1].requests().1.len(), early.len() + 3);
+    }
+}
+
+/// HTTP1.md rule 76: a body that ends with its connection has not ended because the gateway stopped waiting.
+#[test]
+fn rule_76_a_close_delimited_body_that_stalls_is_cut_off() {
+    let world = World::plain();
+    let stalls = Upstream::script(vec![Step::AwaitHead, bytes("HTTP/1.1 200 OK\r\n\r\nhalf")]);
+    Case::new(&world, GET).up(stalls.clone()).expire(60_001).each(|outcome| {
+        assert_eq!((outcome.end, outcome.reasons()), (End::Abort, vec!["upstream_read_timeout"]));
+        assert!(!outcome.raw.ends_with(b"0\r\n\r\n"), "{:?}", String::from_utf8_lossy(&outcome.raw));
+    });
+    let world = World::new("[timeouts]\nexchange = \"20s\"\n[[route]]\nupstream = \"app\"\n");
+    Case::new(&world, GET).up(stalls).expire(20_001).each(|outcome| {
+        assert_eq!((outcome.end, outcome.reasons()), (End::Abort, vec!["exchange_timeout"]));
+        assert!(!outcome.raw.ends_with(b"0\r\n\r\n"), "{:?}", String::from_utf8_lossy(&outcome.raw));
+    });
+}
+
+/// The exchange ends, nobody else is asked, the server is not to blame, and nothing is answered.
+#[test]
+fn a_client_that_leaves_while_the_upstream_is_awaited_ends_the_exchange() {
+    let world = World::plain();
+    for request in [GET, POST] {
+        // Fresh or pooled: an idempotent request is not repeated either.
+        for up in [Upstream::script(vec![Step::AwaitHead]), Upstream::script(vec![Step::AwaitHead]).pooled()] {
+            Case::new(&world, request).up(up).answer(OK).client_leaves().each(|outcome| {
+                assert_eq!((outcome.end, outcome.reasons()), (End::Abort, vec!["client_closed"]));
+                assert_eq!((outcome.fates(), outcome.unused, outcome.raw.len()), (vec![Fate::Discarded(None)], 1, 0));
+            });
+        }
+    }
+    // With the next request already here, and with half of the response sent.
+    Case::new(&world, [GET, GET].concat()).up(Upstream::script(vec![Step::AwaitHead])).client_leaves().each(|outcome| {
+        assert_eq!((outcome.end, outcome.reasons()), (End::Abort, vec!["client_closed"]));
+    });
+    for head in ["", "content-length: 10\r\n", "transfer-encoding: chunked\r\n"] {
+        let half = format!("HTTP/1.1 200 OK\r\n{head}\r\n{}", if head.contains("chunked") { "4\r\nhalf\r\n" } else { "half" });
+        Case::new(&world, GET).up(Upstream::script(vec![Step::AwaitHead, bytes(half)])).client_leaves().each(|outcome| {
+            assert_eq!((outcome.end, outcome.reasons()), (End::Abort, vec!["client_closed"]));
+            assert_eq!(outcome.fates(), [Fate::Discarded(None)]);
+            assert!(!outcome.raw.ends_with(b"0\r\n\r\n"), "{:?}", String::from_utf8_lossy(&outcome.raw));
+        });
     }
 }

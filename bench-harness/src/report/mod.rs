@@ -5,6 +5,7 @@
 mod html;
 mod markdown;
 mod plot;
+mod promises;
 
 pub use markdown::markdown;
 
@@ -24,6 +25,9 @@ pub struct ReportArgs {
     /// Write the Markdown here instead of standard output
     #[arg(long)]
     markdown: Option<PathBuf>,
+    /// Write the measured figures into the table of this file (bench-harness/PROMISES.md)
+    #[arg(long)]
+    promises: Option<PathBuf>,
 }
 
 /// Runs `ringway-bench report`.
@@ -32,10 +36,13 @@ pub fn run_command(args: &ReportArgs) -> Result<()> {
     if let Some(file) = &args.html {
         std::fs::write(file, html::page(&rows, run.as_ref())).with_context(|| format!("writing {file:?}"))?;
     }
+    if let Some(file) = &args.promises {
+        promises::write(file, run.as_ref(), &format!("`{}`", args.file.display()))?;
+    }
     let text = markdown(&rows, run.as_ref());
     match &args.markdown {
         Some(file) => std::fs::write(file, text).with_context(|| format!("writing {file:?}"))?,
-        None if args.html.is_none() => println!("{text}"),
+        None if args.html.is_none() && args.promises.is_none() => println!("{text}"),
         None => {}
     }
     Ok(())
@@ -98,7 +105,7 @@ mod tests {
         let (rows, details) = rows::load(&file).expect("its own form");
         assert_eq!(rows, run.rows());
         assert_eq!(details.expect("beside it").details.len(), 2);
-        let args = ReportArgs { file, html: Some(dir.join("r.html")), markdown: Some(dir.join("r.md")) };
+        let args = ReportArgs { file, html: Some(dir.join("r.html")), markdown: Some(dir.join("r.md")), promises: None };
         run_command(&args).expect("both reports");
         assert!(std::fs::read_to_string(dir.join("r.html")).expect("written").contains("<svg"));
         std::fs::remove_dir_all(&dir).expect("its own directory");

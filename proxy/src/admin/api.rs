@@ -53,9 +53,9 @@ fn read(parts: &[&str], board: &Board) -> Option<Answer> {
         ["readyz"] if board.draining.load(Ordering::Relaxed) => Answer::json(503, &json!({ "status": "draining" })),
         ["readyz"] => Answer::json(200, &json!({ "status": "ready" })),
         ["metrics"] => Answer { status: 200, media_type: "text/plain; version=0.0.4; charset=utf-8", allow: None, body: metrics::text(board, &snapshot) },
-        ["api", "plugins"] => Answer::json(200, &show::plugins(&snapshot)),
-        ["api", "plugins", name] => match snapshot.plugins.iter().find(|plugin| plugin.name == *name) {
-            Some(plugin) => Answer::json(200, &show::plugin(&snapshot, plugin)),
+        ["api", "plugins"] => Answer::json(200, &show::plugins(board, &snapshot)),
+        ["api", "plugins", name] => match show::named(board, &snapshot, name) {
+            Some(plugin) => Answer::json(200, &plugin),
             None => Answer::error(404, &format!("there is no plugin `{name}`")),
         },
         ["api", "chains"] => Answer::json(200, &show::chains(&snapshot)),

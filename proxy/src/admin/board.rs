@@ -4,10 +4,12 @@
 //! whoever reads it on any thread keeps none alive.
 #![forbid(unsafe_code)]
 
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::plugins::{Loaded, MadeOf};
+use super::status::Standing;
 use crate::config::Config;
 use crate::exchange::core::WorkerStats;
 use crate::plugin::inspect::PluginFacts;
@@ -18,6 +20,7 @@ use crate::worker::program::PluginCounts;
 /// Shared by the main thread, which writes, and the admin threads, which read.
 pub struct Board {
     snapshot: Mutex<Arc<Snapshot>>,
+    loading: Mutex<Option<LoadingPlugin>>,
     /// What each worker counts.
     pub stats: Vec<Arc<WorkerStats>>,
     /// The process accepts no more connections.
@@ -32,6 +35,8 @@ pub struct Snapshot {
     pub plugins: Vec<PluginState>,
     /// Versions that exchanges in flight still run.
     pub old: Vec<OldVersion>,
+    /// Plugins that could not be loaded.
+    pub failed: Vec<FailedPlugin>,
     /// Hashes of libraries that stayed mapped although nothing uses them.
     pub leaked: Vec<String>,
     /// By worker.
@@ -58,8 +63,8 @@ pub struct PluginState {
     pub generation: u64,
     /// When it was loaded.
     pub loaded_unix_ns: u64,
-    /// The operator has disabled it.
-    pub disabled: bool,
+    /// Whether it runs.
+    pub standing: Standing,
     /// What ran before.
     pub previous: Option<MadeOf>,
     /// Why the last change that concerned it failed.
@@ -76,7 +81,7 @@ impl PluginState {
             made_of: loaded.made_of.clone(),
             generation: loaded.generation,
             loaded_unix_ns: loaded.loaded_unix_ns,
-            disabled: loaded.disabled,
+            standing: loaded.standing.clone(),
             previous: loaded.previous.clone(),
             last_error: loaded.last_error.clone(),
         }
@@ -90,19 +95,53 @@ pub struct OldVersion {
     pub name: String,
     /// The plugin's own version text.
     pub version: String,
+    /// The linker's name of this build.
+    pub build_id: Option<String>,
+    /// SHA-256 of its file in hex.
+    pub hash: String,
     /// Which version of this process.
     pub generation: u64,
+}
+
+/// A plugin of which no version is in force, because the last one that was to be loaded was refused.
+#[derive(Debug, Clone)]
+pub struct FailedPlugin {
+    /// The name that it was to have.
+    pub name: String,
+    /// The file that was named.
+    pub path: Option<PathBuf>,
+    /// Why it was refused.
+    pub reason: String,
+}
+
+/// A plugin that a change under way loads.
+#[derive(Debug, Clone)]
+pub struct LoadingPlugin {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The file that was named.
+    pub path: Option<PathBuf>,
 }
 
 impl Board {
     /// A board that shows this.
     pub fn new(snapshot: Snapshot, stats: Vec<Arc<WorkerStats>>) -> Board {
-        Board { snapshot: Mutex::new(Arc::new(snapshot)), stats, draining: AtomicBool::new(false) }
+        Board { snapshot: Mutex::new(Arc::new(snapshot)), loading: Mutex::default(), stats, draining: AtomicBool::new(false) }
     }
 
     /// What is in force at this moment.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What a change under way loads.
+    pub fn loading(&self) -> Option<LoadingPlugin> {
+        self.loading.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A change begins, or `None`: it is over.
+    pub fn set_loading(&self, loading: Option<LoadingPlugin>) {
+        *self.loading.lock().unwrap_or_else(PoisonError::into_inner) = loading;
     }
 
     /// From now on it shows this.

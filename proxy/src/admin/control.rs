@@ -16,8 +16,9 @@ use std::sync::{Arc, mpsc};
 
 use serde_json::{Value, json};
 
-use super::board::{Board, OldVersion, PluginState, Snapshot};
+use super::board::{Board, FailedPlugin, LoadingPlugin, OldVersion, PluginState, Snapshot};
 use super::plugins::{Loaded, Loader, find};
+use super::status::Standing;
 use super::{edit, fixed, mappings};
 use crate::config::{Config, ConfigErrors, OnError, Plugin, PluginIndex, Problem};
 use crate::exchange::core::WorkerStats;
@@ -27,6 +28,9 @@ use crate::route::RouteTable;
 use crate::upstream::{self, Shared};
 use crate::worker::crew::Crew;
 use crate::worker::program::{Blueprint, PluginCounts};
+
+/// Plugins that could not be loaded are remembered up to this number.
+const FAILED_PLUGINS_MAX: usize = 16;
 
 /// What can be changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,8 +56,15 @@ pub enum Change {
     Rollback(String),
     /// Pass the plugin by (`on_error = "open"`), or refuse what would reach it.
     Disable(String),
-    /// Undo that.
+    /// Undo that, and end a quarantine.
     Enable(String),
+    /// The gateway puts a plugin out, as `Disable` does.
+    Quarantine {
+        /// Its name in the configuration.
+        name: String,
+        /// Why, for the operator.
+        reason: String,
+    },
     /// Remove a plugin; with its links when `force` is set.
     Unload {
         /// Its name in the configuration.
@@ -61,6 +72,17 @@ pub enum Change {
         /// Remove its links too.
         force: bool,
     },
+}
+
+impl Change {
+    /// The plugin that it is about.
+    fn plugin(&self) -> Option<&str> {
+        match self {
+            Change::Reload => None,
+            Change::Load { name, .. } | Change::Quarantine { name, .. } | Change::Unload { name, .. } => Some(name),
+            Change::Rollback(name) | Change::Disable(name) | Change::Enable(name) => Some(name),
+        }
+    }
 }
 
 /// A change, and where the outcome goes.
@@ -109,6 +131,8 @@ pub struct Control {
     old: Vec<Loaded>,
     /// One of each earlier program, which the workers' exchanges hold too: alone here, its exchanges have ended.
     old_tables: Vec<Arc<RouteTable>>,
+    /// Names that are not in force because their last version was refused, the oldest first.
+    failed: Vec<FailedPlugin>,
     leaked: Vec<String>,
     publications: u64,
     failures: u64,
@@ -139,6 +163,7 @@ impl Control {
             counts,
             old: Vec::new(),
             old_tables: Vec::new(),
+            failed: Vec::new(),
             leaked: Vec::new(),
             publications: 1,
             failures: 0,
@@ -168,6 +193,11 @@ impl Control {
         if board.draining.load(Ordering::Relaxed) {
             return Err(Refusal::new(503, "the gateway is draining"));
         }
+        board.set_loading(match change {
+            Change::Load { name, path, .. } => Some(LoadingPlugin { name: name.clone(), path: path.clone() }),
+            Change::Rollback(name) => Some(LoadingPlugin { name: name.clone(), path: None }),
+            _ => None,
+        });
         let outcome = match change {
             Change::Reload => self.reload(crew),
             Change::Load { name, path, config, on_error, routes, replaces } => {
@@ -179,8 +209,9 @@ impl Control {
                 }
             }
             Change::Rollback(name) => self.rollback(name, crew),
-            Change::Disable(name) => self.set_disabled(name, true, crew),
-            Change::Enable(name) => self.set_disabled(name, false, crew),
+            Change::Disable(name) => self.set_standing(name, Standing::Disabled, crew),
+            Change::Enable(name) => self.set_standing(name, Standing::InForce, crew),
+            Change::Quarantine { name, reason } => self.set_standing(name, Standing::Quarantined { reason: reason.clone() }, crew),
             Change::Unload { name, force } => self.unload(name, *force, crew),
         };
         match &outcome {
@@ -188,18 +219,27 @@ impl Control {
             Err(refusal) => {
                 self.failures += 1;
                 tracing::error!(?change, "nothing was changed: {}", refusal.text);
-                let (Change::Load { name, .. } | Change::Rollback(name) | Change::Disable(name) | Change::Enable(name) | Change::Unload { name, .. }) = change
-                else {
-                    board.show(self.snapshot());
-                    return outcome;
-                };
-                if let Some((index, _)) = find(&self.plugins, name) {
-                    self.plugins[index.0 as usize].last_error = Some(refusal.text.clone());
-                }
+                self.note_failure(change, &refusal.text);
             }
         }
+        self.failed.retain(|failed| find(&self.plugins, &failed.name).is_none());
         board.show(self.snapshot());
+        board.set_loading(None);
         outcome
+    }
+
+    /// What the status of a plugin says about a change that failed.
+    fn note_failure(&mut self, change: &Change, reason: &str) {
+        let Some(name) = change.plugin() else { return };
+        if let Some((index, _)) = find(&self.plugins, name) {
+            self.plugins[index.0 as usize].last_error = Some(reason.to_owned());
+        } else if let Change::Load { path: Some(path), .. } = change {
+            self.failed.retain(|failed| failed.name != name);
+            if self.failed.len() == FAILED_PLUGINS_MAX {
+                self.failed.remove(0);
+            }
+            self.failed.push(FailedPlugin { name: name.to_owned(), path: Some(path.clone()), reason: reason.to_owned() });
+        }
     }
 
     fn reload(&mut self, crew: &Crew) -> Result<Value, Refusal> {
@@ -274,15 +314,20 @@ impl Control {
         Ok(self.show(&name))
     }
 
-    fn set_disabled(&mut self, name: &str, disabled: bool, crew: &Crew) -> Result<Value, Refusal> {
+    fn set_standing(&mut self, name: &str, standing: Standing, crew: &Crew) -> Result<Value, Refusal> {
         let (index, _) = find(&self.plugins, name).ok_or_else(|| Refusal::no_plugin(name))?;
         let mut plugins = self.plugins.clone();
-        plugins[index.0 as usize].disabled = disabled;
+        plugins[index.0 as usize].standing = standing;
         self.publish(self.config.clone(), plugins, (*self.names).clone(), crew)?;
         Ok(self.show(name))
     }
 
     fn unload(&mut self, name: &str, force: bool, crew: &Crew) -> Result<Value, Refusal> {
+        let failed = self.failed.len();
+        self.failed.retain(|failed| failed.name != name);
+        if self.failed.len() < failed {
+            return Ok(json!({ "unloaded": name, "links_removed": [] }));
+        }
         let (index, _) = find(&self.plugins, name).ok_or_else(|| Refusal::no_plugin(name))?;
         let attached = edit::attached(&self.config, index);
         if !attached.is_empty() && !force {
@@ -362,11 +407,18 @@ impl Control {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let old = |old: &Loaded| OldVersion { name: old.version.name().to_owned(), version: old.made_of.version.clone(), generation: old.generation };
+        let old = |old: &Loaded| OldVersion {
+            name: old.version.name().to_owned(),
+            version: old.made_of.version.clone(),
+            build_id: old.version.facts().build_id.clone(),
+            hash: old.made_of.hash.clone(),
+            generation: old.generation,
+        };
         Snapshot {
             config: self.config.clone(),
             plugins: self.plugins.iter().map(PluginState::of).collect(),
             old: self.old.iter().map(old).collect(),
+            failed: self.failed.clone(),
             leaked: self.leaked.clone(),
             counts: self.counts.clone(),
             upstreams: Arc::clone(&self.upstreams),
@@ -387,7 +439,7 @@ fn blueprint(config: &Config, plugins: &[Loaded], names: &Arc<NameTable>) -> Blu
     Blueprint {
         config: config.clone(),
         plugins: plugins.iter().map(|plugin| Arc::clone(&plugin.version)).collect(),
-        disabled: plugins.iter().map(|plugin| plugin.disabled).collect(),
+        disabled: plugins.iter().map(|plugin| !plugin.standing.is_in_force()).collect(),
         names: Arc::clone(names),
         table: Arc::new(RouteTable::new(config)),
     }

@@ -9,6 +9,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::board::{Board, Snapshot};
+use super::status::Standing;
 use crate::clock;
 use crate::exchange::core::WorkerStats;
 use crate::plugin::chain::LinkCounters;
@@ -130,7 +131,11 @@ fn plugins(text: &mut Text, snapshot: &Snapshot) {
     }
     text.family("loaded_plugin_disabled", "gauge", "1 while the plugin is disabled.");
     for plugin in &snapshot.plugins {
-        text.sample("loaded_plugin_disabled", &[("plugin", &plugin.name)], plugin.disabled.into());
+        text.sample("loaded_plugin_disabled", &[("plugin", &plugin.name)], (plugin.standing == Standing::Disabled).into());
+    }
+    text.family("loaded_plugin_quarantined", "gauge", "1 while the gateway passes the plugin by or refuses for it.");
+    for plugin in &snapshot.plugins {
+        text.sample("loaded_plugin_quarantined", &[("plugin", &plugin.name)], plugin.standing.reason().is_some().into());
     }
     text.one("old_plugin_versions", "gauge", "Versions that exchanges in flight still run.", snapshot.old.len() as u64);
     text.one("leaked_libraries", "gauge", "Libraries that stayed mapped after their plugin was unloaded.", snapshot.leaked.len() as u64);

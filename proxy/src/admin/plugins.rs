@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use super::status::Standing;
 use crate::clock;
 use crate::config::{Config, Key, Plugin, PluginIndex, Problem};
 use crate::http1::names::NameTable;
@@ -26,8 +27,8 @@ pub struct Loaded {
     pub generation: u64,
     /// When it was loaded.
     pub loaded_unix_ns: u64,
-    /// The operator has disabled it.
-    pub disabled: bool,
+    /// Whether it runs.
+    pub standing: Standing,
     /// What ran before, for a rollback.
     pub previous: Option<MadeOf>,
     /// Why the last change that concerned it failed.
@@ -121,7 +122,8 @@ impl Loader {
             made_of,
             generation: self.generation,
             loaded_unix_ns: clock::unix_ns(),
-            disabled: was.is_some_and(|was| was.disabled),
+            // What an operator has put out stays out; new code or configuration ends a quarantine.
+            standing: if was.is_some_and(|was| was.standing == Standing::Disabled) { Standing::Disabled } else { Standing::InForce },
             previous: was.map(|was| was.made_of.clone()),
             last_error: None,
         })

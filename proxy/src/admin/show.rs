@@ -7,25 +7,47 @@ use std::sync::atomic::Ordering;
 use ringway_abi::raw;
 use serde_json::{Map, Value, json};
 
-use super::board::{PluginState, Snapshot};
+use super::board::{Board, FailedPlugin, LoadingPlugin, PluginState, Snapshot};
 use super::metrics::LINK_COUNTERS;
 use super::plugins::MadeOf;
+use super::status::Status;
 use crate::clock;
 use crate::config::{AccessLog, Balance, Config, Link, OnError, PluginIndex};
 use crate::plugin::chain::LinkCounters;
 use crate::upstream::Target;
 
 /// `GET /api/plugins`.
-pub fn plugins(snapshot: &Snapshot) -> Value {
-    let old = snapshot.old.iter().map(|old| json!({ "name": old.name, "version": old.version, "generation": old.generation, "status": "draining" }));
+pub fn plugins(board: &Board, snapshot: &Snapshot) -> Value {
+    let old = snapshot.old.iter().map(|old| {
+        json!({
+            "name": old.name, "status": Status::Draining.word(), "version": old.version, "build_id": old.build_id, "hash": old.hash, "generation": old.generation,
+        })
+    });
     json!({
         "plugins": snapshot.plugins.iter().map(|state| plugin(snapshot, state)).collect::<Vec<_>>(),
         "draining": old.collect::<Vec<_>>(),
+        "loading": board.loading().iter().map(loading).collect::<Vec<_>>(),
+        "failed": snapshot.failed.iter().map(failed).collect::<Vec<_>>(),
         "leaked_libraries": snapshot.leaked,
     })
 }
 
-/// `GET /api/plugins/{name}`.
+fn loading(plugin: &LoadingPlugin) -> Value {
+    json!({ "name": plugin.name, "status": Status::Loading.word(), "path": plugin.path })
+}
+
+fn failed(plugin: &FailedPlugin) -> Value {
+    json!({ "name": plugin.name, "status": Status::Error.word(), "path": plugin.path, "last_error": plugin.reason })
+}
+
+/// `GET /api/plugins/{name}`, whatever becomes of that plugin.
+pub fn named(board: &Board, snapshot: &Snapshot, name: &str) -> Option<Value> {
+    let in_force = || snapshot.plugins.iter().find(|plugin| plugin.name == name).map(|state| plugin(snapshot, state));
+    let under_way = || board.loading().filter(|plugin| plugin.name == name).as_ref().map(loading);
+    in_force().or_else(under_way).or_else(|| snapshot.failed.iter().find(|plugin| plugin.name == name).map(failed))
+}
+
+/// A plugin that is in force.
 pub fn plugin(snapshot: &Snapshot, state: &PluginState) -> Value {
     let index = snapshot.plugins.iter().position(|other| other.name == state.name).unwrap_or_default();
     let facts = &state.facts;
@@ -41,7 +63,8 @@ pub fn plugin(snapshot: &Snapshot, state: &PluginState) -> Value {
         .collect();
     json!({
         "name": state.name,
-        "status": if state.disabled { "disabled" } else { "active" },
+        "status": state.standing.status().word(),
+        "reason": state.standing.reason(),
         "plugin": facts.name,
         "version": facts.version,
         "language": facts.language_name(),
@@ -105,10 +128,10 @@ fn chain(snapshot: &Snapshot, links: &[Link], counts: &[&Vec<Arc<LinkCounters>>]
             "order": at + 1,
             "plugin": state(link).name,
             "version": state(link).facts.version,
-            "status": match (state(link).disabled, link.on_error) {
-                (false, _) => "active",
-                (true, OnError::Open) => "bypassed",
-                (true, OnError::Closed) => "refusing",
+            "status": match (state(link).standing.is_in_force(), link.on_error) {
+                (true, _) => "active",
+                (false, OnError::Open) => "bypassed",
+                (false, OnError::Closed) => "refusing",
             },
             "on_error": on_error(link.on_error),
             "post_always": link.post_always,
@@ -116,7 +139,7 @@ fn chain(snapshot: &Snapshot, links: &[Link], counts: &[&Vec<Arc<LinkCounters>>]
             "counters": counters(counts.iter().map(|links| &links[at])),
         })
     });
-    let in_force = || links.iter().map(state).filter(|state| !state.disabled);
+    let in_force = || links.iter().map(state).filter(|state| state.standing.is_in_force());
     let costs = in_force().flat_map(|state| {
         let has = |hook| state.facts.hooks & hook != 0;
         let wants = |want| state.facts.wants & want != 0;
@@ -235,6 +258,7 @@ pub fn config(snapshot: &Snapshot) -> Value {
             "driver": server.driver,
             "pin_workers": server.pin_workers,
             "huge_pages": server.huge_pages,
+            "half_close": server.half_close,
         },
         "limits": &*config.limits,
         "timeouts": &*config.timeouts,

@@ -66,6 +66,8 @@ pub(super) struct Server {
     pub pin_workers: bool,
     /// Advise the kernel to back the slabs with huge pages.
     pub huge_pages: bool,
+    /// A client that shuts down its sending side while its response is awaited. "abort": it has left, the exchange ends. "serve": it gets its response.
+    pub half_close: HalfClose,
 }
 
 impl Default for Server {
@@ -84,8 +86,19 @@ impl Default for Server {
             driver: Driver::Auto,
             pin_workers: true,
             huge_pages: true,
+            half_close: HalfClose::Abort,
         }
     }
+}
+
+/// What a client means that shuts down its sending side while its response is awaited. Closing looks the same on TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HalfClose {
+    /// It has left: the upstream is let go.
+    Abort,
+    /// It waits for its response.
+    Serve,
 }
 
 /// How upstreams learn the client's address and scheme.

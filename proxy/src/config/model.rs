@@ -12,7 +12,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::address::{ConnectTarget, HostPattern, ListenAddress, PathPattern, ServerAddress};
-pub use super::file::{Driver, Forwarded, HeaderMatch, HealthKind, LogFormat, LogLevel, OnError};
+pub use super::file::{Driver, Forwarded, HalfClose, HeaderMatch, HealthKind, LogFormat, LogLevel, OnError};
 use super::problem::Problem;
 use crate::limits::{Limits, Timeouts};
 
@@ -82,6 +82,8 @@ pub struct Server {
     pub pin_workers: bool,
     /// Advise huge pages for the slabs.
     pub huge_pages: bool,
+    /// What a client means that shuts down its sending side.
+    pub half_close: HalfClose,
 }
 
 /// A secret. It is never printed.

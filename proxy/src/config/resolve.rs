@@ -193,6 +193,7 @@ impl<'a> Resolver<'a> {
             driver: server.driver,
             pin_workers: server.pin_workers,
             huge_pages: server.huge_pages,
+            half_close: server.half_close,
         }
     }
 

@@ -22,7 +22,7 @@ use crate::config::ConnectTarget;
 use crate::error::{Fault, UpstreamFault};
 use crate::http1::head::HeadLimits;
 use crate::http1::names::NameTable;
-use crate::limits::{Limits, SLOTS_PER_EXCHANGE, Timeouts};
+use crate::limits::{Limits, Timeouts};
 use crate::plugin::chain::CoreChain;
 use crate::plugin::host::HostShared;
 use crate::plugin::waits::Waits;
@@ -261,7 +261,7 @@ impl<U> Core<U> {
     /// A worker with this program.
     pub fn new(worker: u32, slab: Slab, upstreams: U, stats: Arc<WorkerStats>, program: Rc<Program>) -> Core<U> {
         let relay = RelayPool::new(program.limits.relay_buffer_bytes, program.limits.relay_buffers);
-        let permits = slab.slots() / SLOTS_PER_EXCHANGE;
+        let permits = program.limits.slots;
         Core {
             worker,
             slab,
@@ -334,7 +334,7 @@ impl<U> Core<U> {
 /// A worker is crowded when this part of its exchanges is in flight: 512 of 4096.
 const CROWDED_SHARE: usize = 8;
 
-/// The right of one connection to hold [`SLOTS_PER_EXCHANGE`] slots, so that an exchange that has begun finds what it needs.
+/// The right of one connection to hold [`SLOTS_PER_EXCHANGE`](crate::limits::SLOTS_PER_EXCHANGE) slots, so that an exchange that has begun finds what it needs.
 /// Dropping it gives the right to the connection that has waited longest.
 pub struct Permit<'a, U> {
     core: &'a Core<U>,

@@ -84,7 +84,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             let replayable = !matches!(outgoing, Outgoing::Streamed(_)) || (!sent && self.input_untouched(exchange));
             // RFC 9110 §9.2.2: what may have been sent is only repeated when the method is idempotent.
             let idempotent = !sent || self.is_idempotent();
-            let again = fault.row().may_retry && replayable && idempotent && !self.watch.is_expired();
+            let again = fault.row().may_retry && replayable && idempotent && !self.watch.ended_upstream();
             // The one replay after a dead pooled connection loads nobody: the budget is for servers in trouble.
             if !again || !(stale || self.core.upstreams.may_retry(upstream, retries)) {
                 return self.fail(exchange, Fault::Upstream(fault)).await;
@@ -103,6 +103,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
 
     /// The connection is closed.
     pub(super) fn discard(&self, lease: Lease<U::Reader, U::Writer>, fault: Option<UpstreamFault>) {
+        // A client that leaves says nothing about the server.
+        let fault = fault.filter(|_| !self.watch.has_left());
         self.watch.up.set(-1);
         self.watch.renew_upstream();
         self.core.upstreams.discard(lease, fault);
@@ -189,18 +191,19 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         if let Outgoing::InSlot(length) = outgoing {
             exchange.body.received = length as u64;
         }
-        let timeouts = exchange.timeouts().clone();
+        let program = Rc::clone(&exchange.program);
+        let timeouts = exchange.route.map_or(&program.timeouts, |at| &program.routes[at].timeouts);
         let pump_done = Cell::new(!matches!(outgoing, Outgoing::Streamed(_)));
         let awaits_head = Cell::new(true);
         let mut replying = Replying {
             core: self.core,
             watch: self.watch,
-            program: &exchange.program,
+            program: &program,
             frame: &self.frame,
             writer: &mut *self.writer,
             reply: &mut exchange.reply,
             facts: &exchange.facts,
-            timeouts: timeouts.clone(),
+            timeouts,
             awaits_continue: exchange.body.awaits_continue && !pump_done.get(),
             persist: exchange.persist,
             upgrade: upgrade.is_some(),
@@ -218,7 +221,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                     input: &mut self.input,
                     body: &mut exchange.body,
                     framing,
-                    timeouts: &timeouts,
+                    timeouts,
                 };
                 let ended = |whole: bool| {
                     pump_done.set(whole);
@@ -271,11 +274,12 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             }
             Both::Reply(Err(ReplyFault::Broken(fault))) => {
                 self.discard(lease, Some(fault));
-                exchange.reply.fault = Some(Fault::Upstream(fault));
+                exchange.reply.fault = Some(self.cause(Fault::Upstream(fault)));
                 Attempt::Over(Next::End(End::Abort))
             }
             Both::Reply(Err(ReplyFault::ClientGone)) => {
                 self.discard(lease, None);
+                exchange.reply.fault = Some(self.not_taken());
                 Attempt::Over(Next::End(End::Abort))
             }
             Both::Reply(Err(ReplyFault::Internal(fault))) => {
@@ -350,7 +354,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             Outgoing::Buffered => OutFraming::Length(exchange.buffered.as_ref().map_or(0, Vec::len) as u64),
         };
         let mut hops = [0u8; 20];
-        let mut rfc7239 = [0u8; 512];
+        let mut rfc7239;
         let mut additions = Additions::default();
         if !program.via.is_empty() {
             additions.push(b"via", &program.via);
@@ -379,6 +383,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 }
             }
             Forwarded::Rfc7239 => {
+                rfc7239 = [0u8; 512];
                 let count = forwarded_value(&mut rfc7239, &self.peer_text, view.authority());
                 if count > 0 {
                     additions.push(b"forwarded", &rfc7239[..count]);

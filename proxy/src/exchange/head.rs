@@ -22,7 +22,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         if self.input.filled == 0 {
             self.read_first(program, capacity).await?;
         }
-        self.watch.arm(Lane::DownRead, program.timeouts.head);
+        let mut armed = false;
         loop {
             let filled = self.input.filled;
             let (bytes, entries, root) = self.input.slot.request_parts();
@@ -36,6 +36,10 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 Ok(None) if self.input.filled >= capacity => return Err(self.refuse(ClientFault::HeadTooLarge).await),
                 Ok(None) => {}
                 Err(fault) => return Err(self.refuse(fault).await),
+            }
+            if !armed {
+                self.watch.arm(Lane::DownRead, program.timeouts.head);
+                armed = true;
             }
             let buf = Buf::slot(self.input.slot.clone(), self.input.filled..capacity);
             match self.reader.read(buf).await.0 {
@@ -55,8 +59,9 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     async fn read_first(&mut self, program: &Program, capacity: usize) -> Result<(), End> {
         let first = self.watch.requests.get() == 0;
         let timeout = if first { program.timeouts.head } else { program.timeouts.keep_alive_idle };
-        self.watch.arm(Lane::DownRead, timeout);
-        self.watch.idle_since.set(clock::monotonic_ms());
+        let now = clock::monotonic_ms();
+        self.watch.arm_at(Lane::DownRead, timeout, now);
+        self.watch.idle_since.set(now);
         let (result, _) = self.reader.read_idle(Buf::slot(self.input.slot.clone(), 0..capacity)).await;
         self.watch.idle_since.set(u64::MAX);
         match result {

@@ -24,7 +24,10 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             flow = match resume(self.watch, &self.frame, exchange.timeouts().suspend).await {
                 Ok(flow) => flow,
                 // Some links have seen this response: no other one takes its place.
-                Err(_) => Flow::Drop,
+                Err(fault) => {
+                    exchange.reply.fault = Some(fault);
+                    Flow::Drop
+                }
             };
         }
         match flow {
@@ -41,12 +44,14 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
 
     /// Answers with an error of the gateway. Post hooks see it like any response.
     pub(super) async fn fail(&mut self, exchange: &mut Exchange, fault: Fault) -> Next {
-        // When the whole exchange took too long, whatever failed then failed because of that.
-        let fault = if self.watch.expired(Lane::Exchange) { Fault::Resource(ResourceFault::ExchangeTimeout) } else { fault };
+        let fault = self.cause(fault);
         let row = fault.row();
         exchange.reply.fault = Some(fault);
         exchange.persist &= row.keep_alive;
         self.log_fault(exchange, fault);
+        if self.watch.has_left() {
+            return Next::End(End::Abort);
+        }
         let body = error_body(row.status, row.text);
         let mut headers: smallvec::SmallVec<[(&[u8], &[u8]); 2]> = smallvec::smallvec![(&b"content-type"[..], &b"text/plain; charset=utf-8"[..])];
         match fault {
@@ -60,6 +65,22 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             return self.fail_without_slot(exchange, row.status, row.text).await;
         }
         self.answer(exchange).await
+    }
+
+    /// What made an exchange fail: when the client left, or the whole took too long, whatever failed then failed because of that.
+    pub(super) fn cause(&self, fault: Fault) -> Fault {
+        if self.watch.has_left() {
+            Fault::Client(ClientFault::ClientClosed)
+        } else if self.watch.expired(Lane::Exchange) {
+            Fault::Resource(ResourceFault::ExchangeTimeout)
+        } else {
+            fault
+        }
+    }
+
+    /// Why the client could not be sent all of its response.
+    pub(super) fn not_taken(&self) -> Fault {
+        Fault::Client(if self.watch.expired(Lane::DownWrite) { ClientFault::WriteStalled } else { ClientFault::ClientClosed })
     }
 
     fn log_fault(&self, exchange: &Exchange, fault: Fault) {
@@ -112,7 +133,10 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             written = self.write_down(exchange, rest).await;
         }
         match (written, keep) {
-            (false, _) => Next::End(End::Abort),
+            (false, _) => {
+                exchange.reply.fault.get_or_insert(self.not_taken());
+                Next::End(End::Abort)
+            }
             (true, false) => Next::End(End::Linger),
             (true, true) => self.drain(exchange).await,
         }

@@ -194,9 +194,10 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let requests = self.watch.requests.get() + 1;
         self.watch.requests.set(requests);
         add(&self.core.stats.requests, 1);
-        self.watch.arm(Lane::Exchange, program.timeouts.exchange);
+        let now = clock::monotonic_ms();
+        self.watch.arm_at(Lane::Exchange, program.timeouts.exchange, now);
         let bound = program.limits.requests_per_connection;
-        let age_ms = clock::monotonic_ms().saturating_sub(self.watch.began_ms);
+        let age_ms = now.saturating_sub(self.watch.began_ms);
         let aged = program.timeouts.connection_age != 0 && age_ms > u64::from(program.timeouts.connection_age);
         // RFC 9112 §9.3: a proxy does not persist with an HTTP/1.0 client.
         let persist = facts.persist && !facts.http10 && !aged && !self.core.draining.get() && (bound == 0 || (requests as usize) < bound);
@@ -211,7 +212,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             awaits_continue: facts.expect_continue,
         };
         let reply = Reply { status: 0, interim: false, origin: ringway_abi::view::ORIGIN_GATEWAY, sent: 0, fault: None };
-        Exchange { program, facts, body, route: None, reply, persist, began_ms: clock::monotonic_ms(), buffered: None }
+        Exchange { program, facts, body, route: None, reply, persist, began_ms: now, buffered: None }
     }
 
     /// Tells the plugins, counts, logs; the frame lets go of the request.

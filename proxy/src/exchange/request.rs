@@ -7,7 +7,7 @@ use ringway_abi::raw;
 use super::body::{BodyReader, PREFIX_BYTES, SUFFIX_BYTES};
 use super::core::Upstreams;
 use super::io::{Reader, Writer, write_all};
-use super::suspend::{Cut, resume};
+use super::suspend::{GONE, resume};
 use super::watch::{Lane, Watch};
 use super::{Connection, Exchange, Input, RequestBodyState, incomplete};
 use crate::clock;
@@ -74,8 +74,11 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                     flow = match resume(self.watch, &self.frame, exchange.timeouts().suspend).await {
                         Ok(Flow::Continue) => self.go_on(exchange, at),
                         Ok(flow) => flow,
-                        Err(Cut::ClientGone) => return Decision::Drop,
-                        Err(Cut::Over(fault)) => return Decision::Fault(fault),
+                        Err(GONE) => {
+                            exchange.reply.fault = Some(GONE);
+                            return Decision::Drop;
+                        }
+                        Err(fault) => return Decision::Fault(fault),
                     }
                 }
             }

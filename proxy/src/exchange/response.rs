@@ -17,7 +17,7 @@ use super::core::{Core, Program, Upstreams};
 use super::io::{Reader, Writer, write_all};
 use super::request::chunk_limits;
 use super::splice::{SPLICE_BYTES_MIN, SpliceFault};
-use super::suspend::{Cut, resume};
+use super::suspend::{GONE, resume};
 use super::watch::{Lane, Watch};
 use crate::clock;
 use crate::error::{Fault, ResourceFault, UpstreamFault};
@@ -62,7 +62,7 @@ pub(super) struct Replying<'a, W, U> {
     pub(super) writer: &'a mut W,
     pub(super) reply: &'a mut Reply,
     pub(super) facts: &'a RequestFacts,
-    pub(super) timeouts: Timeouts,
+    pub(super) timeouts: &'a Timeouts,
     /// The client waits for 100, and the upstream may be waiting for the body.
     pub(super) awaits_continue: bool,
     pub(super) persist: bool,
@@ -101,8 +101,8 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         if matches!(flow, Flow::Suspend(_)) {
             flow = match resume(self.watch, self.frame, self.timeouts.suspend).await {
                 Ok(flow) => flow,
-                Err(Cut::ClientGone) => return Err(ReplyFault::ClientGone),
-                Err(Cut::Over(fault)) => return Err(ReplyFault::Internal(fault)),
+                Err(GONE) => return Err(ReplyFault::ClientGone),
+                Err(fault) => return Err(ReplyFault::Internal(fault)),
             };
         }
         if flow != Flow::Continue {
@@ -394,7 +394,8 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
             relay = returned;
             match result {
                 Ok(count) if count > 0 => count,
-                Ok(_) if passing.reader.end_of_stream() => 0,
+                // The end of the stream is the end of the body only when it is the upstream's own.
+                Ok(_) if !self.watch.ended_upstream() && passing.reader.end_of_stream() => 0,
                 // HTTP1.md rule 76: the client must see that the body was cut off.
                 _ if self.watch.expired(Lane::UpRead) => return (Err(ReplyFault::Broken(UpstreamFault::ReadTimeout)), relay),
                 _ => return (Err(ReplyFault::Broken(UpstreamFault::Truncated)), relay),

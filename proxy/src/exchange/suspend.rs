@@ -16,20 +16,17 @@ use ringway_abi::wait::{EVENT_TIMEOUT, EVENT_TIMER, EVENT_WAKE};
 
 use super::watch::{Lane, Watch};
 use crate::clock;
-use crate::error::{Fault, ResourceFault};
+use crate::error::{ClientFault, Fault, ResourceFault};
 use crate::plugin::frame::{Event, Flow, Frame};
 
-/// Why a wait ended without the plugin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cut {
-    /// The client went away.
-    ClientGone,
-    /// The exchange took longer than its limit.
-    Over(Fault),
-}
+/// The client has closed while a plugin waited.
+pub(super) const GONE: Fault = Fault::Client(ClientFault::ClientClosed);
 
 /// Shows events to the link that waits until its chain goes on. `suspend_ms` is how long one hook may wait.
-pub(super) async fn resume(watch: &Watch, frame: &RefCell<Frame>, suspend_ms: u32) -> Result<Flow, Cut> {
+///
+/// # Errors
+/// The client has closed, or the exchange took longer than its limit: no plugin decides any more.
+pub(super) async fn resume(watch: &Watch, frame: &RefCell<Frame>, suspend_ms: u32) -> Result<Flow, Fault> {
     let waiting = Noted::new(watch, frame);
     let mut over_ms = 0;
     loop {
@@ -43,11 +40,11 @@ pub(super) async fn resume(watch: &Watch, frame: &RefCell<Frame>, suspend_ms: u3
             deadline_ms
         };
         let event = poll_fn(|cx| {
-            if watch.client_gone.get() {
-                return Poll::Ready(Err(Cut::ClientGone));
+            if watch.has_left() {
+                return Poll::Ready(Err(GONE));
             }
             match frame.borrow_mut().poll_event(cx, deadline_ms) {
-                Some(Event::Timeout) if deadline_ms < over_ms => Poll::Ready(Err(Cut::Over(Fault::Resource(ResourceFault::ExchangeTimeout)))),
+                Some(Event::Timeout) if deadline_ms < over_ms => Poll::Ready(Err(Fault::Resource(ResourceFault::ExchangeTimeout))),
                 Some(event) => Poll::Ready(Ok(event)),
                 None => Poll::Pending,
             }

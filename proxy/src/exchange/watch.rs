@@ -29,6 +29,8 @@ pub enum Lane {
 
 const LANES: usize = 5;
 const NEVER: u64 = u64::MAX;
+/// The deadline of a lane that is waited on for ever.
+const FOREVER: u64 = u64::MAX - 1;
 
 /// The deadlines and sockets of one downstream connection and the upstream connection it uses at the moment.
 pub struct Watch {
@@ -46,12 +48,12 @@ pub struct Watch {
     pub parked: Cell<bool>,
     /// The request whose plugin waits for an event; 0 when none does.
     pub waits_as: Cell<u64>,
-    /// What [`Watch::waits_as`] was at the last sweep: only who waits for long is looked at.
-    pub waited_as: Cell<u64>,
-    /// The client went away while a plugin waited.
-    pub client_gone: Cell<bool>,
     /// When the connection was accepted (monotonic ms).
     pub began_ms: u64,
+    /// The client has closed while the upstream was awaited.
+    left: Cell<bool>,
+    /// The deadline of the wait for the upstream that the sweep saw last, and when it first saw it or last asked for a look.
+    awaited: Cell<(u64, u64)>,
     /// When [`Watch::alarm`] rings, and whom it wakes.
     alarm: Cell<u64>,
     alarm_waker: RefCell<Option<Waker>>,
@@ -68,9 +70,9 @@ impl Default for Watch {
             requests: Cell::new(0),
             parked: Cell::new(false),
             waits_as: Cell::new(0),
-            waited_as: Cell::new(0),
-            client_gone: Cell::new(false),
             began_ms: clock::monotonic_ms(),
+            left: Cell::new(false),
+            awaited: Cell::new((NEVER, 0)),
             alarm: Cell::new(NEVER),
             alarm_waker: RefCell::new(None),
         }
@@ -81,7 +83,13 @@ impl Watch {
     /// The lane must make progress within `ms` milliseconds from now; 0 is for ever.
     #[inline]
     pub fn arm(&self, lane: Lane, ms: u32) {
-        let deadline = if ms == 0 { NEVER } else { clock::monotonic_ms() + u64::from(ms) };
+        self.arm_at(lane, ms, clock::monotonic_ms());
+    }
+
+    /// As [`Watch::arm`], where the time (monotonic ms) is known already.
+    #[inline]
+    pub fn arm_at(&self, lane: Lane, ms: u32, now: u64) {
+        let deadline = if ms == 0 { FOREVER } else { now + u64::from(ms) };
         self.deadlines[lane as usize].set(deadline);
     }
 
@@ -118,6 +126,39 @@ impl Watch {
                 waker.wake();
             }
         }
+    }
+
+    /// Whether the sweep should look for the client: one wait for the upstream, or for an event of a plugin, has lasted `after` milliseconds, or as long
+    /// again since the last look. Exchanges pay nothing for it: the sweep sees by its deadline that a wait is the same one.
+    pub fn wants_look(&self, now: u64, after: u64) -> bool {
+        // A plugin that waits is known by its request.
+        let deadline = if self.waits_as.get() == 0 { self.deadlines[Lane::UpRead as usize].get() } else { self.waits_as.get() };
+        if deadline == NEVER || self.left.get() || self.is_expired() {
+            return false;
+        }
+        let (seen, since) = self.awaited.get();
+        let same = seen == deadline;
+        if same && now.saturating_sub(since) < after {
+            return false;
+        }
+        self.awaited.set((deadline, now));
+        same
+    }
+
+    /// The client has closed: whoever awaits the upstream is to give up. The upstream's socket is shut down by the caller.
+    pub fn leave(&self) {
+        self.left.set(true);
+    }
+
+    /// Whether the client has closed while the upstream was awaited.
+    #[inline]
+    pub fn has_left(&self) -> bool {
+        self.left.get()
+    }
+
+    /// Whether the wait for the upstream was ended here: an end of its stream says nothing then.
+    pub fn ended_upstream(&self) -> bool {
+        self.left.get() || self.is_expired()
     }
 
     /// Whether the lane's deadline has passed and ended its operation.
@@ -165,6 +206,27 @@ mod tests {
         assert_eq!(watch.sweep(now + 1000).collect::<Vec<_>>(), [Lane::DownRead]);
         assert!(watch.expired(Lane::DownRead) && !watch.expired(Lane::UpRead));
         assert_eq!(watch.sweep(now + 2000).count(), 0);
+    }
+
+    #[test]
+    fn a_client_is_looked_for_while_one_wait_for_the_upstream_lasts() {
+        let watch = Watch::default();
+        let now = clock::monotonic_ms();
+        assert!(!watch.wants_look(now, 250), "nothing is awaited");
+        for ms in [0, 60_000] {
+            watch.arm(Lane::UpRead, ms);
+            let looks: Vec<u64> = (0..20).map(|tick| tick * 50).filter(|after| watch.wants_look(now + after, 250)).collect();
+            assert_eq!(looks, [250, 500, 750]);
+            watch.disarm(Lane::UpRead);
+            assert!(!watch.wants_look(now + 5000, 250));
+        }
+        // Waits that follow each other are not one long one.
+        for tick in 0..20 {
+            watch.arm(Lane::UpRead, 60_000 + tick);
+            assert!(!watch.wants_look(now + u64::from(tick) * 50, 250));
+        }
+        watch.leave();
+        assert!(watch.has_left() && !watch.wants_look(now + 10_000, 250), "once is enough");
     }
 
     #[test]

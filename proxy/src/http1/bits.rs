@@ -4,7 +4,8 @@
 //! of the input, filled 64 bytes at a time, by AVX2 where the machine has it and by a table otherwise. The two fillers give
 //! the same bits (tested), so everything behind this module exists once.
 //!
-//! Invariant: bit `i` of word `w` speaks of byte `start + 64 * w + i`; `start` is a multiple of 64.
+//! Invariant: bit `i` of word `w` speaks of byte `start + 64 * w + i`; `start` is a multiple of 64. Bits of bytes from `end` on
+//! are zero.
 #![forbid(unsafe_code)]
 
 use super::bytes::{CLASS, CONTROL, TARGET, TOKEN};
@@ -85,8 +86,14 @@ impl<'a> Scan<'a> {
         if block < self.blocks {
             let word = words[block % WINDOW_BLOCKS] >> (at % BLOCK);
             if word != 0 {
-                let found = at + word.trailing_zeros() as usize;
-                return (found < self.end).then_some(found);
+                return Some(at + word.trailing_zeros() as usize);
+            }
+            // Half of all lines end in the block behind the one in which they begin.
+            if block + 1 < self.blocks {
+                let word = words[(block + 1) % WINDOW_BLOCKS];
+                if word != 0 {
+                    return Some((at | (BLOCK - 1)) + 1 + word.trailing_zeros() as usize);
+                }
             }
         }
         self.next_far::<WANT_CONTROL>(at)
@@ -105,8 +112,7 @@ impl<'a> Scan<'a> {
             let words = if WANT_CONTROL { &self.control } else { &self.no_token };
             let word = words[block % WINDOW_BLOCKS] >> (at % BLOCK);
             if word != 0 {
-                let found = at + word.trailing_zeros() as usize;
-                return (found < self.end).then_some(found);
+                return Some(at + word.trailing_zeros() as usize);
             }
             at = (at | (BLOCK - 1)) + 1;
         }
@@ -127,6 +133,11 @@ impl<'a> Scan<'a> {
             block[..rest.len()].copy_from_slice(rest);
             self.fill.blocks(&[block], &mut self.no_token[blocks.len()..], &mut self.control[blocks.len()..]);
         }
+        let behind = (self.start + self.blocks * BLOCK).saturating_sub(self.end);
+        let spoken_of = u64::MAX >> behind;
+        let last = (self.blocks - 1) % WINDOW_BLOCKS;
+        self.no_token[last] &= spoken_of;
+        self.control[last] &= spoken_of;
     }
 }
 

@@ -20,6 +20,11 @@ pub(super) struct Length {
 /// The length that the lines declare.
 // RFC 9112 §6.3 item 5: an invalid Content-Length makes the framing invalid; different values do, equal ones may be merged.
 pub(super) fn content_length(lines: &Lines<'_>) -> Result<Option<Length>, Malformed> {
+    if !lines.repeats(HeaderId::CONTENT_LENGTH)
+        && let Some(bytes) = lines.first(HeaderId::CONTENT_LENGTH).and_then(plain_number)
+    {
+        return Ok(Some(Length { bytes, canonical: true, repeated: false }));
+    }
     let mut length: Option<Length> = None;
     let values = lines.values(HeaderId::CONTENT_LENGTH);
     for element in values.flat_map(list) {
@@ -35,6 +40,17 @@ pub(super) fn content_length(lines: &Lines<'_>) -> Result<Option<Length>, Malfor
         });
     }
     Ok(length)
+}
+
+/// A number as nearly everyone writes it: at most 18 digits and no needless zero. `None` says nothing.
+fn plain_number(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || value.len() > 18 || (value[0] == b'0' && value.len() > 1) {
+        return None;
+    }
+    value.iter().try_fold(0, |number, byte| match byte.wrapping_sub(b'0') {
+        digit @ 0..=9 => Some(number * 10 + u64::from(digit)),
+        _ => None,
+    })
 }
 
 /// Transfer-Encoding must be one line with the one element `chunked`; anything else is a fault.

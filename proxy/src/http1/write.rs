@@ -382,6 +382,7 @@ pub fn reason(status: u16) -> &'static [u8] {
         429 => b"Too Many Requests",
         431 => b"Request Header Fields Too Large",
         451 => b"Unavailable For Legal Reasons",
+        499 => b"Client Closed Request",
         500 => b"Internal Server Error",
         501 => b"Not Implemented",
         502 => b"Bad Gateway",

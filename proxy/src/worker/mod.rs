@@ -25,18 +25,17 @@ use monoio::io::{AsyncReadRent, CancelHandle, Canceller};
 use monoio::net::{TcpListener, UnixListener, UnixStream};
 use ringway_abi::raw;
 
-use self::net::{Park, Shared, Stream, abort_on_close, close_on_exec, no_delay, shut_down};
+use self::net::{Park, Shared, Stream, abort_on_close, close_on_exec, is_gone, no_delay, shut_down};
 use self::pool::Pool;
 use self::program::{Blueprint, Built, Instance, PluginCounts, build};
 use crate::address;
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, HalfClose};
 use crate::error::{Fault, ResourceFault};
 use crate::exchange::core::{Core, Program, WorkerStats, add};
 use crate::exchange::io::Reader;
 use crate::exchange::watch::{Lane, Watch};
 use crate::exchange::{End, Peer, serve};
-use crate::limits::SLOTS_PER_EXCHANGE;
 use crate::plugin::frame::{Frame, run_tick};
 use crate::plugin::wake::Wakes;
 use crate::upstream;
@@ -46,6 +45,9 @@ use crate::view::slab::{Buf, Slab, SlotLayout};
 pub const TICK_MS: u64 = 50;
 /// After so many milliseconds without a byte, an idle connection gives its slot back.
 pub const PARK_AFTER_MS: u64 = 250;
+/// An exchange that has waited so many milliseconds for the upstream looks whether its client is still there, and again after
+/// as long.
+const LOOK_AFTER_MS: u64 = 250;
 /// Memory of slots that were not used for so many seconds is given back.
 const COLD_AFTER_S: u64 = 2;
 /// Header entries that edits may add to a message.
@@ -254,8 +256,6 @@ struct Local {
     stopped: Cell<bool>,
     /// Tasks that wait for the next tick.
     waiting: RefCell<Vec<Waker>>,
-    /// Clients of exchanges that wait for an event, as the last sweep saw them.
-    suspended: RefCell<net::Clients>,
 }
 
 /// Open connections, for the sweep.
@@ -319,8 +319,7 @@ impl Local {
     fn sweep(&self) {
         let now = clock::monotonic_ms();
         let hurry = self.draining.get() || self.core.is_crowded();
-        let mut suspended = self.suspended.borrow_mut();
-        suspended.clear();
+        let half_closed = self.config.borrow().server.half_close == HalfClose::Abort;
         for entry in self.connections.borrow().entries.iter().flatten() {
             let watch = &entry.watch;
             watch.ring(now);
@@ -333,20 +332,16 @@ impl Local {
                     Lane::Exchange => shut_down(watch.down.get(), libc::SHUT_RD),
                 }
             }
+            if watch.wants_look(now, LOOK_AFTER_MS) && is_gone(watch.down.get(), half_closed) {
+                watch.leave();
+                shut_down(watch.up.get(), libc::SHUT_RDWR);
+                self.core.waits.rouse(watch.waits_as.get());
+            }
             let since = watch.idle_since.get();
             if since != u64::MAX && (hurry || now.saturating_sub(since) >= PARK_AFTER_MS) {
                 watch.idle_since.set(u64::MAX);
                 entry.park.call_back();
             }
-            let waits_as = watch.waits_as.get();
-            if watch.waited_as.replace(waits_as) == waits_as && waits_as != 0 {
-                suspended.add(watch.down.get(), Rc::clone(watch));
-            }
-        }
-        // A client that is gone, or says that it sends nothing more, does not wait for a plugin.
-        for watch in suspended.gone() {
-            watch.client_gone.set(true);
-            self.core.waits.rouse(watch.waits_as.get());
         }
     }
 
@@ -377,7 +372,7 @@ impl Local {
 async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result<(), String> {
     let Start { index, ring, blueprint, upstreams, stats, counts, sockets, admission, tick, commands, .. } = start;
     let config = blueprint.config.clone();
-    let slots = (SLOTS_PER_EXCHANGE * config.limits.slots) as u32;
+    let slots = config.limits.slab_slots() as u32;
     let slab = Slab::new(slot_layout(&config, blueprint.scratch_bytes().max(raw::SCRATCH_BYTES_MAX as usize)), slots, config.server.huge_pages)
         .map_err(|e| format!("worker {index}: no memory for slots: {e}"))?;
     let Built { program, accept, plugins } = build(&blueprint, &upstreams, &counts, index, &slab, &[])?;
@@ -396,7 +391,6 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
         draining: Cell::new(false),
         stopped: Cell::new(false),
         waiting: RefCell::default(),
-        suspended: RefCell::default(),
     });
     // With epoll an accept that would block must say so instead; the ring waits in the kernel, and wants blocking sockets.
     for (listener, socket) in sockets.into_iter().enumerate() {
@@ -617,8 +611,14 @@ async fn active(local: &Local, stream: &Shared, peer: Peer, watch: &Watch, park:
             local.core.permit().await
         }
     };
-    // A permit covers what an exchange takes, and more than that is asked for by plugins alone.
-    let Some(slot) = local.core.slab.take() else { return End::Abort };
+    let slot = loop {
+        match local.core.slab.take() {
+            Some(slot) => break slot,
+            // A permit covers what an exchange takes, and the reserve what plugins and operations that were given up hold for
+            // a moment: the moment passes.
+            None => local.tick().await,
+        }
+    };
     let (reader, mut writer) = stream.halves();
     let mut reader = reader.with_park(Rc::clone(park));
     let end = serve(&local.core, watch, peer, &mut reader, &mut writer, slot).await;

@@ -13,7 +13,6 @@ use monoio::net::{TcpStream, UnixStream};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::exchange::io::{Reader, Writer, parked};
-use crate::exchange::watch::Watch;
 use crate::upstream::Target;
 use crate::view::slab::Buf;
 
@@ -194,6 +193,15 @@ fn set_option<T>(fd: RawFd, level: i32, name: i32, value: &T) {
     unsafe { libc::setsockopt(fd, level, name, std::ptr::from_ref(value).cast(), size_of::<T>() as libc::socklen_t) };
 }
 
+/// Whether the client at the other end has gone: it has reset the connection, or closed it. One that has only shut down its
+/// sending side looks the same on TCP; `half_closed`: it counts as gone too. Bytes that wait to be read stay there.
+pub fn is_gone(fd: RawFd, half_closed: bool) -> bool {
+    let mut poll = libc::pollfd { fd, events: if half_closed { libc::POLLRDHUP } else { 0 }, revents: 0 };
+    // SAFETY: `poll` is one entry, writable; a timeout of 0 never waits.
+    let ready = unsafe { libc::poll(&mut poll, 1, 0) };
+    ready == 1 && poll.revents & libc::POLLNVAL == 0
+}
+
 /// Whether an idle connection is still open and silent. Bytes that nobody asked for, or an end, make it unusable
 /// (RFC 9112 §9.2; HTTP1.md rule 66).
 pub fn is_quiet(fd: RawFd) -> bool {
@@ -201,36 +209,6 @@ pub fn is_quiet(fd: RawFd) -> bool {
     // SAFETY: room for one byte; MSG_PEEK takes nothing and MSG_DONTWAIT never waits.
     let got = unsafe { libc::recv(fd, std::ptr::from_mut(&mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
     got < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
-}
-
-/// Clients that are looked at all at once.
-#[derive(Default)]
-pub struct Clients {
-    sockets: Vec<libc::pollfd>,
-    watches: Vec<Rc<Watch>>,
-}
-
-impl Clients {
-    /// Forgets all of them.
-    pub fn clear(&mut self) {
-        self.sockets.clear();
-        self.watches.clear();
-    }
-
-    /// One more, which stays open until [`Clients::clear`].
-    pub fn add(&mut self, fd: RawFd, watch: Rc<Watch>) {
-        self.sockets.push(libc::pollfd { fd, events: libc::POLLRDHUP, revents: 0 });
-        self.watches.push(watch);
-    }
-
-    /// Those that are gone, or have said that they send nothing more.
-    pub fn gone(&mut self) -> impl Iterator<Item = &Rc<Watch>> {
-        if !self.sockets.is_empty() {
-            // SAFETY: the kernel writes `revents` of as many entries as there are; with a timeout of 0 it never waits.
-            unsafe { libc::poll(self.sockets.as_mut_ptr(), self.sockets.len() as libc::nfds_t, 0) };
-        }
-        self.sockets.iter().zip(&self.watches).filter(|(socket, _)| socket.revents != 0).map(|(_, watch)| watch)
-    }
 }
 
 /// Begins a connection. The descriptor exists from here on, so that a deadline can end the attempt; then

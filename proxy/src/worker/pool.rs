@@ -150,8 +150,11 @@ impl Upstreams for Pool {
         watch.arm(Lane::UpRead, pools.timeouts.connect);
         let made = net::connected(&stream, self.ring).await;
         watch.disarm(Lane::UpRead);
-        if made.is_err() || watch.expired(Lane::UpRead) {
+        if made.is_err() || watch.expired(Lane::UpRead) || watch.has_left() {
             watch.up.set(-1);
+            if watch.has_left() {
+                return Err(UpstreamFault::ConnectFailed);
+            }
             let fault = if watch.expired(Lane::UpRead) { UpstreamFault::ConnectTimeout } else { UpstreamFault::ConnectFailed };
             return Err(fail(fault));
         }

@@ -89,7 +89,8 @@ fn plugins_come_change_and_go() {
     assert_eq!(governed.good("DELETE", "/api/plugins/v?force", "")["links_removed"], json!(["route all"]));
     assert_eq!(governed.versions(), (String::new(), String::new()));
     assert_eq!(governed.refused("GET", "/api/plugins/v", "").0, 404);
-    eventually("everything is unloaded", || governed.good("GET", "/api/plugins", "") == json!({ "plugins": [], "draining": [], "leaked_libraries": [] }));
+    let nothing = json!({ "plugins": [], "draining": [], "loading": [], "failed": [], "leaked_libraries": [] });
+    eventually("everything is unloaded", || governed.good("GET", "/api/plugins", "") == nothing);
     governed.gateway.stop();
 }
 
@@ -150,6 +151,11 @@ fn what_cannot_be_done_says_why_and_changes_nothing() {
     }
     let plugin = governed.good("GET", "/api/plugins/versioned", "");
     assert_eq!((&plugin["generation"], plugin["last_error"].is_string()), (&json!(1), true));
+    // `other` has no version in force, and the reason of the last attempt.
+    let other = governed.good("GET", "/api/plugins/other", "");
+    assert_eq!((&other["status"], &other["last_error"]), (&json!("error"), &json!("there is no route `none`")));
+    assert_eq!(governed.good("DELETE", "/api/plugins/other", "")["unloaded"], "other");
+    assert_eq!(governed.refused("GET", "/api/plugins/other", "").0, 404);
     eventually("what was loaded in vain is unloaded", || governed.good("GET", "/api/plugins", "")["draining"] == json!([]));
     governed.gateway.stop();
 }

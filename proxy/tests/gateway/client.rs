@@ -100,6 +100,13 @@ impl Client {
         };
     }
 
+    /// Ends the connection with a reset. A Unix socket is closed.
+    pub fn reset(self) {
+        if let Socket::Tcp(stream) = &self.socket {
+            socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+    }
+
     /// A GET on this connection.
     pub fn get(&mut self, path: &str) -> Response {
         self.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n"));

@@ -72,6 +72,8 @@ pub struct Case<'w> {
     trusted: bool,
     down_write_fails_at: usize,
     down_write_stalls_at: usize,
+    leaves: bool,
+    slots: usize,
     random: bool,
 }
 
@@ -160,6 +162,8 @@ impl<'w> Case<'w> {
             trusted: false,
             down_write_fails_at: usize::MAX,
             down_write_stalls_at: usize::MAX,
+            leaves: false,
+            slots: usize::MAX,
             random: true,
         }
     }
@@ -214,6 +218,18 @@ impl<'w> Case<'w> {
     /// The client takes so many bytes and then none.
     pub fn client_stalls_at(mut self, bytes: usize) -> Case<'w> {
         self.down_write_stalls_at = bytes;
+        self
+    }
+
+    /// All slots of the worker but so many are in use elsewhere.
+    pub fn slots(mut self, count: usize) -> Case<'w> {
+        self.slots = count;
+        self
+    }
+
+    /// When everything waits, the worker's sweep finds that the client has closed.
+    pub fn client_leaves(mut self) -> Case<'w> {
+        self.leaves = true;
         self
     }
 
@@ -297,6 +313,8 @@ impl<'w> Case<'w> {
     fn drive(&self, core: &Core<ScriptedUpstreams>, watch: &Watch, down: &Rc<Pipe>, events: &Rc<Events>, how: &How) -> End {
         let (mut reader, mut writer) = down.halves();
         let slot = core.slab.take().expect("a slot is free");
+        let elsewhere = core.slab.slots().saturating_sub(self.slots);
+        let _held: Vec<_> = (0..elsewhere).map(|_| core.slab.take().expect("the case needs fewer slots than there are")).collect();
         let mut peer = PEER;
         peer.trusted = self.trusted;
         let mut serving = pin!(serve(core, watch, peer, &mut reader, &mut writer, slot));
@@ -316,6 +334,13 @@ impl<'w> Case<'w> {
                 continue;
             }
             let Some(passing) = expiries.next() else {
+                if self.leaves && !watch.has_left() {
+                    assert!(watch.wants_look(u64::MAX - 1, 0) || watch.wants_look(u64::MAX - 1, 0), "no upstream is awaited");
+                    watch.leave();
+                    shut_upstream(core, watch);
+                    seen = u64::MAX;
+                    continue;
+                }
                 panic!("stuck: the client got {:?}", String::from_utf8_lossy(&down.sent.borrow()));
             };
             match passing {
@@ -325,7 +350,7 @@ impl<'w> Case<'w> {
                 }
                 Passing::ClientGone => {
                     assert_ne!(watch.waits_as.get(), 0, "only a client whose exchange waits is looked at");
-                    watch.client_gone.set(true);
+                    watch.leave();
                 }
                 Passing::Wakes => wakes.iter().for_each(|wakes| wakes.drain(|wake| core.waits.wake(wake.request_id, wake.link, wake.token))),
             }
@@ -396,11 +421,6 @@ fn release(down: &Rc<Pipe>, core: &Core<ScriptedUpstreams>, random: &mut fastran
 
 /// Deadlines of up to `ms` milliseconds pass: what the worker's sweep does to sockets happens to the scripted ones.
 fn expire(core: &Core<ScriptedUpstreams>, watch: &Watch, down: &Rc<Pipe>, ms: u32) {
-    let shut_up = |watch: &Watch| {
-        let connections = core.upstreams.connections.borrow();
-        let up = usize::try_from(watch.up.get()).expect("an upstream's deadline passes while an upstream is in use");
-        connections[up].pipe.shut_down(true);
-    };
     let now = clock::monotonic_ms() + u64::from(ms);
     watch.ring(now);
     core.waits.fire(now);
@@ -408,11 +428,17 @@ fn expire(core: &Core<ScriptedUpstreams>, watch: &Watch, down: &Rc<Pipe>, ms: u3
         match lane {
             Lane::DownRead => down.shut_down(false),
             Lane::DownWrite => down.shut_down(true),
-            Lane::UpRead | Lane::UpWrite => shut_up(watch),
-            Lane::Exchange if watch.up.get() >= 0 => shut_up(watch),
+            Lane::UpRead | Lane::UpWrite => shut_upstream(core, watch),
+            Lane::Exchange if watch.up.get() >= 0 => shut_upstream(core, watch),
             Lane::Exchange => down.shut_down(false),
         }
     }
+}
+
+fn shut_upstream(core: &Core<ScriptedUpstreams>, watch: &Watch) {
+    let connections = core.upstreams.connections.borrow();
+    let up = usize::try_from(watch.up.get()).expect("an upstream is in use");
+    connections[up].pipe.shut_down(true);
 }
 
 impl How {
