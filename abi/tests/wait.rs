@@ -1,6 +1,6 @@
 //! The extension "ringway.wait/1": the same in C, Rust and Zig.
 //!
-//! Rules of SPEC.md: S-97.
+//! Rules of SPEC.md: S-107.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops here")]
 
@@ -43,7 +43,7 @@ fn rust_layout() -> (Vec<Layout>, String) {
     (structs, text)
 }
 
-/// S-97
+/// S-107
 #[test]
 fn c_rust_and_zig_agree() {
     let (_, rust) = rust_layout();
@@ -55,7 +55,7 @@ fn c_rust_and_zig_agree() {
     assert_eq!(toolchain::stdout_of(&program, &[]), rust, "zig");
 }
 
-/// S-97
+/// S-107
 #[test]
 fn no_struct_has_padding_and_no_constant_is_forgotten() {
     let (structs, text) = rust_layout();

@@ -1,6 +1,6 @@
 //! Plugins that wait: the verdicts of on_event, timers, wakes, and what ends a wait from outside.
 //!
-//! What links do on demand: see support/actor.c. Rules of SPEC.md: S-90 to S-96.
+//! What links do on demand: see support/actor.c. Rules of SPEC.md: S-100 to S-106.
 
 mod support;
 
@@ -45,7 +45,7 @@ const TIMER: u64 = 1;
 const WAKE: u64 = 2;
 const TIMEOUT: u64 = 3;
 
-/// S-90, S-91: the chain goes on behind the link that waited, and what it edited before and after counts.
+/// S-100, S-101: the chain goes on behind the link that waited, and what it edited before and after counts.
 #[test]
 fn a_timer_ends_and_the_chain_goes_on() {
     let world = actors();
@@ -60,7 +60,7 @@ fn a_timer_ends_and_the_chain_goes_on() {
     });
 }
 
-/// S-92: each verdict of on_event means what it means in the hook that waited.
+/// S-102: each verdict of on_event means what it means in the hook that waited.
 #[test]
 fn the_verdict_of_on_event_is_that_of_the_hook_that_waited() {
     let world = actors();
@@ -97,7 +97,7 @@ fn the_verdict_of_on_event_is_that_of_the_hook_that_waited() {
     });
 }
 
-/// S-91: a body hook that waits, and replaces the body before or after it.
+/// S-101: a body hook that waits, and replaces the body before or after it.
 #[test]
 fn a_body_hook_waits_with_the_body() {
     let world = actors();
@@ -114,7 +114,7 @@ fn a_body_hook_waits_with_the_body() {
     });
 }
 
-/// S-90, S-92: post hooks wait with the response, of whomever it is.
+/// S-100, S-102: post hooks wait with the response, of whomever it is.
 #[test]
 fn a_post_hook_waits_with_the_response() {
     let world = actors();
@@ -139,7 +139,7 @@ fn a_post_hook_waits_with_the_response() {
     });
 }
 
-/// S-91: a body on its way goes on while a post hook waits, and what fails meanwhile cuts the exchange off: the response was shown to some.
+/// S-101: a body on its way goes on while a post hook waits, and what fails meanwhile cuts the exchange off: the response was shown to some.
 #[test]
 fn a_body_goes_on_while_a_post_hook_waits() {
     let world = actors();
@@ -157,7 +157,7 @@ fn a_body_goes_on_while_a_post_hook_waits() {
     }
 }
 
-/// S-93: the time of a hook is bounded, and the plugin has the last word.
+/// S-103: the time of a hook is bounded, and the plugin has the last word.
 #[test]
 fn a_wait_that_takes_too_long_hears_so_and_must_decide() {
     let world = actors_with("closed", "[timeouts]\nsuspend = \"1s\"\n");
@@ -176,7 +176,7 @@ fn a_wait_that_takes_too_long_hears_so_and_must_decide() {
     }
 }
 
-/// S-93: the deadline of the whole exchange goes on.
+/// S-103: the deadline of the whole exchange goes on.
 #[test]
 fn the_deadline_of_the_exchange_ends_a_wait() {
     let world = actors_with("closed", "[timeouts]\nexchange = \"1s\"\n");
@@ -189,7 +189,7 @@ fn the_deadline_of_the_exchange_ends_a_wait() {
     });
 }
 
-/// S-94: the client that goes away takes the exchange with it.
+/// S-104: the client that goes away takes the exchange with it.
 #[test]
 fn a_client_that_goes_away_ends_the_wait() {
     let world = actors();
@@ -205,7 +205,7 @@ fn a_client_that_goes_away_ends_the_wait() {
     }
 }
 
-/// S-33, S-95: what is not possible.
+/// S-33, S-105: what is not possible.
 #[test]
 fn waiting_where_it_is_not_possible_is_a_fault() {
     let world = actors();
@@ -227,7 +227,7 @@ fn waiting_where_it_is_not_possible_is_a_fault() {
     });
 }
 
-/// S-95: the second timer takes the place of the first; one that is armed and not waited for is forgotten.
+/// S-105: the second timer takes the place of the first; one that is armed and not waited for is forgotten.
 #[test]
 fn one_timer_at_a_time() {
     let world = actors();
@@ -239,7 +239,7 @@ fn one_timer_at_a_time() {
     });
 }
 
-/// S-96: a wake finds the hook that waits, also when it was sent before the hook had returned; a stale one finds nobody.
+/// S-106: a wake finds the hook that waits, also when it was sent before the hook had returned; a stale one finds nobody.
 #[test]
 fn wakes_reach_the_link_that_waits_and_nobody_else() {
     let world = actors();

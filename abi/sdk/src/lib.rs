@@ -262,5 +262,6 @@ pub mod prelude {
     pub use crate::ids::{self, HeaderId};
     pub use crate::message::{Message, RequestExt};
     pub use crate::view::{self, HeaderView, RequestView, ResponseView};
-    pub use crate::{Accept, Chunk, CoreCx, Cx, Done, Event, Fault, HostError, Kept, Level, Loader, Outcome, Plugin, Prebuilt, Verdict, Wait, Waker};
+    pub use crate::{Accept, Chunk, CoreCx, Cx, Done, Fault, HostError, Kept, Level, Loader, Outcome, Plugin, Prebuilt, Verdict};
+    pub use crate::{Event, Wait, Waker};
 }

@@ -520,7 +520,7 @@ fn a_view_never_has_more_than_254_entries() {
     assert!(rkyv::access::<ringway_abi::RequestView, rkyv::rancor::Failure>(frame.request().archive()).is_ok());
 }
 
-/// S-95: only so many exchanges of a worker wait, and an exchange that ends makes room for another. `waits_max` is 2 here.
+/// S-105: only so many exchanges of a worker wait, and an exchange that ends makes room for another. `waits_max` is 2 here.
 #[test]
 fn more_waiting_exchanges_than_the_limit_are_a_fault() {
     let mut rig = Rig::new();
