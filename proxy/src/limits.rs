@@ -62,6 +62,9 @@ pub const SLOTS_PER_EXCHANGE: usize = 2;
 /// Slots of a worker beyond those of its exchanges: a plugin that replaces a response writes the new one while it sees the old one, and
 /// an operation that was given up keeps its slot until the kernel lets go of it.
 pub const SLOTS_RESERVED: usize = 64;
+/// Bytes of unfinished heads that a worker holds outside of its slots: a thousand full ones, or a hundred thousand that a client sends
+/// byte by byte.
+pub const HELD_HEAD_BYTES_MAX: usize = 16 * MIB;
 /// Exchanges in flight per worker; with two messages of about 50 KiB each, 400 MiB of address space that is touched only when used.
 pub const SLOTS: usize = 4096;
 /// Half of a usual limit of 65,536 file descriptors: each may need one more towards the upstream.
@@ -79,6 +82,12 @@ pub const RETRY_BUDGET_PERCENT: usize = 20;
 pub const RETRY_RESERVE: usize = 10;
 /// Far below any real uploader, far above a client that sends one byte a second.
 pub const BODY_RATE_BYTES: usize = 256;
+/// A rare panic costs one instance; whoever panics five times a minute will go on.
+pub const PLUGIN_RESTARTS: usize = 5;
+/// Fewer calls say nothing about one in a hundred.
+pub const CANARY_CALLS_MIN: usize = 100;
+/// A new version that fails in one of a hundred calls is worse than any that an operator would have kept.
+pub const CANARY_ABORTS_PERCENT: usize = 1;
 /// As many as there are exchanges in flight by default: a plugin may let each of them wait.
 pub const SUSPENDED: usize = SLOTS;
 
@@ -118,6 +127,12 @@ pub const DRAIN: u32 = 30 * SECOND;
 pub const LINGER: u32 = 2 * SECOND;
 /// WebSocket applications ping every minute or so; an hour lets silent ones live.
 pub const TUNNEL_IDLE: u32 = HOUR;
+/// See `plugin_restarts`.
+pub const PLUGIN_RESTART_WINDOW: u32 = MINUTE;
+/// At a few hundred requests a second, and one in ten of them for the canary, each window has its hundred calls.
+pub const CANARY_WINDOW: u32 = 30 * SECOND;
+/// Hooks take microseconds; one that holds its worker for ten milliseconds stalls every connection there.
+pub const CANARY_P99: u32 = 10;
 
 /// How much of everything: the section `[limits]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -201,10 +216,19 @@ pub struct Limits {
     /// Retries per second that are allowed whatever the budget says, per worker and upstream.
     #[schemars(range(min = 0, max = 65536))]
     pub retry_reserve: usize,
-    /// Bytes per second below which a request body is too slow, averaged since its head. Slower: 408. 0: any rate.
+    /// Bytes per second below which a request body is too slow, averaged over the time in which the gateway waits for it. Slower: 408. 0: any rate.
     #[serde(with = "size")]
     #[schemars(with = "size::Size", extend("minimum" = 0, "maximum" = 1u64 << 30))]
     pub body_rate_bytes: usize,
+    /// Instances of a plugin, over all workers, that are replaced after panics within `timeouts.plugin_restart_window`. One more panic: it is quarantined.
+    #[schemars(range(min = 0, max = 1000))]
+    pub plugin_restarts: usize,
+    /// Calls of a canary's hooks below which `canary_aborts_percent` is reckoned as if there had been so many.
+    #[schemars(range(min = 1, max = 1000000))]
+    pub canary_calls_min: usize,
+    /// Hooks of a canary that may fail, in percent of its calls within `timeouts.canary_window`. More, or a single panic: it is rolled back.
+    #[schemars(range(min = 0, max = 100))]
+    pub canary_aborts_percent: usize,
     /// Exchanges of a worker whose plugins wait for an event. More: the hook counts as failed.
     #[schemars(range(min = 1, max = 65536))]
     pub suspended: usize,
@@ -236,6 +260,9 @@ impl Default for Limits {
             retry_budget_percent: RETRY_BUDGET_PERCENT,
             retry_reserve: RETRY_RESERVE,
             body_rate_bytes: BODY_RATE_BYTES,
+            plugin_restarts: PLUGIN_RESTARTS,
+            canary_calls_min: CANARY_CALLS_MIN,
+            canary_aborts_percent: CANARY_ABORTS_PERCENT,
             suspended: SUSPENDED,
         }
     }
@@ -353,6 +380,18 @@ pub struct Timeouts {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Duration", extend("minimum" = 0))]
     pub tunnel_idle: u32,
+    /// For how long the replacement of an instance counts towards `limits.plugin_restarts`.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Duration", extend("minimum" = 1))]
+    pub plugin_restart_window: u32,
+    /// How far back a canary is judged.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Duration", extend("minimum" = 1))]
+    pub canary_window: u32,
+    /// The time within which 99 of 100 hooks of a canary must return, once `limits.canary_calls_min` were measured. Over: it is rolled back.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Duration", extend("minimum" = 0))]
+    pub canary_p99: u32,
 }
 
 impl Default for Timeouts {
@@ -374,6 +413,9 @@ impl Default for Timeouts {
             drain: DRAIN,
             linger: LINGER,
             tunnel_idle: TUNNEL_IDLE,
+            plugin_restart_window: PLUGIN_RESTART_WINDOW,
+            canary_window: CANARY_WINDOW,
+            canary_p99: CANARY_P99,
         }
     }
 }

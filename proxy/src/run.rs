@@ -189,7 +189,7 @@ impl Gateway {
                 Ok(Event::Signal(_)) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return 1,
             }
-            self.control.tend(&self.board);
+            self.control.tend(&self.crew, &self.board);
             if self.crew.is_finished() {
                 return self.end(draining.is_some());
             }

@@ -1,6 +1,6 @@
 //! The C functions of the descriptor, generic over the plugin. The gateway calls them; nothing else does.
 //!
-//! Each of them runs inside [`panics::catch`]: a panic becomes `ABORTED` (or a failed load) and one log line.
+//! Each of them runs inside [`panics::catch`]: a panic becomes `PANICKED` (or a failed load) and one log line.
 //!
 //! Who owns what: `load` gives the gateway one count of the `Arc` as the process state, `unload` takes it back.
 //! `core_init` gives it a boxed [`Core`], `core_fini` takes it back. The gateway promises (`ringway.h`) that hooks of one
@@ -173,7 +173,7 @@ unsafe fn in_exchange<P: Plugin>(raw: *mut RawCx, hook: impl FnOnce(&mut P, &mut
         verdict(&cx, outcome)
     });
     // SAFETY: the contract.
-    caught.unwrap_or_else(|line| unsafe { aborted(raw, &line) })
+    caught.unwrap_or_else(|line| unsafe { panicked(raw, &line) })
 }
 
 /// Runs a hook outside exchanges.
@@ -192,7 +192,7 @@ unsafe fn in_core<P: Plugin>(raw: *mut RawCx, hook: impl FnOnce(&mut P, &mut Cor
         verdict(&cx, outcome)
     });
     // SAFETY: the contract.
-    caught.unwrap_or_else(|line| unsafe { aborted(raw, &line) })
+    caught.unwrap_or_else(|line| unsafe { panicked(raw, &line) })
 }
 
 /// Inside the catch, because a fault's `Display` and its destructor are the author's.
@@ -210,10 +210,10 @@ fn verdict(cx: &CoreCx<'_>, outcome: Outcome) -> u32 {
 /// # Safety
 /// As for [`CoreCx::new`].
 #[cold]
-unsafe fn aborted(raw: NonNull<RawCx>, line: &Line) -> u32 {
+unsafe fn panicked(raw: NonNull<RawCx>, line: &Line) -> u32 {
     // SAFETY: the caller's promise.
     unsafe { CoreCx::new(raw) }.log_line(Level::Error, line);
-    raw::ABORTED
+    raw::PANICKED
 }
 
 /// # Safety

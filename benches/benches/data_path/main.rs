@@ -21,7 +21,7 @@ fn short() -> Criterion {
 criterion_group! {
     name = benches;
     config = short();
-    targets = head::requests, head::responses, head::chunked, hooks::calls, hooks::post_hooks, hooks::exchanges, edits::edits,
+    targets = head::requests, head::responses, head::chunked, hooks::calls, hooks::counters, hooks::post_hooks, hooks::exchanges, edits::edits,
         write::heads, write::made, route::route, formats::formats
 }
 criterion_main!(benches);

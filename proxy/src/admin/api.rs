@@ -13,7 +13,9 @@ use super::board::Board;
 use super::server::{Answer, Request};
 use super::{Change, Order, Refusal, edit, metrics, show};
 use crate::config::OnError;
+use crate::plugin::times::SAMPLE_EVERY;
 use crate::run::Event;
+use crate::worker::program::Share;
 
 /// How long a change may take before its caller is told to look at the log.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -26,6 +28,15 @@ struct Wanted {
     config: Option<serde_json::Map<String, serde_json::Value>>,
     on_error: Option<String>,
     routes: Vec<String>,
+    canary: Option<Trial>,
+}
+
+/// Which exchanges get a version that is on trial.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Trial {
+    Percent(u32),
+    Worker(u32),
 }
 
 /// The answer to a request.
@@ -58,6 +69,7 @@ fn read(parts: &[&str], board: &Board) -> Option<Answer> {
             Some(plugin) => Answer::json(200, &plugin),
             None => Answer::error(404, &format!("there is no plugin `{name}`")),
         },
+        ["api", "stats"] => Answer::json(200, &json!({ "stats": snapshot.timing, "sample_every": SAMPLE_EVERY })),
         ["api", "chains"] => Answer::json(200, &show::chains(&snapshot)),
         ["api", "upstreams"] => Answer::json(200, &show::upstreams(&snapshot)),
         ["api", "config"] => Answer::json(200, &show::config(&snapshot)),
@@ -68,7 +80,7 @@ fn read(parts: &[&str], board: &Board) -> Option<Answer> {
 /// The methods that change what is at this path.
 fn writing(parts: &[&str]) -> Option<&'static str> {
     match parts {
-        ["api", "reload"] | ["api", "plugins", _, "rollback" | "disable" | "enable"] => Some("POST"),
+        ["api", "reload"] | ["api", "stats", "on" | "off"] | ["api", "plugins", _, "promote" | "rollback" | "disable" | "enable"] => Some("POST"),
         ["api", "plugins", _] => Some("GET, POST, PUT, DELETE"),
         _ => None,
     }
@@ -83,6 +95,9 @@ fn change(method: &str, parts: &[&str], request: &Request) -> Result<Option<Chan
     Ok(Some(match (method, parts) {
         ("POST", ["api", "reload"]) => Change::Reload,
         ("POST" | "PUT", ["api", "plugins", name]) => load(name, method == "PUT", &request.body)?,
+        ("POST", ["api", "stats", "on"]) => Change::Stats(true),
+        ("POST", ["api", "stats", "off"]) => Change::Stats(false),
+        ("POST", ["api", "plugins", name, "promote"]) => Change::Promote((*name).into()),
         ("POST", ["api", "plugins", name, "rollback"]) => Change::Rollback((*name).into()),
         ("POST", ["api", "plugins", name, "disable"]) => Change::Disable((*name).into()),
         ("POST", ["api", "plugins", name, "enable"]) => Change::Enable((*name).into()),
@@ -107,8 +122,14 @@ fn load(name: &str, replaces: bool, body: &[u8]) -> Result<Change, Refusal> {
         None => OnError::Closed,
         Some(text) => edit::on_error(text).ok_or_else(|| Refusal::new(400, "`on_error` is \"closed\" or \"open\""))?,
     };
+    let canary = match wanted.canary {
+        None => None,
+        Some(Trial::Percent(percent @ 1..=99)) => Some(Share::Percent(percent)),
+        Some(Trial::Percent(_)) => return Err(Refusal::new(400, "`canary.percent` is a number from 1 to 99")),
+        Some(Trial::Worker(worker)) => Some(Share::Worker(worker)),
+    };
     let config = wanted.config.map(|config| json!(config).to_string());
-    Ok(Change::Load { name: name.into(), path: wanted.path, config, on_error, routes: wanted.routes, replaces })
+    Ok(Change::Load { name: name.into(), path: wanted.path, config, on_error, routes: wanted.routes, replaces, canary })
 }
 
 fn carry_out(change: Change, events: &mpsc::Sender<Event>) -> Answer {

@@ -15,7 +15,7 @@ use crate::exchange::core::WorkerStats;
 use crate::plugin::inspect::PluginFacts;
 use crate::plugin::loaded::Metric;
 use crate::upstream;
-use crate::worker::program::PluginCounts;
+use crate::worker::program::{PluginCounts, Share};
 
 /// Shared by the main thread, which writes, and the admin threads, which read.
 pub struct Board {
@@ -41,6 +41,10 @@ pub struct Snapshot {
     pub leaked: Vec<String>,
     /// By worker.
     pub counts: Vec<PluginCounts>,
+    /// Hooks are measured.
+    pub timing: bool,
+    /// A version on trial.
+    pub canary: Option<CanaryState>,
     /// Servers.
     pub upstreams: Arc<upstream::Shared>,
     /// Programs put in force since the start.
@@ -65,6 +69,8 @@ pub struct PluginState {
     pub loaded_unix_ns: u64,
     /// Whether it runs.
     pub standing: Standing,
+    /// How often its instances were replaced after panics, over all workers.
+    pub restarts: u64,
     /// What ran before.
     pub previous: Option<MadeOf>,
     /// Why the last change that concerned it failed.
@@ -82,9 +88,27 @@ impl PluginState {
             generation: loaded.generation,
             loaded_unix_ns: loaded.loaded_unix_ns,
             standing: loaded.standing.clone(),
+            restarts: loaded.restarts.iter().sum(),
             previous: loaded.previous.clone(),
             last_error: loaded.last_error.clone(),
         }
+    }
+}
+
+/// A version that some exchanges run instead of the one in force.
+pub struct CanaryState {
+    /// What it is; its name is that of the plugin in force.
+    pub state: PluginState,
+    /// Which exchanges.
+    pub share: Share,
+    /// Since when.
+    pub began_unix_ns: u64,
+}
+
+impl CanaryState {
+    /// Of a loaded version.
+    pub fn of(loaded: &Loaded, share: Share, began_unix_ns: u64) -> CanaryState {
+        CanaryState { state: PluginState::of(loaded), share, began_unix_ns }
     }
 }
 

@@ -9,14 +9,19 @@
 //! Invariants: a version is in `plugins` or in `old` from its load until its `unload`, so that the last reference to it is
 //! dropped here; `counts`, `blueprint` and `plugins` belong to the same configuration.
 
-use std::collections::BTreeSet;
+mod canary;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 
 use serde_json::{Value, json};
 
-use super::board::{Board, FailedPlugin, LoadingPlugin, OldVersion, PluginState, Snapshot};
+use self::canary::OnTrial;
+use self::watch::Panics;
+use super::board::{Board, CanaryState, FailedPlugin, LoadingPlugin, OldVersion, PluginState, Snapshot};
 use super::plugins::{Loaded, Loader, find};
 use super::status::Standing;
 use super::{edit, fixed, mappings};
@@ -24,10 +29,11 @@ use crate::config::{Config, ConfigErrors, OnError, Plugin, PluginIndex, Problem}
 use crate::exchange::core::WorkerStats;
 use crate::http1::names::NameTable;
 use crate::plugin::loaded::default_store;
+use crate::plugin::times::SAMPLE_EVERY;
 use crate::route::RouteTable;
 use crate::upstream::{self, Shared};
 use crate::worker::crew::Crew;
-use crate::worker::program::{Blueprint, PluginCounts};
+use crate::worker::program::{Blueprint, Canary, PluginCounts, Share};
 
 /// Plugins that could not be loaded are remembered up to this number.
 const FAILED_PLUGINS_MAX: usize = 16;
@@ -51,9 +57,29 @@ pub enum Change {
         routes: Vec<String>,
         /// The plugin must be there already.
         replaces: bool,
+        /// For a plugin that is there: only these exchanges get the new version, until it is promoted.
+        canary: Option<Share>,
     },
-    /// Back to what ran before the last change of this plugin.
+    /// The version on trial takes the place of the one in force.
+    Promote(String),
+    /// Ends the trial of a version; without one, back to what ran before the last change of this plugin.
     Rollback(String),
+    /// The gateway ends the trial of a version.
+    EndTrial {
+        /// Its name in the configuration.
+        name: String,
+        /// Why, for the operator.
+        reason: String,
+    },
+    /// New core instances of a plugin on these workers.
+    Restart {
+        /// Its name in the configuration.
+        name: String,
+        /// Their indices.
+        workers: Vec<usize>,
+    },
+    /// Measure hooks, or stop it.
+    Stats(bool),
     /// Pass the plugin by (`on_error = "open"`), or refuse what would reach it.
     Disable(String),
     /// Undo that, and end a quarantine.
@@ -78,9 +104,10 @@ impl Change {
     /// The plugin that it is about.
     fn plugin(&self) -> Option<&str> {
         match self {
-            Change::Reload => None,
+            Change::Reload | Change::Stats(_) => None,
             Change::Load { name, .. } | Change::Quarantine { name, .. } | Change::Unload { name, .. } => Some(name),
-            Change::Rollback(name) | Change::Disable(name) | Change::Enable(name) => Some(name),
+            Change::EndTrial { name, .. } | Change::Restart { name, .. } => Some(name),
+            Change::Promote(name) | Change::Rollback(name) | Change::Disable(name) | Change::Enable(name) => Some(name),
         }
     }
 }
@@ -127,6 +154,12 @@ pub struct Control {
     blueprint: Arc<Blueprint>,
     upstreams: Arc<Shared>,
     counts: Vec<PluginCounts>,
+    /// Hooks are measured.
+    timing: bool,
+    /// A version beside the one in force.
+    canary: Option<OnTrial>,
+    /// By the name of the plugin.
+    panics: BTreeMap<String, Panics>,
     /// Versions that are not in force any more.
     old: Vec<Loaded>,
     /// One of each earlier program, which the workers' exchanges hold too: alone here, its exchanges have ended.
@@ -148,7 +181,7 @@ impl Control {
         let mut names = NameTable::new();
         let plugins = loader.load_all(&config, &[], &mut names).map_err(|problems| ConfigErrors { problems })?;
         let names = Arc::new(names);
-        let blueprint = Arc::new(blueprint(&config, &plugins, &names));
+        let blueprint = Arc::new(blueprint(&config, &plugins, &names, false, None));
         let upstreams = Shared::new(&config);
         upstreams.current().for_each(|upstream| upstream::resolve::resolve_all(upstream));
         upstreams.current().for_each(watch_upstream);
@@ -161,6 +194,9 @@ impl Control {
             blueprint,
             upstreams,
             counts,
+            timing: false,
+            canary: None,
+            panics: BTreeMap::new(),
             old: Vec::new(),
             old_tables: Vec::new(),
             failed: Vec::new(),
@@ -199,16 +235,23 @@ impl Control {
             _ => None,
         });
         let outcome = match change {
+            change if self.hinders(change).is_some() => Err(self.busy()),
             Change::Reload => self.reload(crew),
-            Change::Load { name, path, config, on_error, routes, replaces } => {
+            Change::Load { name, path, config, on_error, routes, replaces, canary } => {
                 let wanted = Wanted { path: path.clone(), config: config.clone(), on_error: *on_error };
                 match find(&self.plugins, name).map(|(index, _)| index) {
-                    Some(index) => self.swap(index, wanted, crew),
+                    Some(index) => self.swap(index, wanted, *canary, crew),
                     None if *replaces => Err(Refusal::no_plugin(name)),
+                    None if canary.is_some() => Err(Refusal::new(422, "a plugin that is new has no version to be tried against")),
                     None => self.add(name, wanted, routes, crew),
                 }
             }
+            Change::Promote(name) => self.promote(name, crew),
+            Change::Rollback(name) if self.on_trial(name) => self.end_trial(name, None, crew),
             Change::Rollback(name) => self.rollback(name, crew),
+            Change::EndTrial { name, reason } => self.end_trial(name, Some(reason), crew),
+            Change::Restart { name, workers } => self.restart(name, workers, crew),
+            Change::Stats(timing) => self.set_timing(*timing, crew),
             Change::Disable(name) => self.set_standing(name, Standing::Disabled, crew),
             Change::Enable(name) => self.set_standing(name, Standing::InForce, crew),
             Change::Quarantine { name, reason } => self.set_standing(name, Standing::Quarantined { reason: reason.clone() }, crew),
@@ -257,7 +300,7 @@ impl Control {
         let mut names = (*self.names).clone();
         let plugins = self.loader.load_all(&next, &self.plugins, &mut names).map_err(Refusal::unfit)?;
         let warnings: Vec<String> = next.warnings.iter().map(ToString::to_string).collect();
-        self.publish(next, plugins, names, crew)?;
+        self.publish(Next { config: next, plugins, names, ..self.same() }, crew)?;
         Ok(json!({ "reloaded": &*self.config.source, "publications": self.publications, "warnings": warnings }))
     }
 
@@ -275,18 +318,21 @@ impl Control {
         let loaded = self.loader.load(&plugin, None, &mut names).map_err(|problem| Refusal::unfit(vec![problem]))?;
         let mut plugins = self.plugins.clone();
         plugins.push(loaded);
-        self.publish(next, plugins, names, crew)?;
+        self.publish(Next { config: next, plugins, names, ..self.same() }, crew)?;
         Ok(self.show(name))
     }
 
-    fn swap(&mut self, index: PluginIndex, wanted: Wanted, crew: &Crew) -> Result<Value, Refusal> {
+    fn swap(&mut self, index: PluginIndex, wanted: Wanted, canary: Option<Share>, crew: &Crew) -> Result<Value, Refusal> {
         let now = self.config.plugin(index);
         let plugin =
             Plugin { path: wanted.path.unwrap_or_else(|| now.path.clone()), config: wanted.config.unwrap_or_else(|| now.config.clone()), ..now.clone() };
         let mut names = (*self.names).clone();
         let was = &self.plugins[index.0 as usize];
         let loaded = self.loader.load(&plugin, Some(was), &mut names).map_err(|problem| Refusal::unfit(vec![problem]))?;
-        self.exchange(index, plugin, loaded, names, crew)
+        match canary {
+            None => self.exchange(index, plugin, loaded, names, crew),
+            Some(share) => self.try_out(index, OnTrial::new(plugin, loaded, share), names, crew),
+        }
     }
 
     fn rollback(&mut self, name: &str, crew: &Crew) -> Result<Value, Refusal> {
@@ -310,15 +356,17 @@ impl Control {
         let next = edit::replace(&self.config, index, plugin);
         let mut plugins = self.plugins.clone();
         plugins[index.0 as usize] = loaded;
-        self.publish(next, plugins, names, crew)?;
+        self.publish(Next { config: next, plugins, names, ..self.same() }, crew)?;
+        self.forgive(&name);
         Ok(self.show(&name))
     }
 
     fn set_standing(&mut self, name: &str, standing: Standing, crew: &Crew) -> Result<Value, Refusal> {
         let (index, _) = find(&self.plugins, name).ok_or_else(|| Refusal::no_plugin(name))?;
-        let mut plugins = self.plugins.clone();
-        plugins[index.0 as usize].standing = standing;
-        self.publish(self.config.clone(), plugins, (*self.names).clone(), crew)?;
+        let mut next = self.same();
+        next.plugins[index.0 as usize].standing = standing;
+        self.publish(next, crew)?;
+        self.forgive(name);
         Ok(self.show(name))
     }
 
@@ -333,16 +381,30 @@ impl Control {
         if !attached.is_empty() && !force {
             return Err(Refusal::new(409, format!("the plugin `{name}` is attached to {}; `force` removes these links", attached.join(", "))));
         }
-        let mut plugins = self.plugins.clone();
-        plugins.remove(index.0 as usize);
-        self.publish(edit::remove(&self.config, index), plugins, (*self.names).clone(), crew)?;
+        let mut next = Next { config: edit::remove(&self.config, index), ..self.same() };
+        next.plugins.remove(index.0 as usize);
+        self.publish(next, crew)?;
         Ok(json!({ "unloaded": name, "links_removed": attached }))
     }
 
+    fn set_timing(&mut self, timing: bool, crew: &Crew) -> Result<Value, Refusal> {
+        if self.timing != timing {
+            self.publish(Next { timing, ..self.same() }, crew)?;
+        }
+        Ok(json!({ "stats": timing, "sample_every": SAMPLE_EVERY }))
+    }
+
+    /// What is in force, to be changed in parts.
+    fn same(&self) -> Next {
+        Next { config: self.config.clone(), plugins: self.plugins.clone(), names: (*self.names).clone(), timing: self.timing, canary: self.canary.clone() }
+    }
+
     /// The two phases. After an error everything is as before, and what was loaded for it is let go.
-    fn publish(&mut self, config: Config, plugins: Vec<Loaded>, names: NameTable, crew: &Crew) -> Result<(), Refusal> {
+    fn publish(&mut self, next: Next, crew: &Crew) -> Result<(), Refusal> {
+        let Next { config, plugins, names, timing, canary } = next;
         let names = Arc::new(names);
-        let next = Arc::new(blueprint(&config, &plugins, &names));
+        let on_trial = canary.as_ref().and_then(|canary| canary.part(&plugins));
+        let next = Arc::new(blueprint(&config, &plugins, &names, timing, on_trial));
         let upstreams = self.upstreams.next(&config, self.old_tables.is_empty());
         let new_upstreams: Vec<_> = upstreams.current().filter(|new| !self.upstreams.upstreams.iter().any(|old| Arc::ptr_eq(old, new))).cloned().collect();
         for upstream in &new_upstreams {
@@ -360,19 +422,33 @@ impl Control {
                 self.upstreams = upstreams;
                 self.counts = counts;
                 self.publications += 1;
-                std::mem::replace(&mut self.plugins, plugins)
+                self.timing = timing;
+                let canary = std::mem::replace(&mut self.canary, canary);
+                (std::mem::replace(&mut self.plugins, plugins), canary)
             }
-            Err(_) => plugins,
+            Err(_) => (plugins, canary),
         };
-        let stays = |version: &Loaded| self.plugins.iter().any(|other| Arc::ptr_eq(&other.version, &version.version));
-        let gone: Vec<Loaded> = gone.into_iter().filter(|version| !stays(version)).collect();
+        let in_force = || self.plugins.iter().chain(self.canary.as_ref().map(|canary| &canary.loaded));
+        let stays = |version: &Loaded| in_force().any(|other| Arc::ptr_eq(&other.version, &version.version));
+        let gone = gone.0.into_iter().chain(gone.1.map(|canary| canary.loaded));
+        let gone: Vec<Loaded> = gone.filter(|version| !stays(version)).collect();
         self.old.extend(gone);
         self.forget_used();
         published.map_err(|reason| Refusal::new(422, reason))
     }
 
-    /// Unloads versions that no worker uses any more. Called a few times a second.
-    pub fn tend(&mut self, board: &Board) {
+    /// Makes the changes that plugins have brought upon themselves, and unloads versions that no worker uses any more. Called
+    /// a few times a second.
+    pub fn tend(&mut self, crew: &Crew, board: &Board) {
+        if !board.draining.load(Ordering::Relaxed) {
+            for change in self.due() {
+                // The outcome is logged by `apply`. An instance that cannot be made again is one that cannot be used.
+                if let (Err(refusal), Change::Restart { name, .. }) = (self.apply(&change, crew, board), &change) {
+                    let reason = format!("it panicked, and no new instance of it could be made: {}", refusal.text);
+                    let _ = self.apply(&Change::Quarantine { name: name.clone(), reason }, crew, board);
+                }
+            }
+        }
         self.old_tables.retain(|table| Arc::strong_count(table) > 1);
         let mut unloaded = false;
         for old in std::mem::take(&mut self.old) {
@@ -397,7 +473,8 @@ impl Control {
 
     /// A library that is in use is not leaked, or not any more.
     fn forget_used(&mut self) {
-        let used: BTreeSet<&String> = self.plugins.iter().chain(&self.old).map(|plugin| &plugin.made_of.hash).collect();
+        let on_trial = self.canary.as_ref().map(|canary| &canary.loaded);
+        let used: BTreeSet<&String> = self.plugins.iter().chain(&self.old).chain(on_trial).map(|plugin| &plugin.made_of.hash).collect();
         self.leaked.retain(|hash| !used.contains(hash));
     }
 
@@ -421,6 +498,8 @@ impl Control {
             failed: self.failed.clone(),
             leaked: self.leaked.clone(),
             counts: self.counts.clone(),
+            timing: self.timing,
+            canary: self.canary.as_ref().map(|canary| CanaryState::of(&canary.loaded, canary.share, canary.began_unix_ns)),
             upstreams: Arc::clone(&self.upstreams),
             publications: self.publications,
             failures: self.failures,
@@ -435,13 +514,23 @@ struct Wanted {
     on_error: OnError,
 }
 
-fn blueprint(config: &Config, plugins: &[Loaded], names: &Arc<NameTable>) -> Blueprint {
+/// What a publication puts in force.
+struct Next {
+    config: Config,
+    plugins: Vec<Loaded>,
+    names: NameTable,
+    timing: bool,
+    canary: Option<OnTrial>,
+}
+
+fn blueprint(config: &Config, plugins: &[Loaded], names: &Arc<NameTable>, timing: bool, canary: Option<Canary>) -> Blueprint {
+    let versions = plugins.iter().map(|plugin| Arc::clone(&plugin.version)).collect();
     Blueprint {
-        config: config.clone(),
-        plugins: plugins.iter().map(|plugin| Arc::clone(&plugin.version)).collect(),
         disabled: plugins.iter().map(|plugin| !plugin.standing.is_in_force()).collect(),
-        names: Arc::clone(names),
-        table: Arc::new(RouteTable::new(config)),
+        restarts: plugins.iter().map(|plugin| plugin.restarts.clone()).collect(),
+        timing,
+        canary,
+        ..Blueprint::new(config.clone(), versions, Arc::clone(names))
     }
 }
 

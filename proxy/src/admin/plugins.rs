@@ -29,6 +29,8 @@ pub struct Loaded {
     pub loaded_unix_ns: u64,
     /// Whether it runs.
     pub standing: Standing,
+    /// How often its instances were replaced after panics, by worker; missing ones were not.
+    pub restarts: Vec<u64>,
     /// What ran before, for a rollback.
     pub previous: Option<MadeOf>,
     /// Why the last change that concerned it failed.
@@ -124,6 +126,7 @@ impl Loader {
             loaded_unix_ns: clock::unix_ns(),
             // What an operator has put out stays out; new code or configuration ends a quarantine.
             standing: if was.is_some_and(|was| was.standing == Standing::Disabled) { Standing::Disabled } else { Standing::InForce },
+            restarts: Vec::new(),
             previous: was.map(|was| was.made_of.clone()),
             last_error: None,
         })

@@ -25,6 +25,8 @@ use crate::plugin::inspect::Offer;
 pub use admin::Admin;
 pub use admin::chains::ChainCommand;
 pub use admin::plugins::{Load, Named, Swap, Unload};
+pub use admin::stats::StatsCommand;
+pub use admin::top::Top;
 pub use check::inspect_plugins;
 pub use plugin::PluginCommand;
 
@@ -52,6 +54,10 @@ Examples:
       which plugins of a running gateway see a request, and what each of them costs
   ringway plugin swap rate-limit target/plugins/rate-limit.so
       new code for a plugin while traffic flows
+  ringway plugin swap rate-limit target/new/rate-limit.so --canary 10%
+      the same, for one exchange in ten; then `plugin promote` or `plugin rollback`
+  ringway top
+      what each plugin does at this moment
 
 Exit codes: 0 good, 1 the input is wrong, 2 wrong usage.";
 
@@ -87,6 +93,12 @@ pub enum Command {
     /// Look at the chains of a running gateway
     #[command(subcommand)]
     Chain(ChainCommand),
+    /// Measure how long the hooks of a running gateway take
+    #[command(subcommand)]
+    Stats(StatsCommand),
+    /// Watch the plugins of a running gateway
+    #[command(after_help = "Examples:\n  ringway top\n  ringway top -n 1 -j")]
+    Top(Top),
     /// Have a running gateway read its configuration again
     #[command(after_help = "Exits 1 when the configuration is wrong; nothing has changed then.\n\nExample:\n  ringway reload --admin 127.0.0.1:9901")]
     Reload(Admin),
@@ -152,6 +164,8 @@ pub fn execute(cli: Cli, offer: &Offer, out: &mut dyn Write, err: &mut dyn Write
         Command::Check(file) => check::check(&file.config, offer, out, err),
         Command::Plugin(command) => command.execute(offer, out, err),
         Command::Chain(command) => command.execute(out, err),
+        Command::Stats(command) => command.execute(out, err),
+        Command::Top(top) => top.execute(out, err),
         Command::Reload(admin) => Question::reload().ask(&admin, out, err),
         Command::Config(ConfigCommand::Schema) => schema(out),
     };

@@ -18,11 +18,11 @@ use super::io::{Reader, Writer};
 use super::splice::PipePool;
 use super::watch::Watch;
 use crate::clock;
-use crate::config::ConnectTarget;
+use crate::config::{ConnectTarget, Http};
 use crate::error::{Fault, UpstreamFault};
 use crate::http1::head::HeadLimits;
 use crate::http1::names::NameTable;
-use crate::limits::{Limits, Timeouts};
+use crate::limits::{HELD_HEAD_BYTES_MAX, Limits, Timeouts};
 use crate::plugin::chain::CoreChain;
 use crate::plugin::host::HostShared;
 use crate::plugin::waits::Waits;
@@ -128,6 +128,8 @@ pub struct Program {
     pub limits: Limits,
     /// Deadlines.
     pub timeouts: Timeouts,
+    /// What HTTP leaves open.
+    pub http: Arc<Http>,
     /// Bounds for the parser.
     pub head_limits: HeadLimits,
     /// Interned names.
@@ -248,6 +250,12 @@ pub struct Core<U> {
     /// The gateway is stopping: connections close after their exchange.
     pub draining: Cell<bool>,
     program: RefCell<Rc<Program>>,
+    /// A second program for some of the exchanges.
+    canary: RefCell<Option<Rc<Program>>>,
+    /// Of 100 exchanges, how many run the canary; 0 without one.
+    canary_percent: Cell<u32>,
+    /// Hundredths of an exchange that the canary is owed.
+    canary_owed: Cell<u32>,
     requests: Cell<u64>,
     /// Exchanges that may begin now.
     permits: Cell<usize>,
@@ -255,6 +263,8 @@ pub struct Core<U> {
     permits_low: usize,
     /// Connections that wait for a permit, in the order they came.
     waiting: RefCell<VecDeque<Rc<Waiting>>>,
+    /// Bytes of unfinished heads that connections without a slot hold.
+    held_bytes: Cell<usize>,
 }
 
 impl<U> Core<U> {
@@ -273,10 +283,14 @@ impl<U> Core<U> {
             waits: Rc::default(),
             draining: Cell::new(false),
             program: RefCell::new(program),
+            canary: RefCell::default(),
+            canary_percent: Cell::new(0),
+            canary_owed: Cell::new(0),
             requests: Cell::new(0),
             permits: Cell::new(permits),
             permits_low: permits - permits / CROWDED_SHARE,
             waiting: RefCell::default(),
+            held_bytes: Cell::new(0),
         }
     }
 
@@ -289,6 +303,34 @@ impl<U> Core<U> {
     /// Exchanges that begin from now on use this program.
     pub fn publish(&self, program: Rc<Program>) {
         *self.program.borrow_mut() = program;
+    }
+
+    /// Of 100 exchanges that begin from now on, so many run this program; `None`: none.
+    pub fn publish_canary(&self, canary: Option<(Rc<Program>, u32)>) {
+        let (program, percent) = canary.map_or((None, 0), |(program, percent)| (Some(program), percent.min(100)));
+        self.canary_percent.set(percent);
+        // Dropped after the borrow has ended: it may run `core_fini`.
+        drop(self.canary.replace(program));
+    }
+
+    /// The program of an exchange whose head was read under `program`: this one or the canary, for the whole exchange.
+    #[inline]
+    pub fn program_for(&self, program: Rc<Program>) -> Rc<Program> {
+        if self.canary_percent.get() == 0 { program } else { self.draw(program) }
+    }
+
+    #[cold]
+    fn draw(&self, program: Rc<Program>) -> Rc<Program> {
+        // A head that was read under an earlier program does not know the header names of this one.
+        if !Rc::ptr_eq(&program, &self.program.borrow()) {
+            return program;
+        }
+        let owed = self.canary_owed.get() + self.canary_percent.get();
+        self.canary_owed.set(owed % 100);
+        match self.canary.borrow().as_ref().filter(|_| owed >= 100) {
+            Some(canary) => Rc::clone(canary),
+            None => program,
+        }
     }
 
     /// A number that no other request of this process has: the worker in the upper bits.
@@ -324,6 +366,25 @@ impl<U> Core<U> {
         Permit { core: self }
     }
 
+    /// Keeps the beginning of a head while its connection gives its slot back and waits for more: a client that is slow with its
+    /// head holds what it has sent, and nothing else. False when the worker holds [`HELD_HEAD_BYTES_MAX`] already.
+    pub fn hold(&self, watch: &Watch, bytes: &[u8]) -> bool {
+        let total = self.held_bytes.get() + bytes.len();
+        if total > HELD_HEAD_BYTES_MAX {
+            return false;
+        }
+        self.held_bytes.set(total);
+        *watch.held.borrow_mut() = Some(bytes.into());
+        true
+    }
+
+    /// What was held of a head, once.
+    pub fn take_held(&self, watch: &Watch) -> Option<Box<[u8]>> {
+        let bytes = watch.held.take()?;
+        self.held_bytes.set(self.held_bytes.get() - bytes.len());
+        Some(bytes)
+    }
+
     /// More than a few connections hold slots: whoever has nothing to say should not. So a burst of connections touches as
     /// little memory as it has requests at the same time.
     pub fn is_crowded(&self) -> bool {
@@ -331,8 +392,9 @@ impl<U> Core<U> {
     }
 }
 
-/// A worker is crowded when this part of its exchanges is in flight: 512 of 4096.
-const CROWDED_SHARE: usize = 8;
+/// A worker is crowded when this part of its exchanges is in flight: 256 of 4096. That bounds what a burst of connections leaves behind
+/// in the heap, too: the futures of those that held a slot at the same time, about 10 KiB each.
+const CROWDED_SHARE: usize = 16;
 
 /// The right of one connection to hold [`SLOTS_PER_EXCHANGE`](crate::limits::SLOTS_PER_EXCHANGE) slots, so that an exchange that has begun finds what it needs.
 /// Dropping it gives the right to the connection that has waited longest.

@@ -15,6 +15,7 @@ pub use event::Event;
 mod tests;
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ringway_abi::raw::{self, Hook, RawChunk, RawCx};
 use ringway_abi::view::{ORIGIN_GATEWAY, ORIGIN_PLUGIN};
@@ -450,7 +451,10 @@ impl Frame {
         }
         for at in (0..self.chain.links.len()).rev() {
             let Some(hook) = self.chain.links[at].on_done.filter(|_| self.reached & (1 << at) != 0) else { continue };
-            let _ = self.call(at, raw::HOOK_DONE, hook, std::ptr::from_ref(done));
+            // The verdict means nothing here, but a panic is one wherever it happens.
+            if self.call(at, raw::HOOK_DONE, hook, std::ptr::from_ref(done)) == raw::PANICKED {
+                LinkCounters::count(&self.chain.links[at].counters.panics);
+            }
             self.drop_edits();
         }
     }
@@ -497,6 +501,26 @@ impl Frame {
         self.wants = link.wants;
         self.link = at;
         LinkCounters::count(&link.counters.calls);
+        match link.sample_every {
+            None => self.enter(hook, event),
+            Some(every) => self.enter_measured(&link.counters, every, which, hook, event),
+        }
+    }
+
+    /// One call in `every` is measured.
+    #[cold]
+    fn enter_measured<T>(&mut self, counters: &LinkCounters, every: u64, which: u32, hook: Hook<T>, event: *const T) -> u32 {
+        let times = counters.times.get().and_then(|times| times.of(which));
+        let began = times.and_then(|times| times.begin(every));
+        let verdict = self.enter(hook, event);
+        if let (Some(times), Some(began)) = (times, began) {
+            times.end(began);
+        }
+        verdict
+    }
+
+    #[inline]
+    fn enter<T>(&mut self, hook: Hook<T>, event: *const T) -> u32 {
         let cx: *mut RawCx = std::ptr::from_mut(self).cast();
         // SAFETY: the hook contract of ringway.h: `cx` is the head of this frame (`repr(C)`, first field) and valid for
         // the call; `event` is valid for the call; the plugin's core instance belongs to this thread. The frame is only
@@ -518,6 +542,7 @@ impl Frame {
                 self.waiting.forget();
                 self.apply_edits(at);
                 self.finished |= 1 << at;
+                LinkCounters::count(&self.chain.links[at].counters.dones);
                 return Settled::GoOn;
             }
             raw::RESPOND if self.made.is_some() => {
@@ -540,6 +565,7 @@ impl Frame {
                 self.made = None;
                 self.waiting.forget();
                 self.apply_edits(at);
+                LinkCounters::count(&self.chain.links[at].counters.bodies);
                 return Settled::Stop(Flow::NeedBody(at));
             }
             raw::SUSPEND => match self.suspend(at, which) {
@@ -552,6 +578,7 @@ impl Frame {
                 Err(fault) => fault,
             },
             raw::ABORTED => PluginFault::Aborted,
+            raw::PANICKED => PluginFault::Panicked,
             raw::RESPOND => PluginFault::ResponseMissing,
             raw::NEED_BODY => PluginFault::BodyNotDeclared,
             _ => PluginFault::BadVerdict,
@@ -559,6 +586,9 @@ impl Frame {
         self.drop_edits();
         let link = &self.chain.links[at];
         LinkCounters::count(&link.counters.aborts);
+        if fault == PluginFault::Panicked {
+            LinkCounters::count(&link.counters.panics);
+        }
         self.culprit = Some(at);
         self.shared.report_fault(link.plugin.version().name(), which, fault, verdict);
         match link.on_error {
@@ -646,10 +676,11 @@ impl Frame {
     }
 }
 
-/// `on_tick` of one plugin instance on its worker's thread; whether it failed. Any other verdict means nothing there.
-pub fn run_tick(shared: &Rc<HostShared>, plugin: &Rc<CorePlugin>, worker: u32) -> Option<PluginFault> {
+/// `on_tick` of one plugin instance on its worker's thread, counted in `counters`; whether it failed. Any other verdict means
+/// nothing there.
+pub fn run_tick(shared: &Rc<HostShared>, plugin: &Rc<CorePlugin>, counters: &Arc<LinkCounters>, worker: u32) -> Option<PluginFault> {
     let hook = plugin.version().descriptor().on_tick?;
-    let link = super::chain::LinkParts { plugin: Rc::clone(plugin), on_error: OnError::Closed, post_always: false, counters: std::sync::Arc::default() };
+    let link = super::chain::LinkParts { plugin: Rc::clone(plugin), on_error: OnError::Closed, post_always: false, counters: Arc::clone(counters) };
     let mut frame = Frame::new(Rc::clone(shared), worker);
     frame.chain = Rc::new(CoreChain::new(vec![link]));
     let now_unix_ns = clock::unix_ns_coarse();

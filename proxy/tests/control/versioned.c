@@ -5,7 +5,9 @@
  *
  * The request gets `x-pre: VERSION`, the response `x-post: VERSION`; the metric `seen` counts requests. When the variable
  * VERSIONED_LIFE names a file, each event of its life is a line there: `VERSION event thread`, where thread is `main` or `worker`.
- * With -DFAIL_CORE=n, core_init of worker n fails.
+ * With -DFAIL_CORE=n, core_init of worker n fails; with -DFAIL_AGAIN, each one behind the second of the process.
+ * A request to /panic ends with RW_PANICKED, one to /abort with RW_ABORTED. With -DABORTS every request does; with -DSLOW
+ * each takes 20 ms of the worker.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -15,7 +17,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "ringway.h"
+#include "ringway-fault.h"
 
 #define HOOKS (RW_HOOK_REQUEST | RW_HOOK_RESPONSE)
 #define WANTS (RW_WANT_EDIT_REQUEST | RW_WANT_EDIT_RESPONSE)
@@ -53,6 +55,10 @@ static rw_status core_init(const rw_host *host, rw_loader *loader, void *state, 
   (void)state;
   (void)worker;
   note("core_init");
+#ifdef FAIL_AGAIN
+  static _Atomic int inits;
+  if (++inits > 2) return -1;
+#endif
 #ifdef FAIL_CORE
   static const char reason[] = "not on this core";
   if (worker == FAIL_CORE) {
@@ -72,8 +78,19 @@ static void core_fini(void *core) {
   note("core_fini");
 }
 
+static int asks_for(const rw_request *request, const char *path) {
+  return request->path.len == strlen(path) && memcmp(rw_bytes(&request->path), path, request->path.len) == 0;
+}
+
 static rw_verdict on_request(rw_cx *cx, const rw_request *request) {
-  (void)request;
+#ifdef ABORTS
+  return RW_ABORTED;
+#endif
+#ifdef SLOW
+  usleep(20000);
+#endif
+  if (asks_for(request, "/panic")) return RW_PANICKED;
+  if (asks_for(request, "/abort")) return RW_ABORTED;
   static const uint8_t name[] = "x-pre";
   cx->host->metric_add(cx, 0, 1);
   rw_status status = cx->host->header_set(cx, RW_SIDE_REQUEST, name, sizeof name - 1, (const uint8_t *)VERSION, sizeof VERSION - 1);
