@@ -50,6 +50,8 @@ pub const PLUGIN_RESPONSE_BYTES: usize = MIB;
 pub const EDIT_BYTES: usize = 4 * KIB;
 /// Decoded tokens and small tables of the plugins of one exchange.
 pub const PLUGIN_ALLOC_BYTES: usize = 64 * KIB;
+/// A million counters of 16 bytes with their keys, or rings and tables for a handful of plugins; allocated when they are loaded.
+pub const MAP_BYTES: usize = 64 * MIB;
 /// The smallest size at which large bodies cost less than in nginx: 0.74× at 64 KiB bodies, 0.48× at 1 MiB.
 pub const RELAY_BUFFER_BYTES: usize = 256 * KIB;
 /// 64 large bodies at once per worker, 16 MiB; further ones use the slot until a buffer is free.
@@ -184,6 +186,10 @@ pub struct Limits {
     #[serde(with = "size")]
     #[schemars(with = "size::Size", extend("minimum" = 0, "maximum" = 1u64 << 30))]
     pub plugin_alloc_bytes: usize,
+    /// Bytes of all maps of one plugin. More: the plugin is refused.
+    #[serde(with = "size")]
+    #[schemars(with = "size::Size", extend("minimum" = 0, "maximum" = 1u64 << 40))]
+    pub map_bytes: usize,
     /// Bytes of one buffer for large bodies.
     #[serde(with = "size")]
     #[schemars(with = "size::Size", extend("minimum" = 16384, "maximum" = 16 << 20))]
@@ -249,6 +255,7 @@ impl Default for Limits {
             plugin_response_bytes: PLUGIN_RESPONSE_BYTES,
             edit_bytes: EDIT_BYTES,
             plugin_alloc_bytes: PLUGIN_ALLOC_BYTES,
+            map_bytes: MAP_BYTES,
             relay_buffer_bytes: RELAY_BUFFER_BYTES,
             relay_buffers: RELAY_BUFFERS,
             drain_bytes: DRAIN_BYTES,

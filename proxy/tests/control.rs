@@ -1,6 +1,6 @@
 //! The control plane of the real binary: the admin listener, changes while traffic flows, the commands that ask for them.
 //!
-//! By area: `api` every endpoint and what it refuses, `reload` configurations, `swap` plugins under load and the life of
+//! By area: `api` every endpoint and what it refuses, `reload` configurations, `maps` what plugins keep, `swap` plugins under load and the life of
 //! their versions, `canary` versions on trial, `policy` panics, `stats` times, `command` what `ringway plugin`, `chain` and `reload` print,
 //! `waiting` plugins that wait.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
@@ -15,6 +15,8 @@ mod api;
 mod canary;
 #[path = "control/command.rs"]
 mod command;
+#[path = "control/maps.rs"]
+mod maps;
 #[path = "control/policy.rs"]
 mod policy;
 #[path = "control/reload.rs"]

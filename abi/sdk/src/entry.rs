@@ -112,7 +112,7 @@ pub(crate) unsafe extern "C" fn core_init<P: Plugin>(
         return raw::ERR_BAD_ARGUMENT;
     }
     // SAFETY: the contract: both live until this function returns; `load` has looked at the size of the table.
-    let loader = unsafe { Loader::new(host, raw_loader) };
+    let mut loader = unsafe { Loader::new(host, raw_loader) };
     panics::enter_gateway_thread();
     let made = panics::catch(|| {
         let state = state.cast::<P::Shared>().cast_const();
@@ -120,7 +120,8 @@ pub(crate) unsafe extern "C" fn core_init<P: Plugin>(
         unsafe { Arc::increment_strong_count(state) };
         // SAFETY: the count was added for this handle.
         let shared = unsafe { Arc::from_raw(state) };
-        P::core_init(&shared, worker).map(|plugin| Box::new(Core { plugin, shared })).map_err(line_of_fault)
+        let ready = |mut plugin: P| plugin.core_ready(&mut loader).map(|()| plugin);
+        P::core_init(&shared, worker).and_then(ready).map(|plugin| Box::new(Core { plugin, shared })).map_err(line_of_fault)
     });
     match made {
         Ok(Ok(made)) => {

@@ -94,6 +94,10 @@ impl Loader<'_> {
         Ok(unsafe { Wait::new(table.cast()) })
     }
 
+    pub(crate) fn raw(&self) -> *mut RawLoader {
+        self.raw.as_ptr()
+    }
+
     /// Reports why load or core_init failed.
     pub(crate) fn fail(&self, line: &Line) {
         let bytes = line.bytes();

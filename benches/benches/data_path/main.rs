@@ -6,6 +6,7 @@ mod edits;
 mod formats;
 mod head;
 mod hooks;
+mod maps;
 mod route;
 mod write;
 
@@ -22,6 +23,6 @@ criterion_group! {
     name = benches;
     config = short();
     targets = head::requests, head::responses, head::chunked, hooks::calls, hooks::counters, hooks::post_hooks, hooks::exchanges, edits::edits,
-        write::heads, write::made, route::route, formats::formats
+        write::heads, write::made, route::route, formats::formats, maps::calls
 }
 criterion_main!(benches);

@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::board::Board;
 use super::server::{Answer, Request};
-use super::{Change, Order, Refusal, edit, metrics, show};
-use crate::config::OnError;
+use super::{Change, Order, Refusal, edit, maps, metrics, show};
+use crate::config::{MapPolicy, OnError};
 use crate::plugin::times::SAMPLE_EVERY;
 use crate::run::Event;
 use crate::worker::program::Share;
@@ -28,6 +28,7 @@ struct Wanted {
     config: Option<serde_json::Map<String, serde_json::Value>>,
     on_error: Option<String>,
     routes: Vec<String>,
+    maps: Option<MapPolicy>,
     canary: Option<Trial>,
 }
 
@@ -41,6 +42,9 @@ enum Trial {
 
 /// The answer to a request.
 pub fn answer(request: &Request, board: &Board, events: &mpsc::Sender<Event>) -> Answer {
+    if let Some(answer) = maps::answer(request, board) {
+        return answer;
+    }
     let parts: Vec<&str> = request.path.trim_matches('/').split('/').collect();
     match (request.method.as_str(), parts.as_slice()) {
         ("GET" | "HEAD", reading) => match read(reading, board) {
@@ -129,7 +133,7 @@ fn load(name: &str, replaces: bool, body: &[u8]) -> Result<Change, Refusal> {
         Some(Trial::Worker(worker)) => Some(Share::Worker(worker)),
     };
     let config = wanted.config.map(|config| json!(config).to_string());
-    Ok(Change::Load { name: name.into(), path: wanted.path, config, on_error, routes: wanted.routes, replaces, canary })
+    Ok(Change::Load { name: name.into(), path: wanted.path, config, on_error, routes: wanted.routes, maps: wanted.maps, replaces, canary })
 }
 
 fn carry_out(change: Change, events: &mpsc::Sender<Event>) -> Answer {

@@ -8,12 +8,14 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::maps::feeds::Feeds;
 use super::plugins::{Loaded, MadeOf};
 use super::status::Standing;
 use crate::config::Config;
 use crate::exchange::core::WorkerStats;
 use crate::plugin::inspect::PluginFacts;
 use crate::plugin::loaded::Metric;
+use crate::plugin::maps::Map;
 use crate::upstream;
 use crate::worker::program::{PluginCounts, Share};
 
@@ -25,6 +27,8 @@ pub struct Board {
     pub stats: Vec<Arc<WorkerStats>>,
     /// The process accepts no more connections.
     pub draining: AtomicBool,
+    /// Who follows the rings.
+    pub feeds: Arc<Feeds>,
 }
 
 /// What is in force.
@@ -59,6 +63,8 @@ pub struct PluginState {
     pub facts: PluginFacts,
     /// Its metrics.
     pub metrics: Vec<Metric>,
+    /// Its maps.
+    pub maps: Vec<Arc<Map>>,
     /// Its name in the configuration.
     pub name: String,
     /// What it was loaded from.
@@ -83,6 +89,7 @@ impl PluginState {
         PluginState {
             facts: loaded.version.facts().clone(),
             metrics: loaded.version.metrics().to_vec(),
+            maps: loaded.version.maps().to_vec(),
             name: loaded.version.name().to_owned(),
             made_of: loaded.made_of.clone(),
             generation: loaded.generation,
@@ -150,7 +157,7 @@ pub struct LoadingPlugin {
 impl Board {
     /// A board that shows this.
     pub fn new(snapshot: Snapshot, stats: Vec<Arc<WorkerStats>>) -> Board {
-        Board { snapshot: Mutex::new(Arc::new(snapshot)), loading: Mutex::default(), stats, draining: AtomicBool::new(false) }
+        Board { snapshot: Mutex::new(Arc::new(snapshot)), loading: Mutex::default(), stats, draining: AtomicBool::new(false), feeds: Arc::default() }
     }
 
     /// What is in force at this moment.

@@ -22,13 +22,15 @@ use serde_json::{Value, json};
 use self::canary::OnTrial;
 use self::watch::Panics;
 use super::board::{Board, CanaryState, FailedPlugin, LoadingPlugin, OldVersion, PluginState, Snapshot};
+use super::maps::feeds::WantedSink;
 use super::plugins::{Loaded, Loader, find};
 use super::status::Standing;
 use super::{edit, fixed, mappings};
-use crate::config::{Config, ConfigErrors, OnError, Plugin, PluginIndex, Problem};
+use crate::config::{Config, ConfigErrors, MapPolicy, OnError, Plugin, PluginIndex, Problem};
 use crate::exchange::core::WorkerStats;
 use crate::http1::names::NameTable;
 use crate::plugin::loaded::default_store;
+use crate::plugin::maps::MapStore;
 use crate::plugin::times::SAMPLE_EVERY;
 use crate::route::RouteTable;
 use crate::upstream::{self, Shared};
@@ -55,6 +57,8 @@ pub enum Change {
         on_error: OnError,
         /// For a new plugin: the routes that it is attached to, as their last link.
         routes: Vec<String>,
+        /// What happens to a map that does not fit; `None`: what the configuration says.
+        maps: Option<MapPolicy>,
         /// The plugin must be there already.
         replaces: bool,
         /// For a plugin that is there: only these exchanges get the new version, until it is promoted.
@@ -177,7 +181,8 @@ impl Control {
     /// # Errors
     /// Every plugin that cannot be loaded.
     pub fn load(config: Config, workers: usize) -> Result<Control, ConfigErrors> {
-        let mut loader = Loader { store: default_store(), generation: 0 };
+        let maps = MapStore::new(config.server.state.as_deref(), workers as u32);
+        let mut loader = Loader { store: default_store(), generation: 0, maps, map_bytes: config.limits.map_bytes as u64 };
         let mut names = NameTable::new();
         let plugins = loader.load_all(&config, &[], &mut names).map_err(|problems| ConfigErrors { problems })?;
         let names = Arc::new(names);
@@ -218,7 +223,34 @@ impl Control {
 
     /// A board for this.
     pub fn board(&self, stats: Vec<Arc<WorkerStats>>) -> Board {
-        Board::new(self.snapshot(), stats)
+        self.settle_maps();
+        let board = Board::new(self.snapshot(), stats);
+        board.feeds.set_sinks(self.sinks());
+        board
+    }
+
+    /// The maps of the plugins in force are the ones that a restart finds.
+    fn settle_maps(&self) {
+        for plugin in &self.plugins {
+            for map in plugin.version.maps() {
+                if let Err(error) = map.settle() {
+                    tracing::error!(plugin = plugin.version.name(), map = map.shape().name(), %error, "the map will not be found after a restart");
+                }
+            }
+        }
+    }
+
+    /// Where the records of rings go.
+    fn sinks(&self) -> Vec<WantedSink> {
+        let of = |(plugin, loaded): (&Plugin, &Loaded)| {
+            let ring = |name: &str| loaded.version.maps().iter().find(|map| map.shape().name() == name).map(Arc::clone);
+            let sinks = plugin
+                .sinks
+                .iter()
+                .filter_map(|(map, target)| Some(WantedSink { map: ring(map)?, target: target.clone(), name: format!("{}/{map}", plugin.name) }));
+            sinks.collect::<Vec<_>>()
+        };
+        self.config.plugins.iter().zip(&self.plugins).flat_map(of).collect()
     }
 
     /// Makes a change on all workers, or none.
@@ -237,8 +269,8 @@ impl Control {
         let outcome = match change {
             change if self.hinders(change).is_some() => Err(self.busy()),
             Change::Reload => self.reload(crew),
-            Change::Load { name, path, config, on_error, routes, replaces, canary } => {
-                let wanted = Wanted { path: path.clone(), config: config.clone(), on_error: *on_error };
+            Change::Load { name, path, config, on_error, routes, maps, replaces, canary } => {
+                let wanted = Wanted { path: path.clone(), config: config.clone(), on_error: *on_error, maps: *maps };
                 match find(&self.plugins, name).map(|(index, _)| index) {
                     Some(index) => self.swap(index, wanted, *canary, crew),
                     None if *replaces => Err(Refusal::no_plugin(name)),
@@ -258,7 +290,10 @@ impl Control {
             Change::Unload { name, force } => self.unload(name, *force, crew),
         };
         match &outcome {
-            Ok(_) => tracing::info!(?change, publications = self.publications, "change made"),
+            Ok(_) => {
+                tracing::info!(?change, publications = self.publications, "change made");
+                board.feeds.set_sinks(self.sinks());
+            }
             Err(refusal) => {
                 self.failures += 1;
                 tracing::error!(?change, "nothing was changed: {}", refusal.text);
@@ -309,7 +344,8 @@ impl Control {
             return Err(Refusal::new(422, format!("`{name}` cannot be a name: use 1 to 63 letters, digits, `-`, `_` and `.`")));
         }
         let Some(path) = wanted.path else { return Err(Refusal::new(422, "a new plugin needs a `path`")) };
-        let plugin = Plugin { name: name.into(), path, on_error: wanted.on_error, config: wanted.config.unwrap_or_else(|| "{}".into()) };
+        let config = wanted.config.unwrap_or_else(|| "{}".into());
+        let plugin = Plugin { name: name.into(), path, on_error: wanted.on_error, config, maps: wanted.maps.unwrap_or_default(), sinks: Vec::new() };
         let next = edit::add(&self.config, plugin.clone(), routes).map_err(|route| Refusal::new(422, format!("there is no route `{route}`")))?;
         if let Some(route) = next.routes.iter().find(|route| route.links.len() > crate::config::CHAIN_LINKS_MAX) {
             return Err(Refusal::new(422, format!("the chain of the route {} is full", route.name)));
@@ -328,7 +364,9 @@ impl Control {
             Plugin { path: wanted.path.unwrap_or_else(|| now.path.clone()), config: wanted.config.unwrap_or_else(|| now.config.clone()), ..now.clone() };
         let mut names = (*self.names).clone();
         let was = &self.plugins[index.0 as usize];
-        let loaded = self.loader.load(&plugin, Some(was), &mut names).map_err(|problem| Refusal::unfit(vec![problem]))?;
+        // For this change only: the next one is refused again when its maps do not fit.
+        let wanted = Plugin { maps: wanted.maps.unwrap_or(plugin.maps), ..plugin.clone() };
+        let loaded = self.loader.load(&wanted, Some(was), &mut names).map_err(|problem| Refusal::unfit(vec![problem]))?;
         match canary {
             None => self.exchange(index, plugin, loaded, names, crew),
             Some(share) => self.try_out(index, OnTrial::new(plugin, loaded, share), names, crew),
@@ -424,7 +462,9 @@ impl Control {
                 self.publications += 1;
                 self.timing = timing;
                 let canary = std::mem::replace(&mut self.canary, canary);
-                (std::mem::replace(&mut self.plugins, plugins), canary)
+                let gone = std::mem::replace(&mut self.plugins, plugins);
+                self.settle_maps();
+                (gone, canary)
             }
             Err(_) => (plugins, canary),
         };
@@ -512,6 +552,7 @@ struct Wanted {
     path: Option<PathBuf>,
     config: Option<String>,
     on_error: OnError,
+    maps: Option<MapPolicy>,
 }
 
 /// What a publication puts in force.

@@ -150,7 +150,22 @@ fn plugins(text: &mut Text, snapshot: &Snapshot) {
     hook_times(text, snapshot);
     text.one("old_plugin_versions", "gauge", "Versions that exchanges in flight still run.", snapshot.old.len() as u64);
     text.one("leaked_libraries", "gauge", "Libraries that stayed mapped after their plugin was unloaded.", snapshot.leaked.len() as u64);
+    maps(text, snapshot);
     plugin_metrics(text, snapshot);
+}
+
+fn maps(text: &mut Text, snapshot: &Snapshot) {
+    let maps = || snapshot.plugins.iter().flat_map(|plugin| plugin.maps.iter().map(move |map| (plugin.name.as_str(), map)));
+    text.family("map_entries", "gauge", "Keys in a map, entries of an array, records of a ring that wait.");
+    for (plugin, map) in maps() {
+        text.sample("map_entries", &[("plugin", plugin), ("map", map.shape().name())], map.entries() as u64);
+    }
+    text.family("map_dropped_total", "counter", "Records that found no room in a ring.");
+    for (plugin, map) in maps() {
+        if let Some((_, dropped)) = map.traffic() {
+            text.sample("map_dropped_total", &[("plugin", plugin), ("map", map.shape().name())], dropped);
+        }
+    }
 }
 
 /// The version that is on trial.

@@ -8,13 +8,16 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use super::api;
 use super::board::Board;
+use super::maps;
 use crate::config::{ListenAddress, Token};
+use crate::plugin::maps::Map;
 use crate::run::{self, Event};
 
 /// Connections served at once; one more is closed without an answer.
@@ -29,6 +32,10 @@ pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// For each write of an answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection that follows a ring stays silent.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Bytes of records that leave in one write.
+const FOLLOW_BYTES: usize = 64 * 1024;
 /// After a failed `accept`, mostly for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -186,6 +193,10 @@ fn serve_on_thread(desk: &Arc<Desk>, stream: Stream) {
 fn serve(desk: &Desk, mut stream: Stream) -> io::Result<()> {
     stream.set_write_timeout(WRITE_TIMEOUT)?;
     let (answer, head_only) = match receive(desk, &mut stream) {
+        Ok(request) if let Some(followed) = maps::followed(&request, &desk.board) => match followed {
+            Ok(map) => return follow(desk, stream, map),
+            Err(answer) => (answer, false),
+        },
         Ok(request) => (api::answer(&request, &desk.board, &desk.events), request.method == "HEAD"),
         Err(answer) => (answer, false),
     };
@@ -207,6 +218,33 @@ fn serve(desk: &Desk, mut stream: Stream) -> io::Result<()> {
         head += &answer.body;
     }
     stream.write_all(head.as_bytes())
+}
+
+/// Sends the records of a ring as they come, a line of JSON each, until the client or the map is gone.
+fn follow(desk: &Desk, mut stream: Stream, map: Arc<Map>) -> io::Result<()> {
+    let following = desk.board.feeds.follow(&map)?;
+    // It ends when its plugin does.
+    drop(map);
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\ncache-control: no-store\r\nconnection: close\r\n\r\n")?;
+    let mut told = 0;
+    loop {
+        let mut lines = match following.lines.recv_timeout(HEARTBEAT) {
+            Ok(line) => line.to_string(),
+            // An empty line finds out whether the client is still there.
+            Err(RecvTimeoutError::Timeout) => "\n".to_owned(),
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        };
+        while lines.len() < FOLLOW_BYTES {
+            let Ok(line) = following.lines.try_recv() else { break };
+            lines += &line;
+        }
+        let missed = following.missed.load(Ordering::Relaxed);
+        if missed > told {
+            lines += &format!("{}\n", serde_json::json!({ "missed": missed - told }));
+            told = missed;
+        }
+        stream.write_all(lines.as_bytes())?;
+    }
 }
 
 /// Reads one request; an error is its answer.

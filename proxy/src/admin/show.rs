@@ -73,6 +73,7 @@ pub fn plugin(snapshot: &Snapshot, state: &PluginState) -> Value {
         "hooks": facts.hook_names(),
         "wants": facts.want_names(),
         "scratch_bytes": facts.scratch_bytes,
+        "maps": state.maps.iter().map(|map| map.shape().name()).collect::<Vec<_>>(),
         "attached": super::edit::attached(&snapshot.config, index),
         "counters": counters_of(snapshot, &counts, index),
         "hook_times": hook_times(times_of(snapshot, &counts, index)),
@@ -313,6 +314,7 @@ pub fn config(snapshot: &Snapshot) -> Value {
             "pin_workers": server.pin_workers,
             "huge_pages": server.huge_pages,
             "half_close": server.half_close,
+            "state": server.state,
         },
         "limits": &*config.limits,
         "timeouts": &*config.timeouts,
@@ -337,7 +339,8 @@ pub fn config(snapshot: &Snapshot) -> Value {
             "idle_connections": upstream.idle_connections,
         })).collect::<Vec<_>>(),
         "plugins": config.plugins.iter().map(|plugin| json!({
-            "name": plugin.name, "path": plugin.path, "on_error": on_error(plugin.on_error),
+            "name": plugin.name, "path": plugin.path, "on_error": on_error(plugin.on_error), "maps": plugin.maps,
+            "sinks": plugin.sinks.iter().map(|(map, target)| (map.clone(), target.to_string().into())).collect::<serde_json::Map<_, Value>>(),
         })).collect::<Vec<_>>(),
         "routes": config.routes.iter().map(|route| json!({
             "name": route.name,

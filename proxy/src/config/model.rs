@@ -12,7 +12,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::address::{ConnectTarget, HostPattern, ListenAddress, PathPattern, ServerAddress};
-pub use super::file::{Driver, Forwarded, HalfClose, HeaderMatch, HealthKind, HostDiffers, LogFormat, LogLevel, OnError};
+pub use super::file::{Driver, Forwarded, HalfClose, HeaderMatch, HealthKind, HostDiffers, LogFormat, LogLevel, MapPolicy, OnError};
 use super::problem::Problem;
 use crate::http1::head::UnderscorePolicy;
 use crate::http1::target::PathPolicy;
@@ -88,6 +88,8 @@ pub struct Server {
     pub huge_pages: bool,
     /// What a client means that shuts down its sending side.
     pub half_close: HalfClose,
+    /// Where maps are kept; `None`: nowhere.
+    pub state: Option<PathBuf>,
 }
 
 /// What HTTP leaves open: the section `[http]`.
@@ -257,6 +259,28 @@ pub struct Plugin {
     pub on_error: OnError,
     /// JSON for the plugin's `load`; `{}` when nothing was configured.
     pub config: String,
+    /// What happens to a map that was kept and does not fit.
+    pub maps: MapPolicy,
+    /// Where the records of its rings go, by the name of the map.
+    pub sinks: Vec<(String, SinkTarget)>,
+}
+
+/// Where records go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkTarget {
+    /// Appended to this file.
+    File(PathBuf),
+    /// Sent to the socket of this path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for SinkTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SinkTarget::File(path) => write!(f, "file:{}", path.display()),
+            SinkTarget::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// A plugin attached to a route or listener.

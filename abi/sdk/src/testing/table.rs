@@ -9,6 +9,7 @@ use ringway_abi::raw::{self, Host, RawCx, RawLoader};
 
 use super::exchange::Answer;
 use super::host::{LogLine, State};
+use super::maps::MAPS;
 use super::rules::{self, Kind};
 use super::{Request, Response};
 use crate::{HostError, Level};
@@ -479,5 +480,8 @@ unsafe extern "C" fn load_log(loader: *mut RawLoader, level: u32, text: *const u
 unsafe extern "C" fn get_ext(_: *mut RawLoader, id: *const c_char) -> *const c_void {
     // SAFETY: the contract of the host table: NUL-terminated.
     let id = unsafe { CStr::from_ptr(id) };
-    if id == ringway_abi::wait::ID { (&raw const super::wait_table::WAIT).cast() } else { std::ptr::null() }
+    if id == ringway_abi::wait::ID {
+        return (&raw const super::wait_table::WAIT).cast();
+    }
+    if id == ringway_abi::maps::EXTENSION { std::ptr::from_ref(&MAPS).cast() } else { std::ptr::null() }
 }

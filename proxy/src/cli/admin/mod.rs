@@ -1,9 +1,10 @@
-//! The commands that talk to a running gateway, by topic: [`plugins`], [`chains`], [`stats`], [`top`], reload.
+//! The commands that talk to a running gateway, by topic: [`plugins`], [`chains`], [`maps`], [`stats`], [`top`], reload.
 //!
 //! Owns [`Question`]: what is asked, and how the answer is printed. A topic makes its questions in a file of its own.
 #![forbid(unsafe_code)]
 
 pub mod chains;
+pub mod maps;
 pub mod plugins;
 pub mod stats;
 pub mod top;

@@ -56,6 +56,9 @@ pub struct Swap {
     /// Its new configuration, as a JSON object
     #[arg(long, value_name = "JSON", value_parser = object)]
     pub config: Option<Map<String, Value>>,
+    /// Begin with empty maps where those that are there do not fit the new code
+    #[arg(long)]
+    pub fresh_maps: bool,
     /// Try it on so many of the exchanges first, such as 10%; then `promote` or `rollback`
     #[arg(long, value_name = "PERCENT", value_parser = percent, conflicts_with = "canary_worker")]
     pub canary: Option<u32>,
@@ -110,12 +113,13 @@ impl Question {
     }
 
     pub(in crate::cli) fn swap(swap: &Swap) -> Question {
+        let maps = swap.fresh_maps.then_some("fresh");
         let canary = match (swap.canary, swap.canary_worker) {
             (Some(percent), _) => json!({ "percent": percent }),
             (None, Some(worker)) => json!({ "worker": worker }),
             (None, None) => Value::Null,
         };
-        let body = json!({ "path": swap.file.as_deref().map(absolute), "config": swap.config, "canary": canary });
+        let body = json!({ "path": swap.file.as_deref().map(absolute), "config": swap.config, "canary": canary, "maps": maps });
         Question { method: "PUT", path: plugin_path(&swap.name), body: Some(body), print: print_outcome }
     }
 
