@@ -270,18 +270,18 @@ static inline const rw_header *rw_response_header(const rw_response *r, uint32_t
  * as RW_ABORTED. After RW_ABORTED the link's `on_error` decides: "closed" (default) answers 500, or, when the head of a
  * response has left, cuts the connection off; "open" goes on as if the hook had not run.
  *
- *                       CONTINUE  DONE  RESPOND  DROP  NEED_BODY
- *    on_accept             x       =1              x              1: as RW_CONTINUE; an accept belongs to no exchange
- *    on_request            x       x       x       x       x
- *    on_request_chunk      x       x       x2      x              2: cuts the connection off when a response has begun to leave
- *    on_request_body       x       x       x       x
- *    on_response           x       x       x       x
- *    on_response_chunk     x       x               x              the head has left: a response can only be cut off
- *    on_done                                                      the verdict is ignored
- *    on_tick                                                      ignored, but RW_ABORTED is counted
+ *                       CONTINUE  DONE  RESPOND  DROP  NEED_BODY  SUSPEND
+ *    on_accept             x       =1              x                         1: as RW_CONTINUE; an accept belongs to no exchange
+ *    on_request            x       x       x       x       x         x
+ *    on_request_chunk      x       x       x2      x                         2: cuts the connection off when a response has begun to leave
+ *    on_request_body       x       x       x       x                 x
+ *    on_response           x       x       x       x                 x
+ *    on_response_chunk     x       x               x                         the head has left: a response can only be cut off
+ *    on_event              x       x       x       x       x3        x4      the verdict of the hook that waited; 3: if that was on_request
+ *    on_done                                                                 the verdict is ignored; 4: not after RW_EVENT_TIMEOUT
+ *    on_tick                                                                 ignored, but RW_ABORTED is counted
  *
- * on_accept: RW_DROP closes the connection; RW_ABORTED does so when `on_error` is "closed". RW_SUSPEND and RW_TAIL are
- * RW_ABORTED everywhere.
+ * on_accept: RW_DROP closes the connection; RW_ABORTED does so when `on_error` is "closed". RW_TAIL is RW_ABORTED everywhere.
  *
  * A response that a hook has begun is forgotten unless that hook returns RW_RESPOND. A link whose pre hook returned
  * RW_RESPOND, RW_DROP or RW_ABORTED gets no further hook of this exchange except `on_done`, whatever `on_error` says.
@@ -294,7 +294,7 @@ typedef uint32_t rw_verdict;
 #define RW_DONE 2      /* go on, and call no hook of this link again in this exchange, except `on_done` */
 #define RW_RESPOND 3   /* answer with the response that this hook has written through resp_begin or resp_prebuilt (needs RW_WANT_RESPOND) */
 #define RW_DROP 4      /* close the connection without an answer */
-#define RW_SUSPEND 5   /* reserved for ABI 1.1: wait for an event */
+#define RW_SUSPEND 5   /* wait for on_event, see ringway-wait.h (needs RW_WANT_SUSPEND) */
 #define RW_NEED_BODY 6 /* on_request only: buffer the body, then call on_request_body (needs RW_WANT_REQUEST_BODY) */
 #define RW_TAIL 7      /* reserved */
 
@@ -357,14 +357,14 @@ typedef struct rw_chunk {
 
 #define RW_CHUNK_LAST 0x1
 
-/* on_event: reserved for ABI 1.1 (timers, outcalls, wake). */
+/* on_event: what a hook that returned RW_SUSPEND has waited for. See ringway-wait.h. */
 typedef struct rw_event {
   uint32_t size;
-  uint32_t kind;
-  uint64_t token;
-  int32_t status;
+  uint32_t kind;  /* RW_EVENT_* of ringway-wait.h */
+  uint64_t token; /* what the plugin gave to timer or wake; 0 for RW_EVENT_TIMEOUT */
+  int32_t status; /* 0 */
   uint32_t reserved;
-  const rw_response *response;
+  const rw_response *response; /* NULL */
 } rw_event;
 
 /* on_done: the exchange is over, whatever its end. Called once for every link that the exchange reached: its pre hook ran,
@@ -403,6 +403,8 @@ typedef struct rw_tick {
  *    a response of the plugin's own    the hook that begins it: on_request, on_request_chunk, on_request_body, on_response
  *    bytes of the request body         on_request_chunk, on_request_body
  *    bytes of the response body        on_response_chunk
+ *
+ * In on_event what the hook could edit that returned RW_SUSPEND.
  * ------------------------------------------------------------------------------------------------------------- */
 
 #define RW_SIDE_REQUEST 0u
@@ -533,7 +535,7 @@ struct rw_host {
 #define RW_WANT_RESPOND 0x0020            /* may return RW_RESPOND */
 #define RW_WANT_UPSTREAM 0x0040           /* may choose the upstream */
 #define RW_WANT_TIME 0x0080               /* upstream_ns of responses */
-#define RW_WANT_SUSPEND 0x0100            /* not offered by 1.0 */
+#define RW_WANT_SUSPEND 0x0100            /* may return RW_SUSPEND; needs on_event */
 #define RW_WANT_MAPS 0x0200               /* has maps: see section 7 */
 
 #define RW_LANG_OTHER 0

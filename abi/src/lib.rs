@@ -5,6 +5,8 @@
 //! method ids. [`raw`] mirrors the C structs of the contract: host table, descriptor, note, events; [`maps`] those of the
 //! extension for maps.
 //!
+//! [`wait`] mirrors the extension of `include/ringway-wait.h`.
+//!
 //! The header `include/ringway.h` is the written truth; `layout-1.0.txt` holds the frozen offsets, and the tests of this
 //! crate compare what the C, Rust and Zig compilers print with it.
 //!
@@ -18,6 +20,7 @@ pub mod maps;
 pub mod owned;
 pub mod raw;
 pub mod view;
+pub mod wait;
 
 pub use owned::{Header, HeaderName, Request, Response};
 pub use view::{HeaderView, NameSpan, RequestView, ResponseView, Seq, Span};

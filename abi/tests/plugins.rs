@@ -25,7 +25,8 @@ fn mapped(v4: [u8; 4]) -> [u8; 16] {
 
 // ---- every plugin -----------------------------------------------------------------------------------------------------
 
-const WELL_BEHAVED: [&str; 11] = [
+const WELL_BEHAVED: [&str; 12] = [
+    "delay",
     "request-id",
     "ip-filter",
     "redirect",

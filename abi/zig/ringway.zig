@@ -25,6 +25,9 @@
 
 const std = @import("std");
 
+/// The extension "ringway.wait/1": waiting without blocking.
+pub const wait = @import("ringway_wait.zig");
+
 pub const abi_major: u16 = 1;
 pub const abi_minor: u16 = 0;
 /// FNV-1a 64 of layout-1.0.txt; a test keeps it equal to the header's.
@@ -276,7 +279,7 @@ pub const Status = enum(i32) {
     err_bad_argument = -7,
     _,
 
-    fn check(status: Status) Error!u32 {
+    pub fn check(status: Status) Error!u32 {
         const number = @backingInt(status);
         if (number >= 0) return @intCast(number);
         return switch (status) {

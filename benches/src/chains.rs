@@ -72,6 +72,7 @@ impl Worker {
             plugin_response_bytes: limits.plugin_response_bytes,
             plugin_alloc_bytes: limits.plugin_alloc_bytes,
             replacement_bytes: limits.body_buffer_bytes,
+            waits_max: limits.suspended,
         });
         let cores = cores.collect();
         Worker { names, slab, shared, cores }

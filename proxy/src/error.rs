@@ -237,6 +237,7 @@ faults! {
         VerdictOutOfPlace 500 KEEP Error FINAL "plugin_verdict_out_of_place" "a hook returned a verdict that is not possible there";
         BodyNotDeclared 500 KEEP Error FINAL "plugin_body_not_declared" "a hook asked for the body without having declared it";
         ResponseMissing 500 KEEP Error FINAL "plugin_response_missing" "a hook returned RESPOND without a response";
+        TooManySuspended 500 KEEP Warn FINAL "plugin_too_many_suspended" "more exchanges of a worker wait for events than the limit allows";
         EditsTooLarge 500 KEEP Error FINAL "plugin_edits_too_large" "the edits of an exchange do not fit its arena";
     }
 

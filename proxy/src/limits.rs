@@ -103,6 +103,8 @@ pub const CANARY_CALLS_MIN: usize = 100;
 pub const CANARY_ABORTS_PERCENT: usize = 1;
 /// Two crashes may be chance; a third one within minutes is the plugin.
 pub const PLUGIN_CRASHES: usize = 3;
+/// As many as there are exchanges in flight by default: a plugin may let each of them wait.
+pub const SUSPENDED: usize = SLOTS;
 
 const SECOND: u32 = 1000;
 const MINUTE: u32 = 60 * SECOND;
@@ -132,6 +134,8 @@ pub const UPSTREAM_AGE: u32 = 10 * MINUTE;
 pub const EXCHANGE: u32 = 0;
 /// A client that asks `100-continue` usually waits one second before it sends anyway.
 pub const EXPECT_CONTINUE: u32 = SECOND;
+/// An authorization service that takes longer is down.
+pub const SUSPEND: u32 = 10 * SECOND;
 /// Service managers send SIGKILL after 30 to 90 seconds.
 pub const DRAIN: u32 = 30 * SECOND;
 /// Long enough for an error answer to arrive before a reset would destroy it (RFC 9112 §9.6).
@@ -249,6 +253,9 @@ pub struct Limits {
     /// Crashes of the process within `timeouts.plugin_crash_window` after which the plugin that ran is quarantined. 0: never.
     #[schemars(range(min = 0, max = 1000))]
     pub plugin_crashes: usize,
+    /// Exchanges of a worker whose plugins wait for an event. More: the hook counts as failed.
+    #[schemars(range(min = 1, max = 65536))]
+    pub suspended: usize,
 }
 
 impl Default for Limits {
@@ -282,6 +289,7 @@ impl Default for Limits {
             canary_calls_min: CANARY_CALLS_MIN,
             canary_aborts_percent: CANARY_ABORTS_PERCENT,
             plugin_crashes: PLUGIN_CRASHES,
+            suspended: SUSPENDED,
         }
     }
 }
@@ -382,6 +390,10 @@ pub struct Timeouts {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Duration", extend("minimum" = 1))]
     pub expect_continue: u32,
+    /// How long one hook of a plugin may wait for events. Over: its `on_event` hears `RW_EVENT_TIMEOUT` and must decide.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Duration", extend("minimum" = 1))]
+    pub suspend: u32,
     /// After SIGTERM, for exchanges in flight. Over: they are cut off.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Duration", extend("minimum" = 0))]
@@ -427,6 +439,7 @@ impl Default for Timeouts {
             upstream_age: UPSTREAM_AGE,
             exchange: EXCHANGE,
             expect_continue: EXPECT_CONTINUE,
+            suspend: SUSPEND,
             drain: DRAIN,
             linger: LINGER,
             tunnel_idle: TUNNEL_IDLE,

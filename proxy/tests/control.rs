@@ -1,7 +1,8 @@
 //! The control plane of the real binary: the admin listener, changes while traffic flows, the commands that ask for them.
 //!
 //! By area: `api` every endpoint and what it refuses, `reload` configurations, `maps` what plugins keep, `swap` plugins under load and the life of
-//! their versions, `canary` versions on trial, `policy` panics, `stats` times, `command` what `ringway plugin`, `chain` and `reload` print.
+//! their versions, `canary` versions on trial, `policy` panics, `stats` times, `command` what `ringway plugin`, `chain` and `reload` print,
+//! `waiting` plugins that wait.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod gateway;
@@ -24,3 +25,5 @@ mod reload;
 mod stats;
 #[path = "control/swap.rs"]
 mod swap;
+#[path = "control/waiting.rs"]
+mod waiting;

@@ -64,7 +64,12 @@ fn allocations(world: &World, exchanges: usize, request: &str, answer: &[u8]) ->
     let slot = core.slab.take().expect("a slot is free");
     let watch = Watch::default();
     let before = ALLOCATIONS.get();
-    let end = run_ready(serve(&core, &watch, PEER, &mut reader, &mut writer, slot));
+    let serving = serve(&core, &watch, PEER, &mut reader, &mut writer, slot);
+    let mut serving = std::pin::pin!(serving);
+    let end = run_ready(std::future::poll_fn(|cx| {
+        core.waits.fire(u64::MAX - 1);
+        serving.as_mut().poll(cx)
+    }));
     let count = ALLOCATIONS.get() - before;
     assert_eq!(end, End::Park);
     assert_eq!(watch.requests.get() as usize, exchanges);
@@ -114,6 +119,18 @@ fn with_four_plugins_of_three_languages() {
                 assert_no_allocation_when_warm(&world, request, answer);
             }
         }
+    }
+}
+
+/// Each time that everything waits, what is due is fired.
+#[test]
+fn with_a_plugin_that_waits() {
+    let world = World::new(
+        "[[plugin]]\nname = \"a\"\npath = \"{actor}\"\n[plugin.config]\ntag = \"A\"\n[[route]]\npath = \"/\"\nupstream = \"app\"\nplugins = [\"a\"]\n",
+    );
+    for act in ["A.request=timer:0", "A.response=timer:0", "A.request=timer:0,A.event=timer:0,A.response=timer:0"] {
+        let request = format!("GET /a?b HTTP/1.1\r\nHost: example\r\nx-act: {act}\r\n\r\n");
+        assert_no_allocation_when_warm(&world, &request, LENGTH);
     }
 }
 

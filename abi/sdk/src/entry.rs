@@ -20,6 +20,7 @@ use crate::line::{Level, Line};
 use crate::loader::Loader;
 use crate::panics;
 use crate::plugin::{Outcome, Plugin};
+use crate::wait::Event;
 
 /// What `cx->core` leads to.
 pub(crate) struct Core<P: Plugin> {
@@ -259,6 +260,15 @@ macro_rules! chunk_hooks {
 }
 
 chunk_hooks!(on_request_chunk, on_request_body, on_response_chunk);
+
+/// # Safety
+/// The contract of hooks.
+pub(crate) unsafe extern "C" fn on_event<P: Plugin>(cx: *mut RawCx, event: *const raw::RawEvent) -> u32 {
+    // SAFETY: the contract.
+    let Some(event) = (unsafe { event.as_ref() }).and_then(Event::of) else { return raw::ABORTED };
+    // SAFETY: the contract.
+    unsafe { in_exchange::<P>(cx, |plugin, cx| plugin.on_event(cx, event)) }
+}
 
 /// # Safety
 /// The contract of hooks.

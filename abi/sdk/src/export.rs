@@ -152,6 +152,8 @@ impl Wants {
     pub const UPSTREAM: Wants = Wants(raw::WANT_UPSTREAM);
     /// See how long the upstream took.
     pub const TIME: Wants = Wants(raw::WANT_TIME);
+    /// Return [`Verdict::Suspend`](crate::Verdict::Suspend).
+    pub const SUSPEND: Wants = Wants(raw::WANT_SUSPEND);
 }
 
 /// A counter of this plugin; [`export_plugin!`](crate::export_plugin!) defines it. Give it to
@@ -330,6 +332,7 @@ impl<P: Plugin> Builder<P> {
         on_request_body = HOOK_REQUEST_BODY,
         on_response = HOOK_RESPONSE,
         on_response_chunk = HOOK_RESPONSE_CHUNK,
+        on_event = HOOK_EVENT,
         on_done = HOOK_DONE,
         on_tick = HOOK_TICK,
     }
@@ -343,6 +346,9 @@ impl<P: Plugin> Builder<P> {
         let wants_body = self.raw.wants & raw::WANT_REQUEST_BODY != 0;
         let has_body_hook = self.raw.hooks & raw::HOOK_REQUEST_BODY != 0;
         assert!(wants_body == has_body_hook, "wants REQUEST_BODY and the hook on_request_body go together");
+        let wants_events = self.raw.wants & raw::WANT_SUSPEND != 0;
+        let has_event_hook = self.raw.hooks & raw::HOOK_EVENT != 0;
+        assert!(wants_events == has_event_hook, "wants SUSPEND and the hook on_event go together");
         Descriptor(self.raw)
     }
 }

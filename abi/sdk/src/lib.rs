@@ -238,6 +238,7 @@ mod respond;
 mod scratch;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod wait;
 
 pub use cx::{CoreCx, Cx, Kept};
 pub use edit::{RequestEdits, ResponseEdits};
@@ -258,6 +259,7 @@ pub use ringway_abi::ids::{self, HeaderId};
 pub use ringway_abi::raw;
 pub use ringway_abi::view::{self, HeaderView, RequestView, ResponseView};
 pub use scratch::Zeroed;
+pub use wait::{Event, Wait, Waker};
 
 /// All that most plugins need.
 pub mod prelude {
@@ -265,4 +267,5 @@ pub mod prelude {
     pub use crate::message::{Message, RequestExt};
     pub use crate::view::{self, HeaderView, RequestView, ResponseView};
     pub use crate::{Accept, Chunk, CoreCx, CoreMap, Cx, Done, Fault, HostError, Kept, Level, Loader, Outcome, Plugin, Prebuilt, SharedMap, Verdict};
+    pub use crate::{Event, Wait, Waker};
 }

@@ -10,6 +10,7 @@ use ringway_abi::raw::{self, RawLoader};
 
 use crate::error::{HostError, length};
 use crate::line::{Level, Line};
+use crate::wait::Wait;
 
 /// The gateway's side of a running [`Plugin::load`](crate::Plugin::load).
 pub struct Loader<'l> {
@@ -84,6 +85,13 @@ impl Loader<'_> {
     pub fn extension(&self, id: &CStr) -> Option<NonNull<c_void>> {
         // SAFETY: `new`; `id` ends with NUL.
         NonNull::new(unsafe { (self.host().get_ext)(self.raw.as_ptr(), id.as_ptr()) }.cast_mut())
+    }
+
+    /// The gateway's way to wait without blocking; keep it in [`Plugin::Shared`](crate::Plugin::Shared).
+    pub fn wait(&self) -> Result<Wait, HostError> {
+        let table = self.extension(ringway_abi::wait::ID).ok_or(HostError::NotFound)?;
+        // SAFETY: what the gateway gives for this id is its table, which lives as long as the process.
+        Ok(unsafe { Wait::new(table.cast()) })
     }
 
     pub(crate) fn raw(&self) -> *mut RawLoader {

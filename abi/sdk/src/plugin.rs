@@ -9,6 +9,7 @@ use crate::error::Fault;
 use crate::event::{Accept, Chunk, Done};
 use crate::loader::Loader;
 use crate::scratch::Zeroed;
+use crate::wait::Event;
 
 /// What a hook decides. Failing is not in the list: return a [`Fault`] (or panic) for that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,6 +25,8 @@ pub enum Verdict {
     Drop = ringway_abi::raw::DROP,
     /// `on_request` only: buffer the body, then call `on_request_body`. Needs `wants: [REQUEST_BODY]`.
     NeedBody = ringway_abi::raw::NEED_BODY,
+    /// `on_request`, `on_request_body`, `on_response` and `on_event` only: wait for an event; see [`Wait`](crate::Wait). Needs `wants: [SUSPEND]`.
+    Suspend = ringway_abi::raw::SUSPEND,
 }
 
 /// What a hook returns, so that `?` works in it.
@@ -91,6 +94,12 @@ pub trait Plugin: Sized + 'static {
     /// The next piece of the response body.
     fn on_response_chunk(&mut self, cx: &mut Cx<'_, Self>, chunk: Chunk<'_>) -> Outcome {
         let _ = chunk;
+        cx.note_default()
+    }
+
+    /// What a hook that returned [`Verdict::Suspend`] has waited for. Its verdict continues the chain in the place of that hook's.
+    fn on_event(&mut self, cx: &mut Cx<'_, Self>, event: Event) -> Outcome {
+        let _ = event;
         cx.note_default()
     }
 

@@ -15,6 +15,7 @@ use crate::clock;
 use crate::config::PluginIndex;
 use crate::exchange::core::WorkerStats;
 use crate::plugin::chain::LinkCounters;
+use crate::plugin::wake;
 use crate::upstream::SharedServer;
 
 /// The text.
@@ -75,6 +76,8 @@ fn workers(text: &mut Text, board: &Board) {
     text.one("upstream_reused_total", "counter", "Exchanges that used a pooled connection.", sum(&|s| &s.upstream_reused));
     text.one("upstream_retries_total", "counter", "Attempts after the first one.", sum(&|s| &s.upstream_retries));
     text.one("slots_used", "gauge", "Slots of memory in use.", sum(&|s| &s.slots));
+    text.one("suspended", "gauge", "Exchanges whose plugins wait for an event.", sum(&|s| &s.suspended));
+    text.one("stale_wakes_total", "counter", "Wakes of plugins that found nobody waiting.", wake::stale());
     text.family("faults_total", "counter", "Exchanges and connections that ended with a fault, by its reason.");
     let mut faults: BTreeMap<&str, u64> = BTreeMap::new();
     for (fault, count) in board.stats.iter().flat_map(|stats| stats.faults.iter()) {
@@ -89,13 +92,14 @@ fn workers(text: &mut Text, board: &Board) {
 type LinkCounter = (&'static str, &'static str, fn(&LinkCounters) -> &AtomicU64);
 
 /// Every counter of a link.
-pub const LINK_COUNTERS: [LinkCounter; 8] = [
+pub const LINK_COUNTERS: [LinkCounter; 9] = [
     ("calls", "Hooks called.", |counters| &counters.calls),
     ("aborts", "Hooks that failed.", |counters| &counters.aborts),
     ("panics", "Hooks that failed by a panic; counted as aborts too.", |counters| &counters.panics),
     ("responds", "Exchanges answered by the link.", |counters| &counters.responds),
     ("drops", "Connections dropped by the link.", |counters| &counters.drops),
     ("edits", "Hooks that edited a message.", |counters| &counters.edits),
+    ("suspends", "Hooks that waited for an event.", |counters| &counters.suspends),
     ("dones", "Hooks that ended the part of the link in their exchange.", |counters| &counters.dones),
     ("bodies", "Hooks that asked for the whole request body.", |counters| &counters.bodies),
 ];

@@ -25,6 +25,8 @@ use crate::http1::names::NameTable;
 use crate::limits::{HELD_HEAD_BYTES_MAX, Limits, Timeouts};
 use crate::plugin::chain::CoreChain;
 use crate::plugin::host::HostShared;
+use crate::plugin::waits::Waits;
+use crate::plugin::wake::WORKER_SHIFT;
 use crate::route::RouteTable;
 use crate::view::slab::{Buf, Slab, Ticket};
 
@@ -191,6 +193,8 @@ pub struct WorkerStats {
     pub upstream_retries: AtomicU64,
     /// Slots in use.
     pub slots: AtomicU64,
+    /// Exchanges whose plugins wait for an event.
+    pub suspended: AtomicU64,
     /// Faults, by their place in [`Fault::all`].
     pub faults: FaultCounters,
 }
@@ -241,6 +245,8 @@ pub struct Core<U> {
     pub pipes: PipePool,
     /// The Date line.
     pub date: DateLine,
+    /// Exchanges whose plugins wait for an event.
+    pub waits: Rc<Waits>,
     /// The gateway is stopping: connections close after their exchange.
     pub draining: Cell<bool>,
     /// Connections that wait for a request are closed.
@@ -276,6 +282,7 @@ impl<U> Core<U> {
             relay,
             pipes: PipePool::default(),
             date: DateLine::default(),
+            waits: Rc::default(),
             draining: Cell::new(false),
             closing: Cell::new(false),
             program: RefCell::new(program),
@@ -334,7 +341,7 @@ impl<U> Core<U> {
     pub fn next_request_id(&self) -> u64 {
         let count = self.requests.get() + 1;
         self.requests.set(count);
-        u64::from(self.worker) << 48 | count
+        u64::from(self.worker) << WORKER_SHIFT | count
     }
 
     /// The right to use slots, if one is free and nobody waits for it.

@@ -240,7 +240,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
 
     /// What the outcome of an attempt means for the connections.
     async fn conclude(&mut self, exchange: &mut Exchange, lease: Lease<U::Reader, U::Writer>, outgoing: Outgoing, outcome: Both, body_sent: bool) -> Attempt {
-        let answered = exchange.reply.status != 0 || exchange.reply.interim;
+        // A response that waits in a post hook was shown to some links: no other one takes its place.
+        let answered = exchange.reply.status != 0 || exchange.reply.interim || self.frame.borrow().is_suspended();
         if let (Both::Reply(_), false) = (&outcome, body_sent) {
             // The body's read was dropped and may have taken bytes with it: nothing more can be read from the client.
             exchange.persist = false;
@@ -318,7 +319,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             _ if answered => Next::End(End::Abort),
             Flow::Respond => self.send_made(exchange).await,
             Flow::Fault(fault) => self.fail(exchange, Fault::Plugin(fault)).await,
-            Flow::Drop | Flow::Continue | Flow::NeedBody(_) => Next::End(End::Abort),
+            Flow::Drop | Flow::Continue | Flow::NeedBody(_) | Flow::Suspend(_) => Next::End(End::Abort),
         }
     }
 

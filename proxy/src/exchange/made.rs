@@ -7,6 +7,7 @@ use super::body::{BodyReader, PREFIX_BYTES};
 use super::core::Upstreams;
 use super::io::{Reader, Writer, write_all};
 use super::request::read_piece;
+use super::suspend::resume;
 use super::watch::Lane;
 use super::{Connection, End, Exchange, Next};
 use crate::error::{ClientFault, Fault, Level, ResourceFault};
@@ -18,7 +19,17 @@ use crate::view::slab::{Buf, Slot};
 impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     /// A pre hook answered: post hooks of the links before it, then the response.
     pub(super) async fn answer(&mut self, exchange: &mut Exchange) -> Next {
-        let flow = self.frame.borrow_mut().run_response();
+        let mut flow = self.frame.borrow_mut().run_response();
+        if matches!(flow, Flow::Suspend(_)) {
+            flow = match resume(self.watch, &self.frame, exchange.timeouts().suspend).await {
+                Ok(flow) => flow,
+                // Some links have seen this response: no other one takes its place.
+                Err(fault) => {
+                    exchange.reply.fault = Some(fault);
+                    Flow::Drop
+                }
+            };
+        }
         match flow {
             Flow::Drop => Next::End(End::Abort),
             // A post hook failed, and there is no slot for the error.

@@ -3,7 +3,7 @@
 //! [`serve`] is the loop of a downstream connection: read a head, run the exchange, go on or stop. The parts: [`io`] what a
 //! connection is, [`watch`] its deadlines, [`core`] what the worker shares, [`body`] framing as it streams, `head` reading
 //! heads, `request` from the head to the plugins' decision, `forward` to the upstream, `response` back to the client,
-//! `made` responses that were made here, [`splice`] bodies that nobody looks at, `tunnel` after an upgrade.
+//! `made` responses that were made here, `suspend` plugins that wait for an event, [`splice`] bodies that nobody looks at, `tunnel` after an upgrade.
 //!
 //! Must not: name sockets, the runtime or io_uring.
 //!
@@ -21,6 +21,7 @@ mod made;
 mod request;
 mod response;
 pub mod splice;
+mod suspend;
 mod tunnel;
 pub mod watch;
 
@@ -154,7 +155,7 @@ where
     U: Upstreams,
 {
     let program = core.program();
-    let frame = RefCell::new(Frame::new(Rc::clone(&program.host), core.worker));
+    let frame = RefCell::new(Frame::new(Rc::clone(&program.host), core.worker).with_waits(Rc::clone(&core.waits)));
     drop(program);
     let mut input = Input { slot, filled: 0, at: 0, pending: Vec::new() };
     let held = core.take_held(watch);

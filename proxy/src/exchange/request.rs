@@ -7,6 +7,7 @@ use ringway_abi::raw;
 use super::body::{BodyReader, PREFIX_BYTES, SUFFIX_BYTES};
 use super::core::Upstreams;
 use super::io::{Reader, Writer, write_all};
+use super::suspend::{GONE, resume};
 use super::watch::{Lane, Watch};
 use super::{Connection, Exchange, Input, RequestBodyState, incomplete};
 use crate::clock;
@@ -68,6 +69,17 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                         return Decision::Fault(fault);
                     }
                     flow = self.show_body(exchange, at);
+                }
+                Flow::Suspend(at) => {
+                    flow = match resume(self.watch, &self.frame, exchange.timeouts().suspend).await {
+                        Ok(Flow::Continue) => self.go_on(exchange, at),
+                        Ok(flow) => flow,
+                        Err(GONE) => {
+                            exchange.reply.fault = Some(GONE);
+                            return Decision::Drop;
+                        }
+                        Err(fault) => return Decision::Fault(fault),
+                    }
                 }
             }
         }
@@ -176,12 +188,14 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
 
     /// Shows the buffered body to the link that asked for it, then runs the links behind it.
     fn show_body(&mut self, exchange: &mut Exchange, at: usize) -> Flow {
-        let mut frame = self.frame.borrow_mut();
         let body = exchange.buffered.as_deref().unwrap_or_default();
-        let flow = frame.run_request_body(at, body);
-        if flow != Flow::Continue {
-            return flow;
-        }
+        let flow = self.frame.borrow_mut().run_request_body(at, body);
+        if flow == Flow::Continue { self.go_on(exchange, at) } else { flow }
+    }
+
+    /// Link `at` lets the exchange go on: the body that it has replaced, then the links behind it.
+    fn go_on(&mut self, exchange: &mut Exchange, at: usize) -> Flow {
+        let mut frame = self.frame.borrow_mut();
         if let Some(replaced) = frame.take_replacement() {
             exchange.buffered = Some(replaced);
         }

@@ -17,6 +17,7 @@ use super::core::{Core, Program, Upstreams};
 use super::io::{Reader, Writer, write_all};
 use super::request::chunk_limits;
 use super::splice::{SPLICE_BYTES_MIN, SpliceFault};
+use super::suspend::{GONE, resume};
 use super::watch::{Lane, Watch};
 use crate::clock;
 use crate::error::{Fault, ResourceFault, UpstreamFault};
@@ -93,10 +94,17 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         let (facts, count) = self.read_final_head(reader, &mut slot, &mut filled).await?;
         let head = facts.head_bytes as usize;
         self.enter(&slot, &facts, count, filled);
-        let flow = {
+        let mut flow = {
             let mut frame = self.frame.borrow_mut();
             if frame.chain().plan().has_hook(raw::HOOK_RESPONSE) { frame.run_response() } else { Flow::Continue }
         };
+        if matches!(flow, Flow::Suspend(_)) {
+            flow = match resume(self.watch, self.frame, self.timeouts.suspend).await {
+                Ok(flow) => flow,
+                Err(GONE) => return Err(ReplyFault::ClientGone),
+                Err(fault) => return Err(ReplyFault::Internal(fault)),
+            };
+        }
         if flow != Flow::Continue {
             return Err(ReplyFault::Hook(flow));
         }

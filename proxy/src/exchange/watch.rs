@@ -46,6 +46,8 @@ pub struct Watch {
     pub requests: Cell<u32>,
     /// It waits for readability, without a slot.
     pub parked: Cell<bool>,
+    /// The request whose plugin waits for an event; 0 when none does.
+    pub waits_as: Cell<u64>,
     /// When the connection was accepted (monotonic ms).
     pub began_ms: u64,
     /// The client has closed while the upstream was awaited.
@@ -69,6 +71,7 @@ impl Default for Watch {
             idle_since: Cell::new(NEVER),
             requests: Cell::new(0),
             parked: Cell::new(false),
+            waits_as: Cell::new(0),
             began_ms: clock::monotonic_ms(),
             left: Cell::new(false),
             held: RefCell::new(None),
@@ -97,6 +100,11 @@ impl Watch {
     #[inline]
     pub fn disarm(&self, lane: Lane) {
         self.deadlines[lane as usize].set(NEVER);
+    }
+
+    /// When the lane's deadline passes (monotonic ms); `u64::MAX` when it has none.
+    pub fn deadline(&self, lane: Lane) -> u64 {
+        self.deadlines[lane as usize].get()
     }
 
     /// When the next deadline passes (monotonic ms).
@@ -133,10 +141,11 @@ impl Watch {
         }
     }
 
-    /// Whether the sweep should look for the client: one wait for the upstream has lasted `after` milliseconds, or as long
+    /// Whether the sweep should look for the client: one wait for the upstream, or for an event of a plugin, has lasted `after` milliseconds, or as long
     /// again since the last look. Exchanges pay nothing for it: the sweep sees by its deadline that a wait is the same one.
     pub fn wants_look(&self, now: u64, after: u64) -> bool {
-        let deadline = self.deadlines[Lane::UpRead as usize].get();
+        // A plugin that waits is known by its request.
+        let deadline = if self.waits_as.get() == 0 { self.deadlines[Lane::UpRead as usize].get() } else { self.waits_as.get() };
         if deadline == NEVER || self.left.get() || self.is_expired() {
             return false;
         }

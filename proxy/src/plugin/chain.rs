@@ -76,6 +76,8 @@ pub struct LinkCounters {
     pub drops: AtomicU64,
     /// Hooks that edited a message.
     pub edits: AtomicU64,
+    /// Hooks that waited for an event.
+    pub suspends: AtomicU64,
     /// Hooks after which the link had done its part of the exchange.
     pub dones: AtomicU64,
     /// Hooks that asked for the whole body.
@@ -119,6 +121,7 @@ pub struct CoreLink {
     pub(super) on_request_body: Option<Hook<RawChunk>>,
     pub(super) on_response: Option<Hook<ResponseView>>,
     pub(super) on_response_chunk: Option<Hook<RawChunk>>,
+    pub(super) on_event: Option<Hook<raw::RawEvent>>,
     pub(super) on_done: Option<Hook<raw::Done>>,
     pub(super) on_accept: Option<Hook<raw::Accept>>,
     pub(super) counters: Arc<LinkCounters>,
@@ -141,6 +144,7 @@ impl CoreLink {
             on_request_body: None,
             on_response: None,
             on_response_chunk: None,
+            on_event: None,
             on_done: None,
             on_accept: Some(refuse::<raw::Accept>),
             counters: part.counters,
@@ -197,6 +201,7 @@ impl CoreChain {
                     on_request_body: descriptor.on_request_body,
                     on_response: descriptor.on_response,
                     on_response_chunk: descriptor.on_response_chunk,
+                    on_event: descriptor.on_event,
                     on_done: descriptor.on_done,
                     on_accept: descriptor.on_accept,
                     counters: part.counters,

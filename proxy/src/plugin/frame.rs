@@ -9,6 +9,8 @@
 //! Invariant during a call: nothing of the frame is borrowed. The host functions (see [`super::host`]) reach the frame
 //! through the `rw_cx` that is its first field, so a call goes through a raw pointer to the whole frame.
 
+mod event;
+pub use event::Event;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +25,8 @@ use super::chain::{CoreChain, LinkCounters, OnError};
 use super::host::{HOST, HostShared};
 use super::loaded::CorePlugin;
 use super::running::{self, Running};
+use super::wait::Waiting;
+use super::waits::Waits;
 use crate::clock;
 use crate::error::PluginFault;
 use crate::view::message::{Message, Staged};
@@ -39,6 +43,8 @@ pub enum Flow {
     Drop,
     /// This link wants the whole request body first; then [`Frame::run_request_body`].
     NeedBody(usize),
+    /// This link waits for an event; then [`Frame::run_event`].
+    Suspend(usize),
     /// A link with `on_error = "closed"` failed.
     Fault(PluginFault),
 }
@@ -124,6 +130,8 @@ pub struct Frame {
     passed: u64,
     /// Links that said DONE.
     finished: u64,
+    /// The link that waits, and what it has armed.
+    pub(super) waiting: Waiting,
     /// The link that answered or failed, for logs.
     pub culprit: Option<usize>,
     /// A post hook failed so, and the response became the gateway's 500.
@@ -164,9 +172,16 @@ impl Frame {
             reached: 0,
             passed: 0,
             finished: 0,
+            waiting: Waiting::default(),
             culprit: None,
             post_fault: None,
         }
+    }
+
+    /// Where its exchanges wait for events. Without this no hook can suspend.
+    pub fn with_waits(mut self, waits: Rc<Waits>) -> Frame {
+        self.waiting.waits = Some(waits);
+        self
     }
 
     /// The request of the exchange that begins.
@@ -207,6 +222,7 @@ impl Frame {
         self.reached = 0;
         self.passed = 0;
         self.finished = 0;
+        self.waiting.end();
         self.culprit = None;
         self.post_fault = None;
         if !self.chain.is_empty() {
@@ -334,8 +350,12 @@ impl Frame {
 
     /// Post hooks, in reverse. A link may replace the response; the links before it then see the new one.
     pub fn run_response(&mut self) -> Flow {
-        let mut outcome = Flow::Continue;
-        for at in (0..self.chain.links.len()).rev() {
+        self.run_post_hooks(self.chain.links.len(), Flow::Continue)
+    }
+
+    /// The post hooks of the links before `before`; `outcome` is what the links behind it came to.
+    fn run_post_hooks(&mut self, before: usize, mut outcome: Flow) -> Flow {
+        for at in (0..before).rev() {
             let link = &self.chain.links[at];
             if link.post_always && self.reached & (1 << at) == 0 {
                 self.reached |= 1 << at;
@@ -345,21 +365,34 @@ impl Frame {
             let Some(hook) = link.on_response.filter(|_| due) else { continue };
             let event = self.raw.response;
             let verdict = self.call(at, raw::HOOK_RESPONSE, hook, event);
-            match self.settle(at, raw::HOOK_RESPONSE, verdict) {
-                Settled::GoOn | Settled::Failed => {}
-                Settled::Stop(Flow::Respond) => outcome = Flow::Respond,
-                Settled::Stop(Flow::Fault(fault)) => {
-                    self.post_fault = Some(fault);
-                    // The links before this one still see the response that is sent: the gateway's 500.
-                    if !self.respond_gateway(fault.row().status, &[], b"") {
-                        return Flow::Fault(fault);
-                    }
-                    outcome = Flow::Respond;
-                }
-                Settled::Stop(flow) => return flow,
+            let settled = self.settle(at, raw::HOOK_RESPONSE, verdict);
+            if let Some(flow) = self.after_post_hook(settled, &mut outcome) {
+                return flow;
             }
         }
         outcome
+    }
+
+    /// What the verdict of a post hook means; `Some`: the links before it are not shown the response now.
+    fn after_post_hook(&mut self, settled: Settled, outcome: &mut Flow) -> Option<Flow> {
+        match settled {
+            Settled::GoOn | Settled::Failed => {}
+            Settled::Stop(Flow::Respond) => *outcome = Flow::Respond,
+            Settled::Stop(Flow::Fault(fault)) => {
+                self.post_fault = Some(fault);
+                // The links before this one still see the response that is sent: the gateway's 500.
+                if !self.respond_gateway(fault.row().status, &[], b"") {
+                    return Some(Flow::Fault(fault));
+                }
+                *outcome = Flow::Respond;
+            }
+            Settled::Stop(Flow::Suspend(at)) => {
+                self.waiting.outcome = *outcome;
+                return Some(Flow::Suspend(at));
+            }
+            Settled::Stop(flow) => return Some(flow),
+        }
+        None
     }
 
     /// Request chunk hooks in link order, each shown what the one before left.
@@ -520,11 +553,13 @@ impl Frame {
         let fault = match verdict {
             raw::CONTINUE => {
                 self.made = None;
+                self.waiting.forget();
                 self.apply_edits(at);
                 return Settled::GoOn;
             }
             raw::DONE => {
                 self.made = None;
+                self.waiting.forget();
                 self.apply_edits(at);
                 self.finished |= 1 << at;
                 LinkCounters::count(&self.chain.links[at].counters.dones);
@@ -533,6 +568,7 @@ impl Frame {
             raw::RESPOND if self.made.is_some() => {
                 // What it would have replaced is not sent.
                 self.replacement = None;
+                self.waiting.forget();
                 self.apply_edits(at);
                 self.adopt_made();
                 self.culprit = Some(at);
@@ -545,12 +581,22 @@ impl Frame {
                 LinkCounters::count(&self.chain.links[at].counters.drops);
                 return Settled::Stop(Flow::Drop);
             }
-            raw::NEED_BODY if which == raw::HOOK_REQUEST && self.may_buffer(at) => {
+            raw::NEED_BODY if self.raw_hook() == raw::HOOK_REQUEST && self.may_buffer(at) => {
                 self.made = None;
+                self.waiting.forget();
                 self.apply_edits(at);
                 LinkCounters::count(&self.chain.links[at].counters.bodies);
                 return Settled::Stop(Flow::NeedBody(at));
             }
+            raw::SUSPEND => match self.suspend(at, which) {
+                Ok(()) => {
+                    self.made = None;
+                    self.apply_edits(at);
+                    LinkCounters::count(&self.chain.links[at].counters.suspends);
+                    return Settled::Stop(Flow::Suspend(at));
+                }
+                Err(fault) => fault,
+            },
             raw::ABORTED => PluginFault::Aborted,
             raw::PANICKED => PluginFault::Panicked,
             raw::RESPOND => PluginFault::ResponseMissing,
@@ -604,6 +650,7 @@ impl Frame {
         }
         self.made = None;
         self.replacement = None;
+        self.waiting.forget();
     }
 
     /// The written response becomes the response of the exchange.
@@ -630,9 +677,9 @@ impl Frame {
         });
     }
 
-    /// The bit of the running hook.
+    /// The bit of the running hook; in on_event, that of the hook which waited.
     pub(super) fn raw_hook(&self) -> u32 {
-        self.raw.hook
+        if self.raw.hook == raw::HOOK_EVENT { self.waiting.hook } else { self.raw.hook }
     }
 
     /// Notes which upstream stands if the running hook fails.

@@ -51,6 +51,8 @@ pub struct HostShared {
     pub plugin_alloc_bytes: usize,
     /// `limits.body_buffer_bytes`: what a plugin may put in the place of a chunk or a body.
     pub replacement_bytes: usize,
+    /// `limits.suspended`: exchanges of the worker that may wait.
+    pub waits_max: usize,
 }
 
 impl HostShared {
@@ -94,7 +96,7 @@ pub static HOST: Host = Host {
 /// # Safety
 /// `cx` is null or the one that the running hook was given; the result is not kept beyond the host call.
 #[inline]
-unsafe fn frame<'a>(cx: *mut RawCx) -> Option<&'a mut Frame> {
+pub(super) unsafe fn frame<'a>(cx: *mut RawCx) -> Option<&'a mut Frame> {
     // SAFETY: `RawCx` is the first field of a `repr(C)` `Frame` (frame.rs), which nothing else refers to while the hook runs.
     unsafe { cx.cast::<Frame>().as_mut() }
 }
@@ -501,5 +503,8 @@ unsafe extern "C" fn get_ext(_: *mut RawLoader, id: *const c_char) -> *const c_v
     }
     // SAFETY: not null (checked), NUL-terminated (the contract of the host table).
     let id = unsafe { CStr::from_ptr(id) };
+    if id == ringway_abi::wait::ID {
+        return ptr::from_ref(&super::wait::WAIT).cast();
+    }
     if id == ringway_abi::maps::EXTENSION { ptr::from_ref(&MAPS).cast() } else { ptr::null() }
 }

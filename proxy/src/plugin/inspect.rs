@@ -37,7 +37,7 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// ABI 1.0: every hook but `on_event`, every capability but suspending.
+    /// ABI 1.0: every hook, every capability.
     pub const V1_0: Offer = Offer {
         wants: raw::WANT_EDIT_REQUEST
             | raw::WANT_EDIT_RESPONSE
@@ -47,6 +47,7 @@ impl Offer {
             | raw::WANT_RESPOND
             | raw::WANT_UPSTREAM
             | raw::WANT_TIME
+            | raw::WANT_SUSPEND
             | raw::WANT_MAPS,
         hooks: raw::HOOK_ACCEPT
             | raw::HOOK_REQUEST
@@ -54,6 +55,7 @@ impl Offer {
             | raw::HOOK_REQUEST_BODY
             | raw::HOOK_RESPONSE
             | raw::HOOK_RESPONSE_CHUNK
+            | raw::HOOK_EVENT
             | raw::HOOK_DONE
             | raw::HOOK_TICK,
         abi_minor: 0,

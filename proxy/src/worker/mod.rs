@@ -4,6 +4,7 @@
 //! exchanges run, `publish` replaces it while traffic flows. The clock of a worker is a byte that the process's ticker writes to its pipe every [`TICK_MS`]: then
 //! deadlines are swept, idle connections parked, commands taken. There are no timers of the runtime.
 
+mod alarm;
 pub mod crew;
 pub mod net;
 pub mod pool;
@@ -35,6 +36,7 @@ use crate::exchange::core::{Core, Program, WorkerStats, add};
 use crate::exchange::watch::{Lane, Watch};
 use crate::exchange::{End, Peer, serve};
 use crate::plugin::frame::{Frame, run_tick};
+use crate::plugin::wake::Wakes;
 use crate::upstream;
 use crate::view::slab::{Slab, SlotLayout};
 
@@ -371,6 +373,7 @@ impl Local {
             if watch.wants_look(now, LOOK_AFTER_MS) && is_gone(watch.down.get(), half_closed) {
                 watch.leave();
                 shut_down(watch.up.get(), libc::SHUT_RDWR);
+                self.core.waits.rouse(watch.waits_as.get());
             }
             let since = watch.idle_since.get();
             if since != u64::MAX && (hurry || now.saturating_sub(since) >= PARK_AFTER_MS) {
@@ -460,6 +463,7 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
             }
         }
     }
+    watch_events(&local).map_err(|e| format!("worker {index}: no timer for waiting plugins: {e}"))?;
     let mut tick = UnixStream::from_std(tick).map_err(|e| format!("worker {index}: cannot use the tick pipe: {e}"))?;
     let _ = ready.send(Ok(index));
     let mut buffer = vec![0u8; 64];
@@ -482,6 +486,23 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
     }
     local.release();
     Ok(())
+}
+
+/// Begins to follow the timer and the bell of waiting plugins.
+fn watch_events(local: &Rc<Local>) -> io::Result<()> {
+    let timer = alarm::alarm_of(&local.core.waits)?;
+    let (wakes, bell) = Wakes::open(local.core.worker)?;
+    let (timed, rung) = (alarm::follow_alarm(Rc::clone(local), timer), alarm::follow_bell(Rc::clone(local), wakes, bell));
+    monoio::spawn(ending(timed));
+    monoio::spawn(ending(rung));
+    Ok(())
+}
+
+/// What should never end, with a line in the log when it does.
+async fn ending(follow: impl Future<Output = io::Result<()>>) {
+    if let Err(error) = follow.await {
+        tracing::error!(%error, "plugins that wait are not woken any more; they run into their timeouts");
+    }
 }
 
 fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut u64) {
@@ -530,6 +551,7 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
         local.core.upstreams.expire();
         local.core.upstreams.decay();
         local.core.stats.slots.store(local.core.slab.used() as u64, Ordering::Relaxed);
+        local.core.stats.suspended.store(local.core.waits.count() as u64, Ordering::Relaxed);
         for instance in local.plugins.borrow().iter().filter(|instance| !instance.disabled) {
             if let Some(fault) = run_tick(&local.core.program().host, &instance.plugin, &instance.counters, local.core.worker) {
                 local.core.stats.faults.count(Fault::Plugin(fault));

@@ -356,6 +356,7 @@ pub fn build(
         plugin_response_bytes: config.limits.plugin_response_bytes,
         plugin_alloc_bytes: config.limits.plugin_alloc_bytes,
         replacement_bytes: config.limits.body_buffer_bytes,
+        waits_max: config.limits.suspended,
     });
     let hash_keys = by_id(config, upstreams, HashKey::None, |u| match &u.balance {
         Balance::RoundRobin | Balance::LeastConnections => HashKey::None,

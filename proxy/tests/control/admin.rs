@@ -82,9 +82,14 @@ pub fn origin() -> Origin {
 
 /// A version of the C plugin, compiled into `folder`.
 pub fn versioned(folder: &Path, version: &str, flags: &[&str]) -> String {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/control/versioned.c");
+    compiled(folder, "versioned", version, flags)
+}
+
+/// `NAME.c` of this folder, compiled into `folder`.
+pub fn compiled(folder: &Path, name: &str, version: &str, flags: &[&str]) -> String {
+    let source = &format!("{}/tests/control/{name}.c", env!("CARGO_MANIFEST_DIR"));
     let include = concat!("-I", env!("CARGO_MANIFEST_DIR"), "/../abi/include");
-    let output = folder.join(format!("versioned-{version}.so")).display().to_string();
+    let output = folder.join(format!("{name}-{version}.so")).display().to_string();
     let mut command = Command::new(std::env::var("CC").unwrap_or_else(|_| "cc".into()));
     command.args(["-O2", "-fPIC", "-shared", "-fvisibility=hidden", include, &format!("-DVERSION=\"{version}\"")]);
     let status = command.args(flags).args(["-o", &output, source]).status().unwrap();

@@ -3,29 +3,35 @@
  *
  * The request header x-act lists what which instance does in which hook: "B.request=respond:201,C.response=abort". The tag of an instance is
  * its configuration {"tag": "B"}. Without an order it goes on. Before that, on_request adds "x-order: TAG" to the request and
- * on_response "x-order-post: TAG" to the response; the metrics count its hooks.
+ * on_response "x-order-post: TAG" to the response, and on_event "x-event: TAG" to the message that waits; the metrics count its hooks. The second
+ * event of an exchange is "event2", and so on; "request-chunk2" is every piece but the first.
  */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "ringway-wait.h"
 #include "ringway.h"
 
 #define HOOKS                                                                                                        \
-  (RW_HOOK_REQUEST | RW_HOOK_REQUEST_CHUNK | RW_HOOK_REQUEST_BODY | RW_HOOK_RESPONSE | RW_HOOK_RESPONSE_CHUNK | RW_HOOK_DONE)
+  (RW_HOOK_REQUEST | RW_HOOK_REQUEST_CHUNK | RW_HOOK_REQUEST_BODY | RW_HOOK_RESPONSE | RW_HOOK_RESPONSE_CHUNK | RW_HOOK_EVENT | \
+   RW_HOOK_DONE)
 #define WANTS                                                                                                        \
   (RW_WANT_EDIT_REQUEST | RW_WANT_EDIT_RESPONSE | RW_WANT_EDIT_REQUEST_BODY | RW_WANT_EDIT_RESPONSE_BODY | RW_WANT_RESPOND | \
-   RW_WANT_REQUEST_BODY | RW_WANT_UPSTREAM)
+   RW_WANT_REQUEST_BODY | RW_WANT_UPSTREAM | RW_WANT_SUSPEND)
 
-enum { REQUEST, REQUEST_CHUNK, REQUEST_BODY, RESPONSE, RESPONSE_CHUNK, DONE, DONE_STATUS, REQUEST_BYTES, RESPONSE_BYTES, DIRTY, METRICS };
+enum { REQUEST, REQUEST_CHUNK, REQUEST_BODY, RESPONSE, RESPONSE_CHUNK, DONE, DONE_STATUS, REQUEST_BYTES, RESPONSE_BYTES, DIRTY, EVENT, EVENT_KIND, EVENT_TOKEN, METRICS };
 
 typedef struct instance {
   char tag;
 } instance;
 
 typedef struct exchange {
-  uint64_t seen;
+  uint32_t seen;
+  uint32_t events;
 } exchange;
+
+static const rw_wait *wait_table;
 
 static const char *find(const char *text, size_t len, const char *needle) {
   size_t n = strlen(needle);
@@ -78,6 +84,31 @@ static rw_verdict act(rw_cx *cx, const char *hook) {
   if (find(text, len, "abort") == text + 5) return RW_ABORTED;
   if (find(text, len, "drop") == text + 4) return RW_DROP;
   if (find(text, len, "done") == text + 4) return RW_DONE;
+  if (find(text, len, "suspend") == text + 7) return RW_SUSPEND;
+  if ((value = find(text, len, "timer:")) == text + 6) {
+    return wait_table->timer(cx, (uint64_t)atoi(value) * 1000000, (uint64_t)atoi(value)) < 0 ? RW_ABORTED : RW_SUSPEND;
+  }
+  if ((value = find(text, len, "timers:")) == text + 7) {
+    if (wait_table->timer(cx, 1000000, 1) < 0) return RW_ABORTED;
+    return wait_table->timer(cx, (uint64_t)atoi(value) * 1000000, (uint64_t)atoi(value)) < 0 ? RW_ABORTED : RW_SUSPEND;
+  }
+  if ((value = find(text, len, "arm:")) == text + 4) {
+    return wait_table->timer(cx, (uint64_t)atoi(value) * 1000000, 0) < 0 ? RW_ABORTED : RW_CONTINUE;
+  }
+  if ((value = find(text, len, "wake:")) == text + 5) {
+    if (wait_table->wake(cx->request->request_id, cx->link, (uint64_t)atoi(value)) < 0) return RW_ABORTED;
+    return RW_SUSPEND;
+  }
+  if ((value = find(text, len, "wake-timer:")) == text + 11) {
+    if (wait_table->wake(cx->request->request_id, cx->link, (uint64_t)atoi(value)) < 0) return RW_ABORTED;
+    return wait_table->timer(cx, 1000000, 1) < 0 ? RW_ABORTED : RW_SUSPEND;
+  }
+  if ((value = find(text, len, "wake-twice:")) == text + 11) {
+    for (int i = 0; i < 2; i++) {
+      if (wait_table->wake(cx->request->request_id, cx->link, (uint64_t)atoi(value) + (uint64_t)i) < 0) return RW_ABORTED;
+    }
+    return RW_SUSPEND;
+  }
   if (find(text, len, "need-body") == text + 9) return RW_NEED_BODY;
   if (find(text, len, "claim") == text + 5) return RW_RESPOND;
   if (find(text, len, "begin") == text + 5) return respond(cx, 299, 4) == RW_RESPOND ? RW_CONTINUE : RW_ABORTED;
@@ -116,6 +147,8 @@ static rw_verdict on_request(rw_cx *cx, const rw_request *request) {
 static rw_verdict on_request_chunk(rw_cx *cx, const rw_chunk *chunk) {
   count(cx, REQUEST_CHUNK, 1);
   count(cx, REQUEST_BYTES, chunk->len);
+  size_t len = 0;
+  if (chunk->offset > 0 && order(cx, "request-chunk2", &len) != NULL) return act(cx, "request-chunk2");
   return act(cx, "request-chunk");
 }
 
@@ -138,6 +171,17 @@ static rw_verdict on_response_chunk(rw_cx *cx, const rw_chunk *chunk) {
   return act(cx, "response-chunk");
 }
 
+static rw_verdict on_event(rw_cx *cx, const rw_event *event) {
+  exchange *mine = cx->scratch;
+  char hook[] = "event\0";
+  count(cx, EVENT, 1);
+  cx->host->metric_set(cx, EVENT_KIND, event->kind);
+  cx->host->metric_set(cx, EVENT_TOKEN, event->token);
+  if (mine->events++ > 0) hook[5] = (char)('0' + mine->events);
+  if (add(cx, cx->response == NULL ? RW_SIDE_REQUEST : RW_SIDE_RESPONSE, "x-event") < 0) return RW_ABORTED;
+  return act(cx, hook);
+}
+
 static rw_verdict on_done(rw_cx *cx, const rw_done *done) {
   count(cx, DONE, 1);
   cx->host->metric_set(cx, DONE_STATUS, done->status);
@@ -147,8 +191,8 @@ static rw_verdict on_done(rw_cx *cx, const rw_done *done) {
 static rw_status load(const rw_host *host, rw_loader *loader, const uint8_t *config, uint32_t config_len, void **state) {
   const char *tag = find((const char *)config, config_len, "\"tag\":\"");
   instance *self = malloc(sizeof *self);
-  (void)host;
-  (void)loader;
+  wait_table = host->get_ext(loader, RW_EXT_WAIT);
+  if (wait_table == NULL || host->get_ext(loader, "ringway.wait/0") != NULL) return RW_ERR_NOT_FOUND;
   if (self == NULL || tag == NULL) return RW_ERR_BAD_ARGUMENT;
   self->tag = *tag;
   *state = self;
@@ -168,6 +212,9 @@ static const rw_metric_def metrics[METRICS] = {
     [REQUEST_BYTES] = {.name = "request_bytes", .help = "", .kind = RW_METRIC_COUNTER},
     [RESPONSE_BYTES] = {.name = "response_bytes", .help = "", .kind = RW_METRIC_COUNTER},
     [DIRTY] = {.name = "dirty", .help = "", .kind = RW_METRIC_COUNTER},
+    [EVENT] = {.name = "event", .help = "", .kind = RW_METRIC_COUNTER},
+    [EVENT_KIND] = {.name = "event_kind", .help = "", .kind = RW_METRIC_GAUGE},
+    [EVENT_TOKEN] = {.name = "event_token", .help = "", .kind = RW_METRIC_GAUGE},
 };
 
 RW_DEFINE_NOTE("actor", "1.0.0", RW_LANG_C, HOOKS, WANTS, sizeof(exchange));
@@ -193,5 +240,6 @@ const rw_plugin ringway_plugin_v1 = {
     .on_request_body = on_request_body,
     .on_response = on_response,
     .on_response_chunk = on_response_chunk,
+    .on_event = on_event,
     .on_done = on_done,
 };

@@ -18,6 +18,7 @@ use ringway::exchange::core::{Choice, Core};
 use ringway::exchange::watch::{Lane, Watch};
 use ringway::exchange::{End, Peer, serve};
 use ringway::plugin::chain::LinkCounters;
+use ringway::plugin::wake::Wakes;
 use ringway::worker::program::PluginCounts;
 
 use super::stream::{Events, Pipe, Step, bytes};
@@ -67,7 +68,7 @@ pub struct Case<'w> {
     up: Vec<Upstream>,
     methods: Vec<&'static str>,
     /// Deadlines of so many milliseconds pass, one each time that everything waits.
-    expiries: Vec<u32>,
+    expiries: Vec<Passing>,
     trusted: bool,
     address: [u8; 16],
     down_write_fails_at: usize,
@@ -75,6 +76,17 @@ pub struct Case<'w> {
     leaves: bool,
     slots: usize,
     random: bool,
+}
+
+/// What happens when everything waits.
+#[derive(Debug, Clone, Copy)]
+enum Passing {
+    /// Deadlines of up to so many milliseconds pass.
+    Expiry(u32),
+    /// The sweep finds that the client has gone, while a plugin waits.
+    ClientGone,
+    /// The worker hears the bell.
+    Wakes,
 }
 
 /// What came of it.
@@ -93,8 +105,8 @@ pub struct Outcome {
     pub faults: Vec<Fault>,
     /// The client was told that nothing more comes (in a tunnel).
     pub finished: bool,
-    /// Calls, aborts, responds, drops and edits of each link of the first route.
-    pub links: Vec<[u64; 5]>,
+    /// Calls, aborts, responds, drops, edits and suspends of each link of the first route.
+    pub links: Vec<[u64; 6]>,
     /// By plugin: its metrics.
     pub metrics: Vec<Vec<u64>>,
 }
@@ -179,7 +191,19 @@ impl<'w> Case<'w> {
 
     /// When everything waits, deadlines of up to so many milliseconds pass.
     pub fn expire(mut self, ms: u32) -> Case<'w> {
-        self.expiries.push(ms);
+        self.expiries.push(Passing::Expiry(ms));
+        self
+    }
+
+    /// When everything waits, the client is found gone.
+    pub fn leaves(mut self) -> Case<'w> {
+        self.expiries.push(Passing::ClientGone);
+        self
+    }
+
+    /// When everything waits, the worker takes the wakes that were sent to it. One such case at a time: all workers here are the same one.
+    pub fn wakes(mut self) -> Case<'w> {
+        self.expiries.push(Passing::Wakes);
         self
     }
 
@@ -305,7 +329,7 @@ impl<'w> Case<'w> {
             }
             // The connection waits for more of its head, without a slot.
             if down.is_exhausted() {
-                let Some(ms) = rest.1.next() else { panic!("stuck in the middle of a head") };
+                let Some(Passing::Expiry(ms)) = rest.1.next() else { panic!("stuck in the middle of a head") };
                 events.expiries.set(events.expiries.get() + 1);
                 expire(core, watch, down, *ms);
             }
@@ -320,7 +344,7 @@ impl<'w> Case<'w> {
         down: &Rc<Pipe>,
         events: &Rc<Events>,
         how: &How,
-        rest: &mut (fastrand::Rng, std::slice::Iter<'_, u32>),
+        rest: &mut (fastrand::Rng, std::slice::Iter<'_, Passing>),
     ) -> End {
         let (mut reader, mut writer) = down.halves();
         let slot = core.slab.take().expect("a slot is free");
@@ -330,6 +354,8 @@ impl<'w> Case<'w> {
         peer.trusted = self.trusted;
         peer.address = self.address;
         let mut serving = pin!(serve(core, watch, peer, &mut reader, &mut writer, slot));
+        let hears = self.expiries.iter().any(|passing| matches!(passing, Passing::Wakes));
+        let wakes = hears.then(|| Wakes::open(core.worker).expect("sockets").0);
         let (random, expiries) = rest;
         let mut seen = u64::MAX;
         loop {
@@ -342,7 +368,7 @@ impl<'w> Case<'w> {
             if release(down, core, random, how) {
                 continue;
             }
-            let Some(ms) = expiries.next() else {
+            let Some(passing) = expiries.next() else {
                 if self.leaves && !watch.has_left() {
                     assert!(watch.wants_look(u64::MAX - 1, 0) || watch.wants_look(u64::MAX - 1, 0), "no upstream is awaited");
                     watch.leave();
@@ -352,13 +378,23 @@ impl<'w> Case<'w> {
                 }
                 panic!("stuck: the client got {:?}", String::from_utf8_lossy(&down.sent.borrow()));
             };
-            events.expiries.set(events.expiries.get() + 1);
-            expire(core, watch, down, *ms);
+            match passing {
+                Passing::Expiry(ms) => {
+                    events.expiries.set(events.expiries.get() + 1);
+                    expire(core, watch, down, *ms);
+                }
+                Passing::ClientGone => {
+                    assert_ne!(watch.waits_as.get(), 0, "only a client whose exchange waits is looked at");
+                    watch.leave();
+                }
+                Passing::Wakes => wakes.iter().for_each(|wakes| wakes.drain(|wake| core.waits.wake(wake.request_id, wake.link, wake.token))),
+            }
         }
     }
 
     fn outcome(&self, core: Core<ScriptedUpstreams>, watch: &Watch, down: &Pipe, end: End, counts: &PluginCounts) -> Outcome {
         assert_eq!(core.slab.used(), 0, "slots are returned");
+        assert_eq!((core.waits.count(), watch.waits_as.get()), (0, 0), "nobody waits any more");
         assert!(!down.read_after_drop.get(), "the client was read again after a read had been dropped");
         assert_eq!(watch.up.get(), -1, "the watch still knows the socket of an upstream connection that is not in use");
         let stale: Vec<Lane> = watch.sweep(u64::MAX - 1).filter(|lane| matches!(lane, Lane::UpRead | Lane::UpWrite | Lane::Exchange)).collect();
@@ -377,7 +413,7 @@ impl<'w> Case<'w> {
         let gone = self.down_write_fails_at != usize::MAX || self.down_write_stalls_at != usize::MAX;
         let responses = if gone { Vec::new() } else { wire::responses(&raw, &self.methods, ended) };
         let value = |word: &AtomicU64| word.load(Ordering::Relaxed);
-        let count = |link: &Arc<LinkCounters>| [&link.calls, &link.aborts, &link.responds, &link.drops, &link.edits].map(value);
+        let count = |link: &Arc<LinkCounters>| [&link.calls, &link.aborts, &link.responds, &link.drops, &link.edits, &link.suspends].map(value);
         Outcome {
             end,
             raw,
@@ -423,6 +459,7 @@ fn release(down: &Rc<Pipe>, core: &Core<ScriptedUpstreams>, random: &mut fastran
 fn expire(core: &Core<ScriptedUpstreams>, watch: &Watch, down: &Rc<Pipe>, ms: u32) {
     let now = clock::monotonic_ms() + u64::from(ms);
     watch.ring(now);
+    core.waits.fire(now);
     for lane in watch.sweep(now) {
         match lane {
             Lane::DownRead => down.shut_down(false),

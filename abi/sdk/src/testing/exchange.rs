@@ -1,17 +1,19 @@
 //! One exchange of the test host.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use ringway_abi::owned::Headers;
 use ringway_abi::raw::{self, RawChunk, RawCx};
 use ringway_abi::view::{ORIGIN_GATEWAY, ORIGIN_PLUGIN, ORIGIN_UPSTREAM, RES_CHUNKED, RequestView, ResponseView};
+use ringway_abi::wait::{EVENT_TIMEOUT, EVENT_TIMER, EVENT_WAKE};
 use rkyv::rancor;
 use rkyv::util::AlignedVec;
 
 use super::host::TestHost;
 use super::table::Call;
-use super::{Request, Response, rules};
-use crate::Export;
+use super::{Request, Response, rules, wait_table};
+use crate::{Event, Export};
 
 /// An exchange whose hooks the test runs one by one. What a hook edits is there for the next one.
 pub struct Exchange<'a, P: Export> {
@@ -29,6 +31,10 @@ pub struct Exchange<'a, P: Export> {
     scratch: Box<[u128]>,
     memory: Vec<Box<[u128]>>,
     is_done: bool,
+    /// The bit of the hook that waits; 0 for none.
+    waits: u32,
+    event: Option<Event>,
+    timer: Option<(Duration, u64)>,
 }
 
 /// What a hook returned.
@@ -48,6 +54,8 @@ pub enum Returned {
     Drop,
     /// Buffer the body.
     NeedBody,
+    /// Wait for an event.
+    Suspend,
 }
 
 /// A response: a plugin's own, or what the client gets.
@@ -113,6 +121,9 @@ impl<'a, P: Export> Exchange<'a, P> {
             scratch,
             memory: Vec::new(),
             is_done: false,
+            waits: 0,
+            event: None,
+            timer: None,
         }
     }
 
@@ -141,6 +152,24 @@ impl<'a, P: Export> Exchange<'a, P> {
     /// Runs `on_response_chunk`.
     pub fn on_response_chunk(&mut self, bytes: &[u8], is_last: bool) -> Returned {
         self.run(raw::HOOK_RESPONSE_CHUNK, Some((bytes, is_last)))
+    }
+
+    /// Runs `on_event` for the hook that returned [`Returned::Suspend`] last; panics when none did.
+    #[track_caller]
+    pub fn on_event(&mut self, event: Event) -> Returned {
+        assert!(self.waits != 0, "no hook of this exchange waits for an event");
+        self.event = Some(event);
+        self.run(raw::HOOK_EVENT, None)
+    }
+
+    /// The timer that the plugin waits for: how long from the hook on, and its token.
+    pub fn timer(&self) -> Option<(Duration, u64)> {
+        self.timer
+    }
+
+    /// The tokens of the wakes that were sent for this exchange and not yet taken, from whatever thread.
+    pub fn wakes(&self) -> Vec<u64> {
+        wait_table::take_wakes(self.request.request_id)
     }
 
     /// Ends the exchange: runs `on_done`.
@@ -218,7 +247,7 @@ impl<'a, P: Export> Exchange<'a, P> {
         match returned {
             Returned::Continue | Returned::Done | Returned::NotCalled => Ok(()),
             Returned::Respond(answer) => Err(answer),
-            Returned::Aborted | Returned::NeedBody => Err(gateway_answer(500)),
+            Returned::Aborted | Returned::NeedBody | Returned::Suspend => Err(gateway_answer(500)),
             Returned::Drop => Err(gateway_answer(0)),
         }
     }
@@ -247,6 +276,7 @@ impl<'a, P: Export> Exchange<'a, P> {
         let offset = if bit == raw::HOOK_RESPONSE_CHUNK { self.response_body.len() } else { self.request_body.len() };
         let flags = if is_last { raw::CHUNK_LAST } else { 0 };
         let chunk = RawChunk { size: size_of::<RawChunk>() as u32, flags, offset: offset as u64, bytes: bytes.as_ptr(), len: bytes.len() as u64 };
+        let event = self.raw_event();
         let descriptor = P::DESCRIPTOR;
         let plugin = descriptor.raw();
         let hooks = |cx: *mut RawCx, request: &RequestView, response: Option<&ResponseView>| {
@@ -257,11 +287,17 @@ impl<'a, P: Export> Exchange<'a, P> {
                     raw::HOOK_REQUEST_CHUNK => plugin.on_request_chunk?(cx, &chunk),
                     raw::HOOK_REQUEST_BODY => plugin.on_request_body?(cx, &chunk),
                     raw::HOOK_RESPONSE => plugin.on_response?(cx, response?),
+                    raw::HOOK_EVENT => plugin.on_event?(cx, &event),
                     _ => plugin.on_response_chunk?(cx, &chunk),
                 })
             }
         };
         let (returned, replaced) = self.call(bit, hooks);
+        if returned == Returned::Suspend {
+            self.waits = if bit == raw::HOOK_EVENT { self.waits } else { bit };
+            return returned;
+        }
+        let bit = if bit == raw::HOOK_EVENT { std::mem::take(&mut self.waits) } else { bit };
         match (&returned, replaced) {
             (Returned::Continue | Returned::Done, Some(replaced)) => self.forward(bit, Some((&replaced, is_last))),
             (Returned::Continue | Returned::Done | Returned::NotCalled, _) => self.forward(bit, piece),
@@ -284,12 +320,16 @@ impl<'a, P: Export> Exchange<'a, P> {
         call.request = Some(self.request.clone());
         call.response = self.response.clone();
         call.memory = std::mem::take(&mut self.memory);
+        call.waits = self.waits;
         let verdict = hook(std::ptr::from_mut(&mut call).cast(), request, response);
         self.memory = std::mem::take(&mut call.memory);
         let Some(verdict) = verdict else { return (Returned::NotCalled, None) };
         let returned = self.judge(bit, verdict, call.answer.take());
         if returned == Returned::Aborted {
             return (returned, None);
+        }
+        if returned == Returned::Suspend {
+            self.timer = call.timer.take().or(self.timer);
         }
         self.is_done |= returned == Returned::Done;
         self.upstream = call.upstream.take().or(self.upstream.take());
@@ -300,6 +340,15 @@ impl<'a, P: Export> Exchange<'a, P> {
         (returned, call.replaced_body.take())
     }
 
+    fn raw_event(&mut self) -> raw::RawEvent {
+        let (kind, token) = match self.event.unwrap_or(Event::Timeout) {
+            Event::Timer(token) => (EVENT_TIMER, token),
+            Event::Wake(token) => (EVENT_WAKE, token),
+            Event::Timeout => (EVENT_TIMEOUT, 0),
+        };
+        raw::RawEvent { size: size_of::<raw::RawEvent>() as u32, kind, token, status: 0, reserved: 0, response: std::ptr::null() }
+    }
+
     /// A verdict that is not possible here counts as a failure.
     fn judge(&self, bit: u32, verdict: u32, answer: Option<Answer>) -> Returned {
         let wants = self.host.state().wants;
@@ -308,6 +357,7 @@ impl<'a, P: Export> Exchange<'a, P> {
             (raw::DONE, _) => Returned::Done,
             (raw::DROP, _) => Returned::Drop,
             (raw::RESPOND, Some(answer)) => Returned::Respond(answer),
+            (raw::SUSPEND, _) if wants & raw::WANT_SUSPEND != 0 && wait_table::may_wait(bit) && self.event != Some(Event::Timeout) => Returned::Suspend,
             (raw::NEED_BODY, _) if bit == raw::HOOK_REQUEST && wants & raw::WANT_REQUEST_BODY != 0 => Returned::NeedBody,
             _ => Returned::Aborted,
         }

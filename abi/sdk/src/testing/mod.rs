@@ -20,6 +20,7 @@ mod maps;
 mod probe;
 mod rules;
 mod table;
+mod wait_table;
 
 pub use exchange::{Answer, Exchange, Returned};
 pub use host::{LoadFailed, LogLine, TestHost};

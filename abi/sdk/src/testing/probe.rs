@@ -15,12 +15,12 @@ use super::{request, response};
 use crate::cx::{CoreCx, Cx};
 use crate::entry::Core;
 use crate::event::{Accept, Chunk, Done};
-use crate::{Export, panics};
+use crate::{Event, Export, panics};
 
 /// The name of the first hook that is implemented and not listed.
 pub(super) fn unlisted_hook<P: Export>(host: &mut TestHost<P>) -> Option<&'static str> {
     let listed = P::DESCRIPTOR.raw().hooks;
-    let unlisted = raw::HOOKS.iter().filter(|(bit, _)| listed & bit == 0 && *bit != raw::HOOK_EVENT);
+    let unlisted = raw::HOOKS.iter().filter(|(bit, _)| listed & bit == 0);
     unlisted.into_iter().find(|(bit, _)| !is_default::<P>(host, *bit)).map(|(_, name)| *name)
 }
 
@@ -59,6 +59,7 @@ fn is_default<P: Export>(host: &mut TestHost<P>, bit: u32) -> bool {
         let plugin = &mut core.plugin;
         match bit {
             raw::HOOK_REQUEST => drop(plugin.on_request(&mut cx, request)),
+            raw::HOOK_EVENT => drop(plugin.on_event(&mut cx, Event::Timeout)),
             raw::HOOK_REQUEST_CHUNK => drop(plugin.on_request_chunk(&mut cx, chunk)),
             raw::HOOK_REQUEST_BODY => drop(plugin.on_request_body(&mut cx, chunk)),
             raw::HOOK_RESPONSE => drop(plugin.on_response(&mut cx, response)),

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::NonNull;
+use std::time::Duration;
 
 use ringway_abi::owned::{Headers, Octets};
 use ringway_abi::raw::{self, Host, RawCx, RawLoader};
@@ -27,6 +28,10 @@ pub(super) struct Call {
     pub(super) upstream: Option<String>,
     /// The exchange's memory: what earlier hooks got, then what this one gets.
     pub(super) memory: Vec<Box<[u128]>>,
+    /// The bit of the hook that waits, in whose place on_event runs.
+    pub(super) waits: u32,
+    /// The timer that this hook has set.
+    pub(super) timer: Option<(Duration, u64)>,
 }
 
 /// A running `load` or `core_init`.
@@ -53,7 +58,19 @@ impl Call {
             worker: 0,
             link: 0,
         };
-        Call { raw, state, request: None, response: None, answer: None, reserved: Vec::new(), replaced_body: None, upstream: None, memory: Vec::new() }
+        Call {
+            raw,
+            state,
+            request: None,
+            response: None,
+            answer: None,
+            reserved: Vec::new(),
+            replaced_body: None,
+            upstream: None,
+            memory: Vec::new(),
+            waits: 0,
+            timer: None,
+        }
     }
 
     fn state(&mut self) -> &mut State {
@@ -61,11 +78,16 @@ impl Call {
         unsafe { self.state.as_mut() }
     }
 
-    fn need(&mut self, want: u64, hooks: u32) -> Result<(), HostError> {
+    /// The bit of the running hook; in on_event, that of the hook which waited.
+    fn hook(&self) -> u32 {
+        if self.raw.hook == raw::HOOK_EVENT { self.waits } else { self.raw.hook }
+    }
+
+    pub(super) fn need(&mut self, want: u64, hooks: u32) -> Result<(), HostError> {
         if self.state().wants & want == 0 {
             return Err(HostError::NotDeclared);
         }
-        if self.raw.hook & hooks == 0 { Err(HostError::WrongHook) } else { Ok(()) }
+        if self.hook() & hooks == 0 { Err(HostError::WrongHook) } else { Ok(()) }
     }
 
     /// What an edit of this side changes: the count of edits and the headers.
@@ -158,7 +180,7 @@ unsafe fn argument<'a>(bytes: *const u8, len: u32) -> &'a [u8] {
 ///
 /// # Safety
 /// `cx` is the `rw_cx` of a running [`Call`].
-unsafe fn with(cx: *mut RawCx, function: &'static str, run: impl FnOnce(&mut Call) -> Result<u32, HostError>) -> i32 {
+pub(super) unsafe fn with(cx: *mut RawCx, function: &'static str, run: impl FnOnce(&mut Call) -> Result<u32, HostError>) -> i32 {
     // SAFETY: the caller's promise; `raw` is the first field, and the pointer was made from the whole call.
     let call = unsafe { &mut *cx.cast::<Call>() };
     match run(call) {
@@ -253,12 +275,12 @@ unsafe extern "C" fn upstream_set(cx: *mut RawCx, name: *const u8, name_len: u32
 unsafe extern "C" fn body_replace(cx: *mut RawCx, bytes: *const u8, len: u64) -> i32 {
     let run = |call: &mut Call| {
         // Which bit is needed depends on the hook, so the hook is looked at first.
-        let want = match call.raw.hook {
+        let want = match call.hook() {
             raw::HOOK_REQUEST_CHUNK | raw::HOOK_REQUEST_BODY => raw::WANT_EDIT_REQUEST_BODY,
             raw::HOOK_RESPONSE_CHUNK => raw::WANT_EDIT_RESPONSE_BODY,
             _ => return Err(HostError::WrongHook),
         };
-        call.need(want, call.raw.hook)?;
+        call.need(want, call.hook())?;
         let len = u32::try_from(len).map_err(|_| HostError::NoSpace)?;
         // SAFETY: the contract of the host table.
         call.replaced_body = Some(unsafe { argument(bytes, len) }.to_vec());
@@ -458,5 +480,8 @@ unsafe extern "C" fn load_log(loader: *mut RawLoader, level: u32, text: *const u
 unsafe extern "C" fn get_ext(_: *mut RawLoader, id: *const c_char) -> *const c_void {
     // SAFETY: the contract of the host table: NUL-terminated.
     let id = unsafe { CStr::from_ptr(id) };
+    if id == ringway_abi::wait::ID {
+        return (&raw const super::wait_table::WAIT).cast();
+    }
     if id == ringway_abi::maps::EXTENSION { std::ptr::from_ref(&MAPS).cast() } else { std::ptr::null() }
 }

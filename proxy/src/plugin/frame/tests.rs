@@ -32,17 +32,18 @@ static const rw_metric_def metrics[] = {M("a"), M("b"), M("c"), M("d"), M("e"), 
 "#;
 
 /// Hooks with the type of their event and their bit.
-const EVENTS: [(&str, &str, &str); 8] = [
+const EVENTS: [(&str, &str, &str); 9] = [
     ("on_accept", "rw_accept", "RW_HOOK_ACCEPT"),
     ("on_request", "rw_request", "RW_HOOK_REQUEST"),
     ("on_request_chunk", "rw_chunk", "RW_HOOK_REQUEST_CHUNK"),
     ("on_request_body", "rw_chunk", "RW_HOOK_REQUEST_BODY"),
     ("on_response", "rw_response", "RW_HOOK_RESPONSE"),
     ("on_response_chunk", "rw_chunk", "RW_HOOK_RESPONSE_CHUNK"),
+    ("on_event", "rw_event", "RW_HOOK_EVENT"),
     ("on_done", "rw_done", "RW_HOOK_DONE"),
     ("on_tick", "rw_tick", "RW_HOOK_TICK"),
 ];
-const EVERYTHING: &str = "RW_WANT_EDIT_REQUEST | RW_WANT_EDIT_RESPONSE | RW_WANT_EDIT_REQUEST_BODY | RW_WANT_EDIT_RESPONSE_BODY | RW_WANT_REQUEST_BODY | RW_WANT_RESPOND | RW_WANT_UPSTREAM";
+const EVERYTHING: &str = "RW_WANT_EDIT_REQUEST | RW_WANT_EDIT_RESPONSE | RW_WANT_EDIT_REQUEST_BODY | RW_WANT_EDIT_RESPONSE_BODY | RW_WANT_REQUEST_BODY | RW_WANT_RESPOND | RW_WANT_UPSTREAM | RW_WANT_SUSPEND";
 
 /// A worker with its plugins.
 struct Rig {
@@ -110,6 +111,7 @@ impl Rig {
             plugin_response_bytes: 65536,
             plugin_alloc_bytes: 10_000,
             replacement_bytes: 65536,
+            waits_max: 2,
         };
         Rc::clone(self.shared.get_or_insert_with(|| Rc::new(made())))
     }
@@ -547,4 +549,27 @@ fn a_view_never_has_more_than_254_entries() {
     let view = frame.request().request();
     assert_eq!((view.entries().len(), view.header(ringway_abi::ids::HeaderId::VIA)), (254, Some(&b"1.1 last"[..])));
     assert!(rkyv::access::<ringway_abi::RequestView, rkyv::rancor::Failure>(frame.request().archive()).is_ok());
+}
+
+/// S-105: only so many exchanges of a worker wait, and an exchange that ends makes room for another. `waits_max` is 2 here.
+#[test]
+fn more_waiting_exchanges_than_the_limit_are_a_fault() {
+    let mut rig = Rig::new();
+    let patient = rig.probe(&[("on_request", "return RW_SUSPEND;"), ("on_event", "COUNT(0); return RW_CONTINUE;")]);
+    let waits = Rc::new(Waits::default());
+    let mut frames = Vec::new();
+    for id in 1..=3 {
+        let mut frame = Frame::new(rig.shared(), 0).with_waits(Rc::clone(&waits));
+        rig.begin(&mut frame, &[&patient], GET, id);
+        frames.push(frame);
+    }
+    let flows: Vec<Flow> = frames.iter_mut().map(|frame| frame.run_request(0)).collect();
+    assert_eq!(flows, [Flow::Suspend(0), Flow::Suspend(0), Flow::Fault(PluginFault::TooManySuspended)]);
+    assert_eq!((waits.count(), patient.metric(0)), (2, 0));
+    frames[0].end();
+    assert_eq!((waits.count(), frames[0].is_suspended()), (1, false));
+    rig.begin(&mut frames[0], &[&patient], GET, 4);
+    assert_eq!(frames[0].run_request(0), Flow::Suspend(0));
+    // A frame that nobody can wake cannot wait.
+    assert_eq!(rig.frame(&[&patient], GET).run_request(0), Flow::Fault(PluginFault::VerdictOutOfPlace));
 }

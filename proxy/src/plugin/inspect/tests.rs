@@ -263,7 +263,7 @@ fn each_reason_has_its_own_text() {
         ("-DFINGERPRINT=UINT64_C(7)", fingerprint.as_str()),
         ("-DWANTS=(RW_WANT_MAPS|RW_WANT_RESPOND|UINT64_C(0x8000000000))", "the plugin wants what this gateway does not have: bit 0x8000000000"),
         ("-DWANTS=RW_WANT_MAPS", "the descriptor `ringway_plugin_v1` makes no sense: it wants maps and defines none"),
-        ("-DHOOKS=(RW_HOOK_REQUEST|RW_HOOK_DONE|RW_HOOK_EVENT|0x4000)", "the plugin wants what this gateway does not have: on_event, bit 0x4000"),
+        ("-DHOOKS=(RW_HOOK_REQUEST|RW_HOOK_DONE|RW_HOOK_EVENT|0x4000)", "the plugin wants what this gateway does not have: bit 0x4000"),
         ("-DSYMBOL=__attribute__((used)) static const rw_plugin hidden", "the file exports no data symbol `ringway_plugin_v1`"),
         ("-DNOTE_HOOKS=RW_HOOK_DONE", "the note and the descriptor differ in `hooks`: 0x80 and 0x82"),
         ("-DNOTE_WANTS=0", "the note and the descriptor differ in `wants`: 0x0 and 0x21"),
