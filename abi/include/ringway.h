@@ -425,6 +425,8 @@ struct rw_host {
   /* Replaces every header of this name by one. The place of the first is kept; new ones go to the end.
    * Host and Date may be set. The fields of framing and connection are the gateway's (RW_ERR_FORBIDDEN): Connection,
    * Content-Length, HTTP2-Settings, Keep-Alive, Proxy-Connection, TE, Trailer, Transfer-Encoding, Upgrade.
+   * A request keeps exactly one Host: header_set takes a valid host[:port] only (RW_ERR_BAD_BYTES), header_add and
+   * header_del refuse the name (RW_ERR_FORBIDDEN).
    *
    * After resp_begin or resp_prebuilt in the same hook, the three functions edit that new response when side is
    * RW_SIDE_RESPONSE, and need no `wants` bit for it but RW_WANT_RESPOND. */

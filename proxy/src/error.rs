@@ -107,6 +107,7 @@ faults! {
         BadAuthority 400 CLOSE Info FINAL "bad_authority" "the authority of the target is not a valid host and port";
         AsteriskWithoutOptions 400 CLOSE Info FINAL "asterisk_without_options" "the target * goes with OPTIONS only";
         BadConnectTarget 400 CLOSE Info FINAL "bad_connect_target" "the target of CONNECT is not host:port";
+        ConnectWithBody 400 CLOSE Info FINAL "connect_with_body" "CONNECT announces a body";
         MissingVersion 400 CLOSE Info FINAL "missing_version" "the request line has no version";
         BadVersion 400 CLOSE Info FINAL "bad_version" "the version is malformed";
         UnsupportedVersion 505 CLOSE Info FINAL "unsupported_version" "the major version is not 1";
@@ -125,7 +126,7 @@ faults! {
         FieldTooLong 431 CLOSE Info FINAL "field_too_long" "a field line is longer than the limit";
         TooManyFields 431 CLOSE Info FINAL "too_many_fields" "the head has more fields than the limit";
         HeadTooLarge 431 CLOSE Info FINAL "head_too_large" "the head is longer than the limit";
-        MissingHost 400 CLOSE Info FINAL "missing_host" "an HTTP/1.1 request has no Host";
+        MissingHost 400 CLOSE Info FINAL "missing_host" "the request has no Host";
         DuplicateHost 400 CLOSE Info FINAL "duplicate_host" "Host is given more than once";
         BadHost 400 CLOSE Info FINAL "bad_host" "Host is not a valid host and port";
         HostDiffers 400 CLOSE Info FINAL "host_differs" "Host differs from the authority of the target";

@@ -62,6 +62,9 @@ pub const SLOTS_PER_EXCHANGE: usize = 2;
 /// Slots of a worker beyond those of its exchanges: a plugin that replaces a response writes the new one while it sees the old one, and
 /// an operation that was given up keeps its slot until the kernel lets go of it.
 pub const SLOTS_RESERVED: usize = 64;
+/// Bytes of unfinished heads that a worker holds outside of its slots: a thousand full ones, or a hundred thousand that a client sends
+/// byte by byte.
+pub const HELD_HEAD_BYTES_MAX: usize = 16 * MIB;
 /// Exchanges in flight per worker; with two messages of about 50 KiB each, 400 MiB of address space that is touched only when used.
 pub const SLOTS: usize = 4096;
 /// Half of a usual limit of 65,536 file descriptors: each may need one more towards the upstream.
@@ -197,7 +200,7 @@ pub struct Limits {
     /// Retries per second that are allowed whatever the budget says, per worker and upstream.
     #[schemars(range(min = 0, max = 65536))]
     pub retry_reserve: usize,
-    /// Bytes per second below which a request body is too slow, averaged since its head. Slower: 408. 0: any rate.
+    /// Bytes per second below which a request body is too slow, averaged over the time in which the gateway waits for it. Slower: 408. 0: any rate.
     #[serde(with = "size")]
     #[schemars(with = "size::Size", extend("minimum" = 0, "maximum" = 1u64 << 30))]
     pub body_rate_bytes: usize,

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use ringway_abi::RequestView;
 use ringway_abi::ids::HeaderId;
 
-use crate::config::{Config, HeaderMatch, Route};
+use crate::config::{Config, HeaderMatch, MissingHost, Route};
 use crate::error::ClientFault;
 use crate::http1::target::{PathPolicy, is_plain, normalise_path, split_port};
 
@@ -21,9 +21,14 @@ thread_local! {
 pub struct RouteTable {
     routes: Vec<Entry>,
     policy: PathPolicy,
+    /// The authority of requests that have none; empty when there is none.
+    default_host: Vec<u8>,
     /// Some route asks for a host.
     by_host: bool,
 }
+
+/// What a route without `method` lists in Allow.
+const COMMON_METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
 
 struct Entry {
     route: Route,
@@ -37,7 +42,36 @@ impl RouteTable {
             headers: route.headers.iter().map(|(name, want)| (HeaderId::of(name.as_bytes()), name.as_bytes().to_vec(), want.clone())).collect(),
             route: route.clone(),
         });
-        RouteTable { routes: routes.collect(), policy: PathPolicy::default(), by_host: config.routes.iter().any(|route| !route.hosts.is_empty()) }
+        let default_host = match &config.http.missing_host {
+            MissingHost::Named(host) => host.clone().into_bytes(),
+            MissingHost::Allow | MissingHost::Reject => Vec::new(),
+        };
+        RouteTable { routes: routes.collect(), policy: config.http.path, default_host, by_host: config.routes.iter().any(|route| !route.hosts.is_empty()) }
+    }
+
+    /// The methods that a 405 to this request lists (RFC 9110 §15.5.6): those of the routes that match it but for the method.
+    pub fn allowed_methods(&self, request: &RequestView, listener: u16) -> String {
+        let mut room = vec![0; request.path().len()];
+        let path = normalise_path(request.path(), &self.policy, &mut room).map_or(&b""[..], |path| path.bytes);
+        let host = self.host(request);
+        let mut methods: Vec<&str> = Vec::new();
+        for entry in self.routes.iter().filter(|entry| entry.matches_but_method(request, listener, host, path)) {
+            let listed = entry.route.methods.iter().map(String::as_str).filter(|method| !matches!(*method, "TRACE" | "CONNECT"));
+            methods.extend(if entry.route.methods.is_empty() { COMMON_METHODS.to_vec() } else { listed.collect() });
+        }
+        let mut unique: Vec<&str> = Vec::new();
+        for method in methods {
+            if !unique.contains(&method) {
+                unique.push(method);
+            }
+        }
+        unique.join(", ")
+    }
+
+    /// The host, without port, that routes are chosen by.
+    fn host<'a>(&'a self, request: &'a RequestView) -> &'a [u8] {
+        let authority = if request.authority().is_empty() { &self.default_host } else { request.authority() };
+        split_port(authority).map_or(&b""[..], |(host, _)| host)
     }
 
     /// The index of the route for this request.
@@ -57,7 +91,7 @@ impl RouteTable {
     }
 
     fn find_normalised(&self, request: &RequestView, listener: u16, path: &[u8]) -> Result<usize, ClientFault> {
-        let host = if self.by_host { split_port(request.authority()).map_or(&b""[..], |(host, _)| host) } else { b"" };
+        let host = if self.by_host { self.host(request) } else { b"" };
         let mut fault = ClientFault::NoRoute;
         for (at, entry) in self.routes.iter().enumerate() {
             if !entry.matches_but_method(request, listener, host, path) {

@@ -2,7 +2,8 @@
 //!
 //! By area: `serving` traffic of real programs, `plugins` chains and hostile plugins, `command` exit codes,
 //! `malformed` bytes that are no request, `limits` deadlines and bounds, `upstreams` balancing, health, retries,
-//! `clients` libraries of other languages, `leaving` clients that go away. Tests with thousands of connections are in `blackbox_heavy.rs`.
+//! `clients` libraries of other languages, `leaving` clients that go away, `rules` rules of HTTP that need sockets or a clock. Tests with
+//! thousands of connections are in `blackbox_heavy.rs`.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod gateway;
@@ -19,6 +20,8 @@ mod limits;
 mod malformed;
 #[path = "blackbox/plugins.rs"]
 mod plugins;
+#[path = "blackbox/rules.rs"]
+mod rules;
 #[path = "blackbox/serving.rs"]
 mod serving;
 #[path = "blackbox/upstreams.rs"]

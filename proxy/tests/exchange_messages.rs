@@ -265,16 +265,6 @@ fn rule_63_close_is_announced_and_later_bytes_are_ignored() {
 }
 
 #[test]
-fn the_last_request_of_a_connection_announces_the_close() {
-    let world = World::new("[limits]\nslots = 64\nrequests_per_connection = 2\n[[route]]\npath = \"/\"\nupstream = \"app\"\n");
-    Case::new(&world, GET.repeat(3)).up(Upstream::answers([OK, OK, OK])).each(|outcome| {
-        assert_eq!((outcome.end, outcome.statuses()), (End::Linger, vec![200, 200]));
-        assert_eq!(outcome.responses[0].value("connection"), None);
-        assert_eq!(outcome.responses[1].value("connection"), Some("close"));
-    });
-}
-
-#[test]
 fn rule_43_what_is_due_is_answered_before_a_bad_request_ends_the_connection() {
     let world = World::plain();
     let requests = format!("{GET}{GET}GET / HTTP/1.1\r\nHost : e\r\n\r\n{GET}");

@@ -228,24 +228,6 @@ fn an_upstream_that_takes_nothing_is_504() {
 }
 
 #[test]
-fn rules_94_to_97_slow_clients() {
-    let world = World::new(TIMES);
-    Case::new(&world, "GET / HTTP/1.1\r\nHo").expire(10_001).each(|outcome| {
-        assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![408], vec!["head_timeout"]));
-    });
-    Case::new(&world, "POST / HTTP/1.1\r\nHost: e\r\nContent-Length: 10\r\n\r\nabc").up(Upstream::script(Vec::new())).expire(20_001).each(|outcome| {
-        assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![408], vec!["body_timeout"]));
-        assert!(!outcome.upstreams[0].requests().0.iter().any(|r| r.complete));
-    });
-    // A client that is silent between two requests is closed without a word.
-    let idle = Case::script(&world, vec![bytes(GET), Step::Await(b"never".to_vec(), 1)]).answer(OK).expire(40_001);
-    idle.each(|outcome| assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Close, vec![200], vec![])));
-    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{}", "x".repeat(1000));
-    let outcome = Case::new(&world, GET).answer(answer).client_stalls_at(500).expire(30_001).once();
-    assert_eq!((outcome.end, outcome.reasons()), (End::Abort, vec!["write_stalled"]));
-}
-
-#[test]
 fn an_exchange_that_takes_too_long_is_504() {
     let world = World::new(&TIMES.replace("first_byte = \"5s\"", "first_byte = \"off\""));
     Case::new(&world, GET).up(Upstream::script(vec![Step::AwaitHead])).expire(100_001).each(|outcome| {
@@ -421,4 +403,14 @@ fn a_client_that_leaves_while_the_upstream_is_awaited_ends_the_exchange() {
             assert!(!outcome.raw.ends_with(b"0\r\n\r\n"), "{:?}", String::from_utf8_lossy(&outcome.raw));
         });
     }
+}
+
+/// A connection that has its request in a slot and finds no other is answered all the same.
+#[test]
+fn without_any_slot_for_the_response_the_answer_is_503() {
+    let world = World::plain();
+    Case::new(&world, [GET, GET].concat()).answer(OK).slots(1).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![503], vec!["slots_exhausted"]));
+        assert!(outcome.fates().iter().all(|fate| *fate == Fate::GivenBack), "{:?}", outcome.fates());
+    });
 }

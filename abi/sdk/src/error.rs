@@ -75,7 +75,7 @@ impl fmt::Display for HostError {
             HostError::BadBytes => "the gateway refused the bytes: CR, LF or NUL in a value, a name that is not a token, or a forbidden target",
             HostError::NoSpace => "the gateway refused the call: a bound of the configuration was reached",
             HostError::NotFound => "the gateway knows no such header, upstream or id",
-            HostError::Forbidden => "the gateway refused the header: framing and connection headers are its own",
+            HostError::Forbidden => "the gateway refused the header: framing and connection headers are its own, and a request keeps one Host",
             HostError::BadArgument => "the gateway refused an argument that is out of its range",
             HostError::Other(status) => return write!(f, "the gateway refused the call with status {status}"),
         })

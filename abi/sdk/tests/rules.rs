@@ -74,6 +74,9 @@ impl Plugin for Actor {
                 assert_eq!(cx.request_mut().set_header("x-a", "b\r\nc: d").err(), Some(HostError::BadBytes));
                 assert_eq!(cx.request_mut().set_header("x a", "b").err(), Some(HostError::BadBytes));
                 assert_eq!(cx.request_mut().set_header("content-length", "1").err(), Some(HostError::Forbidden));
+                assert_eq!(cx.request_mut().set_header("host", "a b").err(), Some(HostError::BadBytes));
+                assert_eq!(cx.request_mut().add_header("Host", "b").err(), Some(HostError::Forbidden));
+                assert_eq!(cx.request_mut().remove_header("host").err(), Some(HostError::Forbidden));
                 assert_eq!(cx.request_mut().set_target("/a b").err(), Some(HostError::BadBytes));
                 assert_eq!(cx.request_mut().set_upstream("none").err(), Some(HostError::NotDeclared));
                 assert_eq!(cx.response_mut().set_status(201).err(), Some(HostError::NotDeclared));

@@ -327,7 +327,8 @@ fn edit(exchange: &mut Exchange, side: u32, call: &'static str, name: &[u8], val
     if !is_token(name) || !is_value(value) {
         return raw::ERR_BAD_BYTES;
     }
-    if is_framing(name) {
+    let is_request_host = side == raw::SIDE_REQUEST && name.eq_ignore_ascii_case(b"host");
+    if is_framing(name) || (is_request_host && call != "set") {
         return raw::ERR_FORBIDDEN;
     }
     if exchange.did.edits.len() == EDITS_MAX {

@@ -12,7 +12,7 @@ use super::metrics::LINK_COUNTERS;
 use super::plugins::MadeOf;
 use super::status::Status;
 use crate::clock;
-use crate::config::{AccessLog, Balance, Config, Link, OnError, PluginIndex};
+use crate::config::{AccessLog, Balance, Config, Link, MissingHost, OnError, PluginIndex};
 use crate::plugin::chain::LinkCounters;
 use crate::upstream::Target;
 
@@ -262,6 +262,16 @@ pub fn config(snapshot: &Snapshot) -> Value {
         },
         "limits": &*config.limits,
         "timeouts": &*config.timeouts,
+        "http": {
+            "underscores": config.http.underscores,
+            "host_differs": config.http.host_differs,
+            "missing_host": match &config.http.missing_host {
+                MissingHost::Allow => "allow",
+                MissingHost::Reject => "reject",
+                MissingHost::Named(host) => host,
+            },
+            "path": config.http.path,
+        },
         "listeners": config.listeners.iter().map(|listener| json!({
             "name": listener.name, "address": listener.address.to_string(), "backlog": listener.backlog, "plugins": links(config, &listener.links),
         })).collect::<Vec<_>>(),

@@ -59,7 +59,7 @@ pub fn inspect_plugins(config: &Config, offer: &Offer) -> Result<(Vec<PluginFact
     let source = Path::new(&*config.source);
     for route in config.routes.iter() {
         let answers = route.links.iter().any(|link| facts[link.plugin.0 as usize].wants & raw::WANT_RESPOND != 0);
-        if route.upstream.is_none() && route.connect_to.is_empty() && !answers {
+        if route.upstream.is_none() && !answers {
             let problem = Problem::new(format!("the route `{}` has no `upstream`, and none of its plugins answers", route.name))
                 .in_file(source)
                 .cause("none of them declares `respond` in its `wants`")

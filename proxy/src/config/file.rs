@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::http1::head::UnderscorePolicy;
+use crate::http1::target::PathPolicy;
 use crate::limits::{Limits, Timeouts, duration, size};
 
 /// A Ringway configuration.
@@ -25,6 +27,8 @@ pub(super) struct File {
     pub limits: Limits,
     /// How long for everything.
     pub timeouts: Timeouts,
+    /// What HTTP leaves open.
+    pub http: Http,
     /// Where clients connect.
     pub listener: Vec<Listener>,
     /// Groups of servers that requests are forwarded to.
@@ -149,6 +153,36 @@ pub enum Driver {
     /// epoll.
     #[serde(rename = "epoll")]
     Epoll,
+}
+
+/// What HTTP leaves open. The numbers of the rules are those of `docs/http1.md`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Http {
+    /// Header names with `_`, in requests and responses. Names that imitate framing or trusted fields are dropped at least (rule 28).
+    pub underscores: UnderscorePolicy,
+    /// A `Host` that differs from the host of an absolute target: the target's host counts, or the request is answered 400 (rule 13).
+    pub host_differs: HostDiffers,
+    /// HTTP/1.0 requests without `Host`: "allow" (only routes without `host` match), "reject" (400), or the host that they are taken to be for (rule 19).
+    pub missing_host: String,
+    /// What routes see of unusual paths (rule 16).
+    pub path: PathPolicy,
+}
+
+impl Default for Http {
+    fn default() -> Http {
+        Http { underscores: UnderscorePolicy::Keep, host_differs: HostDiffers::Target, missing_host: "allow".into(), path: PathPolicy::default() }
+    }
+}
+
+/// What a `Host` that differs from the target means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HostDiffers {
+    /// The host of the target counts.
+    Target,
+    /// The request is answered 400.
+    Reject,
 }
 
 /// Where clients connect.
@@ -450,7 +484,7 @@ pub(super) struct Route {
     /// Protocols that a client may switch to with `Upgrade`, such as "websocket".
     #[serde(default)]
     pub allow_upgrade: Vec<String>,
-    /// Targets that CONNECT may open, as "HOST:PORT", "*.DOMAIN:PORT". Empty: CONNECT is answered 405.
+    /// Targets that CONNECT may ask the upstream for, as "HOST:PORT", "*.DOMAIN:PORT". Empty: CONNECT is answered 405.
     #[serde(default)]
     pub connect_to: Vec<String>,
 }

@@ -12,8 +12,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::address::{ConnectTarget, HostPattern, ListenAddress, PathPattern, ServerAddress};
-pub use super::file::{Driver, Forwarded, HalfClose, HeaderMatch, HealthKind, LogFormat, LogLevel, OnError};
+pub use super::file::{Driver, Forwarded, HalfClose, HeaderMatch, HealthKind, HostDiffers, LogFormat, LogLevel, OnError};
 use super::problem::Problem;
+use crate::http1::head::UnderscorePolicy;
+use crate::http1::target::PathPolicy;
 use crate::limits::{Limits, Timeouts};
 
 /// Everything that was configured, checked.
@@ -29,6 +31,8 @@ pub struct Config {
     pub limits: Arc<Limits>,
     /// How long for everything.
     pub timeouts: Arc<Timeouts>,
+    /// What HTTP leaves open.
+    pub http: Arc<Http>,
     /// By [`ListenerIndex`]. Never empty.
     pub listeners: Arc<[Listener]>,
     /// By [`UpstreamIndex`].
@@ -84,6 +88,30 @@ pub struct Server {
     pub huge_pages: bool,
     /// What a client means that shuts down its sending side.
     pub half_close: HalfClose,
+}
+
+/// What HTTP leaves open: the section `[http]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    /// Header names with `_`.
+    pub underscores: UnderscorePolicy,
+    /// A `Host` that differs from the target.
+    pub host_differs: HostDiffers,
+    /// HTTP/1.0 requests without `Host`.
+    pub missing_host: MissingHost,
+    /// What routes see of unusual paths.
+    pub path: PathPolicy,
+}
+
+/// What becomes of HTTP/1.0 requests without `Host`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MissingHost {
+    /// They have none.
+    Allow,
+    /// 400.
+    Reject,
+    /// This is their host.
+    Named(String),
 }
 
 /// A secret. It is never printed.
@@ -257,7 +285,7 @@ pub struct Route {
     pub methods: Vec<String>,
     /// All of these headers; names in lower case.
     pub headers: Vec<(String, HeaderMatch)>,
-    /// Where to; `None`: a plugin answers, or the route only opens tunnels.
+    /// Where to; `None`: a plugin answers.
     pub upstream: Option<UpstreamIndex>,
     /// The chain.
     pub links: Vec<Link>,
@@ -267,7 +295,7 @@ pub struct Route {
     pub timeouts: Arc<Timeouts>,
     /// Protocols that `Upgrade` may switch to; lower case.
     pub allow_upgrade: Vec<String>,
-    /// What CONNECT may open.
+    /// What CONNECT may ask the upstream for.
     pub connect_to: Vec<ConnectTarget>,
 }
 

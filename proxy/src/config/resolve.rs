@@ -12,9 +12,10 @@ use ipnet::IpNet;
 
 use super::address::{ListenAddress, is_token};
 use super::file;
-use super::model::{AccessLog, Config, Link, Listener, Plugin, PluginIndex, Server, Token, UpstreamIndex};
+use super::model::{AccessLog, Config, Http, Link, Listener, MissingHost, Plugin, PluginIndex, Server, Token, UpstreamIndex};
 use super::problem::{ConfigErrors, Problem, closest, sort};
 use super::tree::{Document, Step};
+use crate::http1::target::is_host;
 use crate::limits::Limits;
 
 /// The links of one chain at most: which of them ran is remembered in one 64-bit word per exchange.
@@ -89,6 +90,7 @@ impl<'a> Resolver<'a> {
     fn config(&mut self, source: &str) -> Config {
         let limits = self.limits();
         let server = self.server();
+        let http = self.http();
         self.unique("plugin", self.file.plugin.iter().map(|plugin| plugin.name.as_str()));
         self.unique("upstream", self.file.upstream.iter().map(|upstream| upstream.name.as_str()));
         let plugins = self.plugins();
@@ -103,6 +105,7 @@ impl<'a> Resolver<'a> {
             server: Arc::new(server),
             limits: Arc::new(limits),
             timeouts,
+            http: Arc::new(http),
             listeners: listeners.into(),
             upstreams: upstreams.into(),
             plugins: plugins.into(),
@@ -195,6 +198,22 @@ impl<'a> Resolver<'a> {
             huge_pages: server.huge_pages,
             half_close: server.half_close,
         }
+    }
+
+    fn http(&mut self) -> Http {
+        let http = &self.file.http;
+        let missing_host = match http.missing_host.as_str() {
+            "allow" => MissingHost::Allow,
+            "reject" => MissingHost::Reject,
+            host => {
+                if !is_host(host.as_bytes()) {
+                    let problem = Problem::new(format!("`{host}` is no host")).help("write \"allow\", \"reject\" or a host such as \"example.com\"");
+                    self.problem(at!["http", "missing_host"], problem);
+                }
+                MissingHost::Named(host.to_owned())
+            }
+        };
+        Http { underscores: http.underscores, host_differs: http.host_differs, missing_host, path: http.path }
     }
 
     /// Names of a section: usable and not twice.

@@ -50,7 +50,13 @@ impl Resolver<'_> {
             connect_to.extend(self.take(at!["route", index, "connect_to", at_index], ConnectTarget::parse(text)));
         }
         let allow_upgrade = self.upgrades(index, route);
-        if route.upstream.is_none() && links.is_empty() && route.connect_to.is_empty() {
+        if let Some(first) = route.connect_to.first()
+            && route.upstream.is_none()
+        {
+            let problem =
+                Problem::new(format!("CONNECT to `{first}` needs an `upstream`")).cause("the request is passed to an upstream, which opens the tunnel");
+            self.problem(at!["route", index, "connect_to"], problem);
+        } else if route.upstream.is_none() && links.is_empty() {
             let problem = Problem::new("the route leads nowhere: it has no `upstream` and no plugin that could answer").help("add `upstream = \"NAME\"`");
             self.problem(at!["route", index], problem);
         }

@@ -18,11 +18,11 @@ use super::io::{Reader, Writer};
 use super::splice::PipePool;
 use super::watch::Watch;
 use crate::clock;
-use crate::config::ConnectTarget;
+use crate::config::{ConnectTarget, Http};
 use crate::error::{Fault, UpstreamFault};
 use crate::http1::head::HeadLimits;
 use crate::http1::names::NameTable;
-use crate::limits::{Limits, Timeouts};
+use crate::limits::{HELD_HEAD_BYTES_MAX, Limits, Timeouts};
 use crate::plugin::chain::CoreChain;
 use crate::plugin::host::HostShared;
 use crate::route::RouteTable;
@@ -126,6 +126,8 @@ pub struct Program {
     pub limits: Limits,
     /// Deadlines.
     pub timeouts: Timeouts,
+    /// What HTTP leaves open.
+    pub http: Arc<Http>,
     /// Bounds for the parser.
     pub head_limits: HeadLimits,
     /// Interned names.
@@ -249,6 +251,8 @@ pub struct Core<U> {
     permits_low: usize,
     /// Connections that wait for a permit, in the order they came.
     waiting: RefCell<VecDeque<Rc<Waiting>>>,
+    /// Bytes of unfinished heads that connections without a slot hold.
+    held_bytes: Cell<usize>,
 }
 
 impl<U> Core<U> {
@@ -270,6 +274,7 @@ impl<U> Core<U> {
             permits: Cell::new(permits),
             permits_low: permits - permits / CROWDED_SHARE,
             waiting: RefCell::default(),
+            held_bytes: Cell::new(0),
         }
     }
 
@@ -317,6 +322,25 @@ impl<U> Core<U> {
         Permit { core: self }
     }
 
+    /// Keeps the beginning of a head while its connection gives its slot back and waits for more: a client that is slow with its
+    /// head holds what it has sent, and nothing else. False when the worker holds [`HELD_HEAD_BYTES_MAX`] already.
+    pub fn hold(&self, watch: &Watch, bytes: &[u8]) -> bool {
+        let total = self.held_bytes.get() + bytes.len();
+        if total > HELD_HEAD_BYTES_MAX {
+            return false;
+        }
+        self.held_bytes.set(total);
+        *watch.held.borrow_mut() = Some(bytes.into());
+        true
+    }
+
+    /// What was held of a head, once.
+    pub fn take_held(&self, watch: &Watch) -> Option<Box<[u8]>> {
+        let bytes = watch.held.take()?;
+        self.held_bytes.set(self.held_bytes.get() - bytes.len());
+        Some(bytes)
+    }
+
     /// More than a few connections hold slots: whoever has nothing to say should not. So a burst of connections touches as
     /// little memory as it has requests at the same time.
     pub fn is_crowded(&self) -> bool {
@@ -324,8 +348,9 @@ impl<U> Core<U> {
     }
 }
 
-/// A worker is crowded when this part of its exchanges is in flight: 512 of 4096.
-const CROWDED_SHARE: usize = 8;
+/// A worker is crowded when this part of its exchanges is in flight: 256 of 4096. That bounds what a burst of connections leaves behind
+/// in the heap, too: the futures of those that held a slot at the same time, about 10 KiB each.
+const CROWDED_SHARE: usize = 16;
 
 /// The right of one connection to hold [`SLOTS_PER_EXCHANGE`](crate::limits::SLOTS_PER_EXCHANGE) slots, so that an exchange that has begun finds what it needs.
 /// Dropping it gives the right to the connection that has waited longest.

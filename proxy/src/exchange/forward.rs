@@ -11,6 +11,7 @@ use std::task::Poll;
 
 use ringway_abi::ids::HeaderId;
 use ringway_abi::raw;
+use ringway_abi::view::REQ_ABSOLUTE_TARGET;
 
 use super::body::{Framing, PREFIX_BYTES};
 use super::core::{Choice, Core, Forwarded, HashKey, Lease, Program, Upstreams, add};
@@ -20,6 +21,7 @@ use super::response::{ReplyEnd, ReplyFault, Replying};
 use super::watch::{Lane, Watch};
 use super::{Connection, End, Exchange, Input, Next, RequestBodyState};
 use crate::clock;
+use crate::config::MissingHost;
 use crate::error::{ClientFault, Fault, ResourceFault, UpstreamFault};
 use crate::http1::bytes::decimal_digits;
 use crate::http1::entry_set::EntrySet;
@@ -358,11 +360,22 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         if !program.via.is_empty() {
             additions.push(b"via", &program.via);
         }
+        // Exactly one Host leaves: a plugin's, or the upstream's name for its servers, or the client's, or one that stands in for none.
+        let client_host = view.header(HeaderId::HOST).is_none_or(|value| self.input.slot.bytes(0..self.input.filled).as_ptr_range().contains(&value.as_ptr()));
         if let Some(host) = program.hosts.get(lease.upstream as usize)
-            && (host.replace || view.header(HeaderId::HOST).is_none())
+            && client_host
+            && (host.replace || view.header(HeaderId::HOST).is_none() && view.flags() & REQ_ABSOLUTE_TARGET == 0)
         {
             drop_received(view, &mut dropped, self.input.slot.bytes(0..self.input.filled), &[HeaderId::HOST]);
-            additions.push(b"host", host.names.get(lease.server as usize).map_or(&[], Vec::as_slice));
+            additions.push(
+                b"host",
+                match &program.http.missing_host {
+                    // CONNECT of HTTP/1.0.
+                    _ if !host.replace && !view.authority().is_empty() => view.authority(),
+                    MissingHost::Named(name) if !host.replace => name.as_bytes(),
+                    _ => host.names.get(lease.server as usize).map_or(&[], Vec::as_slice),
+                },
+            );
         }
         // RFC 9110 §7.6.2: one hop less.
         if let Some(left) = exchange.facts.max_forwards {

@@ -7,7 +7,7 @@ use super::io::{Reader, Writer, is_parked, write_all};
 use super::watch::Lane;
 use super::{Connection, End};
 use crate::clock;
-use crate::error::{ClientFault, Fault};
+use crate::error::{ClientFault, Fault, ResourceFault};
 use crate::http1::head::{Area, HeadProgress, RequestFacts, parse_request};
 use crate::view::message::{Message, Side};
 use crate::view::slab::Buf;
@@ -22,7 +22,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         if self.input.filled == 0 {
             self.read_first(program, capacity).await?;
         }
-        let mut armed = false;
+        // The time for a head runs on while its connection has no slot.
+        let mut armed = self.resumed;
         loop {
             let filled = self.input.filled;
             let (bytes, entries, root) = self.input.slot.request_parts();
@@ -33,19 +34,27 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                     self.fill_facts(count, &facts);
                     return Ok(facts);
                 }
-                Ok(None) if self.input.filled >= capacity => return Err(self.refuse(ClientFault::HeadTooLarge).await),
+                Ok(None) if self.input.filled >= capacity => return Err(self.refuse(Fault::Client(ClientFault::HeadTooLarge)).await),
                 Ok(None) => {}
-                Err(fault) => return Err(self.refuse(fault).await),
+                Err(fault) => return Err(self.refuse(Fault::Client(fault)).await),
             }
             if !armed {
                 self.watch.arm(Lane::DownRead, program.timeouts.head);
                 armed = true;
             }
+            // What has come of a head that comes slowly waits without a slot: at once where slots are short, else after a moment.
+            if !std::mem::take(&mut self.resumed) && self.core.is_crowded() {
+                return Err(self.hold().await);
+            }
             let buf = Buf::slot(self.input.slot.clone(), self.input.filled..capacity);
-            match self.reader.read(buf).await.0 {
+            self.watch.idle_since.set(clock::monotonic_ms());
+            let (result, _) = self.reader.read_idle(buf).await;
+            self.watch.idle_since.set(u64::MAX);
+            match result {
                 Ok(count) if count > 0 => self.input.filled += count,
                 // RFC 9112 §9.5: a client that takes too long to send its head gets 408.
-                _ if self.watch.expired(Lane::DownRead) => return Err(self.refuse(ClientFault::HeadTimeout).await),
+                _ if self.watch.expired(Lane::DownRead) => return Err(self.refuse(Fault::Client(ClientFault::HeadTimeout)).await),
+                Err(error) if is_parked(&error) => return Err(self.hold().await),
                 _ => {
                     // The client went away in the middle of a head.
                     self.core.stats.faults.count(Fault::Client(ClientFault::HeadIncomplete));
@@ -53,6 +62,14 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 }
             }
         }
+    }
+
+    /// The connection gives its slot back in the middle of a head. Where even that is too much, it is refused.
+    async fn hold(&mut self) -> End {
+        if self.core.hold(self.watch, self.input.unread()) {
+            return End::Park;
+        }
+        self.refuse(Fault::Resource(ResourceFault::SlotsExhausted)).await
     }
 
     /// Waits for the first bytes of a request. Idle connections are called back and parked.
@@ -109,8 +126,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     }
 
     /// Answers bytes that are no request and ends the connection. There is no request, so there is no chain to ask.
-    async fn refuse(&mut self, fault: ClientFault) -> End {
-        let fault = Fault::Client(fault);
+    async fn refuse(&mut self, fault: Fault) -> End {
         self.core.stats.faults.count(fault);
         let row = fault.row();
         super::core::add(&self.core.stats.responses[usize::from(row.status / 100).min(5)], 1);

@@ -42,10 +42,14 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             return Next::End(End::Abort);
         }
         let body = error_body(row.status, row.text);
+        let allow;
         let mut headers: smallvec::SmallVec<[(&[u8], &[u8]); 2]> = smallvec::smallvec![(&b"content-type"[..], &b"text/plain; charset=utf-8"[..])];
         match fault {
-            // RFC 9110 §15.5.6: a 405 says what is allowed. TRACE and CONNECT are what the gateway itself refuses.
-            Fault::Client(ClientFault::MethodNotAllowed) => headers.push((b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH")),
+            // RFC 9110 §15.5.6: a 405 says what is allowed.
+            Fault::Client(ClientFault::MethodNotAllowed) => {
+                allow = exchange.program.table.allowed_methods(self.frame.borrow().request().request(), self.peer.listener);
+                headers.push((b"allow", allow.as_bytes()));
+            }
             Fault::Resource(_) => headers.push((b"retry-after", b"1")),
             _ => {}
         }
@@ -87,14 +91,13 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         });
     }
 
-    /// No slot is free for a response: the plainest answer, from the request's own slot.
+    /// No slot is free for a response: the plainest answer. Not from the request's own slot, into which a read that was given up may
+    /// still be writing.
     async fn fail_without_slot(&mut self, exchange: &mut Exchange, status: u16, text: &str) -> Next {
         exchange.reply.status = status;
-        let layout = *self.input.slot.layout();
-        let date = self.core.date.now();
-        let out = self.input.slot.bytes_mut(layout.out_at()..layout.out_at() + layout.out());
-        let Some(count) = plain_error(out, status, text, &date) else { return Next::End(End::Abort) };
-        let buf = Buf::slot(self.input.slot.clone(), layout.out_at()..layout.out_at() + count);
+        let mut out = vec![0; PLAIN_ERROR_BYTES];
+        let Some(count) = plain_error(&mut out, status, text, &self.core.date.now()) else { return Next::End(End::Abort) };
+        let buf = Buf::heap(out, None).narrowed(0..count);
         self.write_down(exchange, buf).await;
         Next::End(End::Linger)
     }
@@ -243,6 +246,9 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         next
     }
 }
+
+/// Room for the plainest answer.
+const PLAIN_ERROR_BYTES: usize = 512;
 
 fn error_body(status: u16, text: &str) -> String {
     format!("{status}: {text}\n")

@@ -56,7 +56,7 @@ pub struct Peer {
 /// Why [`serve`] returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// Nothing is to be read or written: the connection can wait without a slot.
+    /// Nothing is to be read or written: the connection can wait without a slot. What it had of a head is with its [`Watch`].
     Park,
     /// Close it.
     Close,
@@ -87,6 +87,8 @@ struct Connection<'a, R, W, U> {
     frame: RefCell<Frame>,
     /// The client's address as text, for forwarding headers.
     peer_text: crate::address::Text,
+    /// The connection had given its slot back in the middle of a head, and has it again; nothing was read since.
+    resumed: bool,
 }
 
 /// Received bytes of the connection.
@@ -122,9 +124,9 @@ struct RequestBodyState {
     reader: BodyReader,
     /// Bytes received, transfer coding removed.
     received: u64,
-    /// When the first piece was waited for (monotonic ms); 0 for not yet.
-    began_ms: u64,
-    /// Bytes a second that the client must bring on average; 0 for any.
+    /// Milliseconds in which the client was waited for.
+    waited_ms: u64,
+    /// Bytes a second that the client must bring while it is waited for; 0 for any.
     rate_min: u64,
     /// Bound in bytes; 0 for none.
     bytes_max: u64,
@@ -154,9 +156,14 @@ where
     let program = core.program();
     let frame = RefCell::new(Frame::new(Rc::clone(&program.host), core.worker));
     drop(program);
-    let input = Input { slot, filled: 0, at: 0, pending: Vec::new() };
+    let mut input = Input { slot, filled: 0, at: 0, pending: Vec::new() };
+    let held = core.take_held(watch);
+    if let Some(bytes) = &held {
+        input.slot.bytes_mut(0..bytes.len()).copy_from_slice(bytes);
+        input.filled = bytes.len();
+    }
     let peer_text = crate::address::Text::of(peer.address);
-    let mut connection = Connection { core, watch, peer, reader, writer, input, frame, peer_text };
+    let mut connection = Connection { core, watch, peer, reader, writer, input, frame, peer_text, resumed: held.is_some() };
     let end = connection.run().await;
     connection.frame.borrow_mut().end();
     end
@@ -205,7 +212,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let body = RequestBodyState {
             reader,
             received: 0,
-            began_ms: 0,
+            waited_ms: 0,
             rate_min: program.limits.body_rate_bytes as u64,
             bytes_max: program.limits.body_bytes as u64,
             awaits_continue: facts.expect_continue,

@@ -10,7 +10,7 @@ use super::io::{Reader, Writer, write_all};
 use super::watch::{Lane, Watch};
 use super::{Connection, Exchange, Input, RequestBodyState, incomplete};
 use crate::clock;
-use crate::config::ConnectTarget;
+use crate::config::{ConnectTarget, HostDiffers, MissingHost};
 use crate::error::{ClientFault, Fault, ResourceFault};
 use crate::http1::bytes::list;
 use crate::http1::chunked::ChunkLimits;
@@ -73,8 +73,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         }
         // RFC 9110 §7.6.2: an OPTIONS that may go no further is answered here.
         if exchange.facts.max_forwards == Some(0) {
-            let allow: (&[u8], &[u8]) = (b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
-            let made = self.frame.borrow_mut().respond_gateway(200, &[allow], b"");
+            let allow = exchange.program.table.allowed_methods(self.frame.borrow().request().request(), self.peer.listener);
+            let made = self.frame.borrow_mut().respond_gateway(200, &[(b"allow", allow.as_bytes())], b"");
             return if made { Decision::Respond } else { Decision::Fault(Fault::Resource(ResourceFault::SlotsExhausted)) };
         }
         if let Some(decision) = self.show_whole_body(exchange) {
@@ -96,13 +96,26 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         if view.method_id() == METHOD_TRACE {
             return Err(ClientFault::MethodNotAllowed);
         }
+        if exchange.facts.host_differs && program.http.host_differs == HostDiffers::Reject {
+            return Err(ClientFault::HostDiffers);
+        }
+        // Only HTTP/1.0 comes without Host: the parser has refused all others.
+        if view.authority().is_empty() && program.http.missing_host == MissingHost::Reject {
+            return Err(ClientFault::MissingHost);
+        }
         if is_loop(view, &program.name) {
             return Err(ClientFault::LoopDetected);
         }
         let found = program.table.find(view, self.peer.listener)?;
         let route = &program.routes[found];
-        if view.method_id() == METHOD_CONNECT && !may_connect(&route.connect_to, view.target()) {
-            return Err(ClientFault::MethodNotAllowed);
+        if view.method_id() == METHOD_CONNECT {
+            if !may_connect(&route.connect_to, view.target()) {
+                return Err(ClientFault::MethodNotAllowed);
+            }
+            // RFC 9110 §9.3.6: what follows its head belongs to the tunnel.
+            if exchange.facts.body != RequestBody::None {
+                return Err(ClientFault::ConnectWithBody);
+            }
         }
         exchange.route = Some(found);
         exchange.body.bytes_max = route.body_bytes;
@@ -207,17 +220,14 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     }
 }
 
-/// After so many milliseconds a body must have come at its minimum rate.
+/// After so many milliseconds of waiting a body must have come at its minimum rate.
 const RATE_GRACE_MS: u64 = 5000;
 
 impl RequestBodyState {
-    /// HTTP1.md rule 95: a body that trickles holds memory and a connection to the upstream.
-    fn is_too_slow(&mut self, now_ms: u64) -> bool {
-        if self.began_ms == 0 {
-            self.began_ms = now_ms;
-        }
-        let elapsed = now_ms.saturating_sub(self.began_ms);
-        self.rate_min > 0 && elapsed > RATE_GRACE_MS && self.received < elapsed * self.rate_min / 1000
+    /// HTTP1.md rule 95: a body that trickles holds memory and a connection to the upstream. Time in which the upstream took nothing
+    /// is not the client's.
+    fn is_too_slow(&self) -> bool {
+        self.rate_min > 0 && self.waited_ms > RATE_GRACE_MS && self.received < self.waited_ms.saturating_mul(self.rate_min) / 1000
     }
 }
 
@@ -262,11 +272,13 @@ pub(super) async fn read_piece<R: Reader>(
         let most = body.reader.remaining().map_or(room, |left| usize::try_from(left).unwrap_or(room).min(room));
         relay.narrow(PREFIX_BYTES..PREFIX_BYTES + most);
         watch.arm(Lane::DownRead, idle_ms);
+        let asked_ms = clock::monotonic_ms();
         let (result, returned) = reader.read(relay).await;
+        body.waited_ms += clock::monotonic_ms() - asked_ms;
         watch.disarm(Lane::DownRead);
         relay = returned;
         match result {
-            Ok(_) if body.is_too_slow(clock::monotonic_ms()) => return (Err(ClientFault::BodyTimeout), relay),
+            Ok(_) if body.is_too_slow() => return (Err(ClientFault::BodyTimeout), relay),
             Ok(count) if count > 0 => (count, false),
             _ => return (Err(incomplete(watch, Lane::DownRead)), relay),
         }
@@ -295,4 +307,31 @@ pub(super) async fn read_piece<R: Reader>(
         return (Err(ClientFault::BodyTooLarge), relay);
     }
     (Ok(fed.data), relay)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_95_the_minimum_rate_counts_the_time_in_which_the_client_is_waited_for() {
+        let body = |received: u64, waited_ms: u64, rate_min: u64| RequestBodyState {
+            reader: BodyReader::UntilClose,
+            received,
+            waited_ms,
+            rate_min,
+            bytes_max: 0,
+            awaits_continue: false,
+        };
+        for (received, waited_ms, rate_min, too_slow) in [
+            (0, RATE_GRACE_MS, 256, false),
+            (0, RATE_GRACE_MS + 1, 256, true),
+            (0, RATE_GRACE_MS + 1, 0, false),
+            (2560, 10_000, 256, false),
+            (2559, 10_000, 256, true),
+            (u64::MAX, 1 << 40, 1 << 30, false),
+        ] {
+            assert_eq!(body(received, waited_ms, rate_min).is_too_slow(), too_slow, "{received} bytes in {waited_ms} ms at {rate_min}");
+        }
+    }
 }

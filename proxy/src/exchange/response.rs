@@ -101,7 +101,8 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
             return Err(ReplyFault::Hook(flow));
         }
         let status = self.frame.borrow().response().map_or(facts.status, |m| m.response().status());
-        let tunnel = (facts.upgrade || facts.tunnel) && status == facts.status;
+        // A plugin may have turned it into something else.
+        let tunnel = facts.upgrade && status == facts.status || facts.tunnel && (200..300).contains(&status);
         let (mut passing, framing, mut close) = self.plan_body(&facts, status);
         // RFC 9112 §9.3: an answer that is likely to end the request early announces that the connection ends with it.
         close |= !self.pump_done.get() && facts.status >= 300;
@@ -275,9 +276,10 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
     fn plan_body(&self, facts: &ResponseFacts, status: u16) -> (Passing, OutFraming, bool) {
         let bodiless = |status: u16| matches!(status, 101 | 204 | 304);
         let is_head = self.frame.borrow().request().request().method_id() == METHOD_HEAD;
+        let opened = facts.tunnel && !(200..300).contains(&status);
         // What the client expects behind the head follows from the status that it sees.
-        if status != facts.status && bodiless(status) != bodiless(facts.status) && !is_head {
-            let cut = facts.body != ResponseBody::None || facts.upgrade;
+        if opened || status != facts.status && bodiless(status) != bodiless(facts.status) && !is_head {
+            let cut = facts.body != ResponseBody::None || facts.upgrade || opened;
             let framing = if bodiless(status) { OutFraming::None } else { OutFraming::Length(0) };
             return (Passing { reader: BodyReader::none(), framing: Framing::Plain, shown: false, offset: 0, cut }, framing, !self.persist);
         }
@@ -294,6 +296,8 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         let chunked = self.frame.borrow().response().is_some_and(|m| m.response().flags() & RES_CHUNKED != 0);
         // RFC 9112 §6.1, §6.3: a length that we do not know is chunked for HTTP/1.1 and ends with the connection for 1.0.
         let (framing, out, close) = match (facts.body, known, self.facts.http10) {
+            // RFC 9110 §9.3.6: no framing in a 2xx to CONNECT.
+            (ResponseBody::None, _, _) if facts.tunnel => (Framing::Plain, OutFraming::None, false),
             // HTTP1.md rule 64: not even the line of a response without a body says chunked to HTTP/1.0.
             (ResponseBody::None, _, true) if chunked => (Framing::Plain, OutFraming::None, false),
             (ResponseBody::None, _, _) | (_, true, _) => (Framing::Plain, OutFraming::AsReceived, false),

@@ -50,6 +50,8 @@ pub struct Watch {
     pub began_ms: u64,
     /// The client has closed while the upstream was awaited.
     left: Cell<bool>,
+    /// The beginning of a head that comes slowly, while the connection has no slot; see [`Core::hold`](super::core::Core::hold).
+    pub(super) held: RefCell<Option<Box<[u8]>>>,
     /// The deadline of the wait for the upstream that the sweep saw last, and when it first saw it or last asked for a look.
     awaited: Cell<(u64, u64)>,
     /// When [`Watch::alarm`] rings, and whom it wakes.
@@ -69,6 +71,7 @@ impl Default for Watch {
             parked: Cell::new(false),
             began_ms: clock::monotonic_ms(),
             left: Cell::new(false),
+            held: RefCell::new(None),
             awaited: Cell::new((NEVER, 0)),
             alarm: Cell::new(NEVER),
             alarm_waker: RefCell::new(None),
@@ -94,6 +97,16 @@ impl Watch {
     #[inline]
     pub fn disarm(&self, lane: Lane) {
         self.deadlines[lane as usize].set(NEVER);
+    }
+
+    /// When the next deadline passes (monotonic ms).
+    pub fn next_deadline(&self) -> u64 {
+        self.deadlines.iter().map(Cell::get).min().unwrap_or(NEVER)
+    }
+
+    /// Whether the beginning of a head waits here for the rest.
+    pub fn is_holding(&self) -> bool {
+        self.held.borrow().is_some()
     }
 
     /// Waits `ms` milliseconds, exact to one tick. One alarm at a time; it ends nothing.

@@ -11,6 +11,8 @@
 #![forbid(unsafe_code)]
 
 use ringway_abi::raw::{RawHeader, RawRequest, RawResponse};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::bits::Scan;
 use super::bytes::{TARGET, is};
@@ -46,7 +48,8 @@ impl Default for HeadLimits {
 }
 
 /// What happens to field names with `_`. Names that look like framing or trusted fields are dropped at least.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum UnderscorePolicy {
     /// They are forwarded.
     #[default]

@@ -1,9 +1,12 @@
 //! Authorities and paths.
 //!
 //! Owns the syntax of Host ([`is_host`]) and the normalised path that routing decides on ([`normalise_path`]). What is forwarded is the
-//! path as received unless a route says otherwise (RFC 9110 §7.7); [`PathPolicy`] makes sure that an upstream which normalises
+//! path as received (RFC 9110 §7.7); [`PathPolicy`] makes sure that an upstream which normalises
 //! in another way does not come to another path for anything that the policy did not let through knowingly.
 #![forbid(unsafe_code)]
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::bytes::{CLASS, HOST, UNRESERVED, is};
 use crate::error::ClientFault;
@@ -76,7 +79,8 @@ fn escapes_are_whole(bytes: &[u8]) -> bool {
 }
 
 /// What becomes of something in a path that upstreams read differently.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Policy {
     /// The request is a fault.
     Reject,
@@ -86,23 +90,25 @@ pub enum Policy {
     Normalise,
 }
 
-/// What [`normalise_path`] does, case by case. Escapes of unreserved bytes (`%41`) are always decoded, those that stay get upper-case
-/// digits (RFC 3986 §6.2.2), and a path that climbs above its root is always a fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What routes see of a path, case by case: "reject" (400), "keep" as written, or "normalise". Forwarded is the path as received.
+// What `normalise_path` does. Escapes of unreserved bytes (`%41`) are always decoded, those that stay get upper-case digits
+// (RFC 3986 §6.2.2), and a path that climbs above its root is always a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct PathPolicy {
-    /// `.` and `..` segments, also written with `%2e`. `Keep` leaves them undecoded.
+    /// `.` and `..` segments, also written with `%2e`. "keep" leaves them undecoded.
     pub dot_segments: Policy,
-    /// `//`: `Normalise` makes one slash of it.
+    /// `//`: "normalise" makes one slash of it.
     pub empty_segments: Policy,
-    /// `%2f`: `Normalise` makes a slash of it.
+    /// `%2f`: "normalise" makes a slash of it.
     pub encoded_slash: Policy,
-    /// `\` and `%5c`: `Normalise` makes a slash of it.
+    /// A backslash and `%5c`: "normalise" makes a slash of it.
     pub backslash: Policy,
-    /// `%00`; `Normalise` is `Reject`, for there is nothing that it stands for.
+    /// `%00`; "normalise" is "reject", for there is nothing that it stands for.
     pub nul: Policy,
-    /// UTF-8 sequences that are longer than needed, such as `%c0%af`; `Normalise` is `Reject`.
+    /// UTF-8 sequences that are longer than needed, such as `%c0%af`; "normalise" is "reject".
     pub overlong_utf8: Policy,
-    /// `%` without two hexadecimal digits; `Normalise` is `Reject`.
+    /// `%` without two hexadecimal digits; "normalise" is "reject".
     pub bad_escape: Policy,
 }
 

@@ -86,10 +86,10 @@ pub fn write_request_head(
     let (mut skip, as_received) = framing_lines(entries, mask, dropped, framing, view.flags() & REQ_CHUNKED != 0, view.content_length());
     let mut dropped = *dropped;
     // RFC 9112 §3.2.2: a proxy that receives absolute-form "MUST ignore the received Host header field (if any) and instead replace
-    // it with the host information of the request-target". A Host that a plugin set stays.
+    // it with the host information of the request-target". A Host that a plugin set stays, and one among the additions takes its place.
     if absolute {
-        let received_host = |entry: &&HeaderView| entry.id() == HeaderId::HOST && position(received, entry.name()).is_none();
-        if !entries.iter().any(|entry| received_host(&entry)) {
+        let set_here = |entry: &HeaderView| entry.id() == HeaderId::HOST && position(received, entry.value()).is_none();
+        if !entries.iter().any(set_here) && !additions.iter().any(|addition| addition.name == b"host") {
             out.field(b"host", view.authority())?;
             insert_id(&mut dropped, entries, HeaderId::HOST);
         }

@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 use super::slab::Slot;
 use crate::http1::bytes::{is_field_value, is_token};
 use crate::http1::names::NameTable;
+use crate::http1::target::is_host;
 
 /// Edits of one hook that are kept without an allocation.
 pub const STAGED_INLINE: usize = 8;
@@ -74,7 +75,7 @@ pub enum EditFault {
     BadBytes,
     /// The arena or the entries are full.
     NoSpace,
-    /// The header belongs to the gateway: framing and connection fields.
+    /// The header belongs to the gateway: framing and connection fields, and a second Host or none.
     Forbidden,
     /// Not possible for this side of the exchange.
     WrongSide,
@@ -201,7 +202,12 @@ impl Message {
             return Err(EditFault::BadBytes);
         }
         let id = names.id(name);
-        if belongs_to_gateway(HeaderId(id)) {
+        // HTTP1.md rules 17, 18: what leaves has exactly one Host, and it is a host.
+        let is_request_host = self.side == Side::Request && id == HeaderId::HOST.0;
+        if is_request_host && edit == HeaderEdit::Set && !is_host(value) {
+            return Err(EditFault::BadBytes);
+        }
+        if belongs_to_gateway(HeaderId(id)) || (is_request_host && edit != HeaderEdit::Set) {
             return Err(EditFault::Forbidden);
         }
         if edit != HeaderEdit::Remove && self.count + self.staged_adds >= self.slot.layout().entries() {

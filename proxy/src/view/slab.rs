@@ -11,8 +11,10 @@
 //! - a slot is on the free list exactly when its reference count is 0;
 //! - the mapping lives as long as any slot: every slot holds the slab alive;
 //! - everything here is used by one thread (`Slab` and `Slot` are `!Send`), and no reference into a slot is kept across
-//!   a call that writes the same region. The kernel writes only receive bytes behind what is filled, through a [`Buf`]
-//!   that keeps the slot alive until its completion, and reads only bytes that nobody changes meanwhile.
+//!   a call that writes the same region. The kernel writes only receive bytes behind what is filled, or an out area that
+//!   serves as a relay buffer, through a [`Buf`] that keeps the slot alive until its completion, and reads only bytes that nobody
+//!   changes meanwhile. An operation that was given up may be pending in the slot still: nothing is read from it or laid
+//!   out in it after that, and its connection ends.
 
 use std::cell::{Cell, UnsafeCell};
 use std::io;
@@ -126,6 +128,8 @@ struct Shared {
     /// Slots that were never used; handed out after `free`, in order of address.
     fresh: Cell<u32>,
     cold: Cold,
+    /// Memory is given back in whole units of so many bytes, by address: pages.
+    unit_bytes: usize,
     mapping: MmapMut,
 }
 
@@ -150,11 +154,13 @@ impl Cold {
 }
 
 /// Free slots that keep their memory however long they are unused: the next burst finds them warm.
-pub const WARM_SLOTS: usize = 64;
+pub const WARM_SLOTS: usize = 32;
 /// Slots whose memory one call gives back: some 6 MB, about a millisecond.
 const RELEASE_BATCH: usize = 128;
-/// The smallest page; memory is given back in whole pages.
+/// The smallest page.
 const PAGE_BYTES: usize = 4096;
+/// A huge page. The kernel fills a huge page of which a part is in use again, whatever was given back of it.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 impl Slab {
     /// A slab of `slots` slots; memory is reserved, and touched only as slots are used.
@@ -178,9 +184,10 @@ impl Slab {
             let _ = mapping.advise(memmap2::Advice::HugePage);
         }
         let base = mapping.as_mut_ptr();
+        let unit_bytes = if huge_pages { HUGE_PAGE_BYTES } else { PAGE_BYTES };
         let references = (0..slots).map(|_| Cell::new(0)).collect();
         let free = UnsafeCell::new(Vec::with_capacity(slots as usize));
-        Ok(Slab { shared: Rc::new(Shared { layout, base, slots, references, free, fresh: Cell::new(0), cold: Cold::default(), mapping }) })
+        Ok(Slab { shared: Rc::new(Shared { layout, base, slots, references, free, fresh: Cell::new(0), cold: Cold::default(), unit_bytes, mapping }) })
     }
 
     /// A free slot, or `None` when all are in use. Its bytes are what the last user left, or zero.
@@ -223,39 +230,63 @@ impl Slab {
         self.shared.fresh.get() as usize - free
     }
 
-    /// Begins a new period: slots that were free all through the last one are cold, except the warmest [`WARM_SLOTS`].
+    /// Begins a new period: as many slots as were free all through the last one are cold, except [`WARM_SLOTS`]. Those with the highest
+    /// addresses are: what is in use gathers at the low end, so that whole pages become cold.
     pub fn mark_cold(&self) {
         let cold = &self.shared.cold;
         cold.clip();
         // SAFETY: one thread, and no reference to the list outlives this function.
         let free = unsafe { &mut *self.shared.free.get() };
         let end = cold.shortest.get().min(free.len()).saturating_sub(WARM_SLOTS).max(cold.released.get());
-        // Neighbours together: their memory is given back in one piece.
-        free[cold.released.get()..end].sort_unstable();
+        if end > cold.released.get() {
+            free[cold.released.get()..].sort_unstable_by(|a, b| b.cmp(a));
+        }
         cold.end.set(end);
         cold.shortest.set(free.len());
     }
 
     /// Gives the memory of some cold slots back to the system; called often, so that each call is short. A slot that is used
-    /// again reads as zero, like one that was never used.
-    pub fn release_some(&self) {
+    /// again reads as zero, like one that was never used. Whether there was anything to give back.
+    pub fn release_some(&self) -> bool {
         let cold = &self.shared.cold;
         cold.clip();
         let (from, to) = (cold.released.get(), cold.end.get().min(cold.released.get() + RELEASE_BATCH));
         // SAFETY: one thread, and no reference to the list outlives this function.
         let free = unsafe { &*self.shared.free.get() };
-        let stride = self.shared.layout.stride;
-        for run in free[from..to].chunk_by(|a, b| *b == *a + 1) {
-            // Pages that a slot shares with its neighbours outside of the run stay.
-            let begin = (run[0] as usize * stride).next_multiple_of(PAGE_BYTES);
-            let end = (run[0] as usize + run.len()) * stride / PAGE_BYTES * PAGE_BYTES;
-            if begin < end {
-                // SAFETY: whole pages of the mapping, all of slots that are on the free list: nobody refers to them and no
-                // operation is pending on them. They read as zeroes afterwards, which `take` allows.
-                let _ = unsafe { self.shared.mapping.unchecked_advise_range(UncheckedAdvice::DontNeed, begin, end - begin) };
+        let mut at = from;
+        while at < to {
+            let mut last = at;
+            while last + 1 < to && free[last + 1] + 1 == free[last] {
+                last += 1;
             }
+            // Neighbours that were released before this call complete the unit that the run begins in.
+            let mut first = at;
+            while first > 0 && (at - first) * self.shared.layout.stride < self.shared.unit_bytes && free[first - 1] == free[first] + 1 {
+                first -= 1;
+            }
+            self.give_back(free[last]..free[first] + 1);
+            at = last + 1;
         }
         cold.released.set(to.max(from));
+        from < to
+    }
+
+    /// Gives back the memory of these slots, all of which are cold. Units that they share with other slots stay.
+    fn give_back(&self, slots: Range<u32>) {
+        let shared = &self.shared;
+        let (stride, unit, origin) = (shared.layout.stride, shared.unit_bytes, shared.base.addr());
+        // Slots that were never handed out are in nobody's use either.
+        let above = if slots.end == shared.fresh.get() { shared.slots } else { slots.end };
+        // Beyond the ends of the slab there is nobody to share a unit with.
+        let (first_unit, last_unit) = (if slots.start == 0 { PAGE_BYTES } else { unit }, if above == shared.slots { PAGE_BYTES } else { unit });
+        let begin = (origin + slots.start as usize * stride).next_multiple_of(first_unit) - origin;
+        let end = ((origin + above as usize * stride) / last_unit * last_unit).saturating_sub(origin);
+        if begin < end {
+            // SAFETY: whole pages of the mapping (`end` is at most the end of the last slot), all of slots that are on the free list
+            // or were never handed out: nobody refers to them and no operation is pending on them. They read as zeroes afterwards,
+            // which `take` allows.
+            let _ = unsafe { shared.mapping.unchecked_advise_range(UncheckedAdvice::DontNeed, begin, end - begin) };
+        }
     }
 
     /// The sizes of a slot's regions.
@@ -280,7 +311,8 @@ impl Clone for Slot {
     #[inline]
     fn clone(&self) -> Self {
         let references = &self.shared.references[self.index as usize];
-        references.set(references.get() + 1);
+        // Handles that were leaked without end must not make a slot look free.
+        references.set(references.get().checked_add(1).expect("fewer handles than there can be in memory"));
         Slot { base: self.base, index: self.index, shared: Rc::clone(&self.shared) }
     }
 }
@@ -331,8 +363,7 @@ impl Slot {
     #[inline]
     pub fn address(&self, at: usize) -> *mut u8 {
         debug_assert!(at <= self.shared.layout.stride);
-        // SAFETY: inside the slot or one past its end.
-        unsafe { self.base.add(at) }
+        self.base.wrapping_add(at)
     }
 
     /// What the request parser reads and writes: the receive area with its pad, the entries, the root.
@@ -685,6 +716,34 @@ mod tests {
         slab.release_some();
         assert_eq!(held(7), 600, "slots in use keep their bytes");
         drop(all);
+    }
+
+    /// A huge page is given back as a whole or not at all, so what stays in use must not be spread over all of them.
+    #[test]
+    fn what_is_in_use_gathers_at_the_low_end_so_that_huge_pages_become_free() {
+        let count = 600;
+        let slab = Slab::new(SlotLayout::new(16384, 16384, 256, 16, 64), count, true).unwrap();
+        let stride = slab.layout().stride();
+        let mut slots: Vec<Slot> = (0..count).map(|_| slab.take().unwrap()).collect();
+        for slot in &mut slots {
+            slot.bytes_mut(0..1024).fill(7);
+        }
+        // Freed in an order that leaves the last ones used all over the slab.
+        for step in [7, 5, 3, 1] {
+            let mut at = 0;
+            slots.retain(|_| {
+                at += 1;
+                at % step != 0
+            });
+        }
+        slab.mark_cold();
+        slab.mark_cold();
+        for _ in 0..10 {
+            slab.release_some();
+        }
+        let held = (0..count as usize).filter(|at| slab.shared.mapping[at * stride + 512] == 7).count();
+        assert!((WARM_SLOTS..WARM_SLOTS + HUGE_PAGE_BYTES / stride + 2).contains(&held), "{held}");
+        assert_eq!(slab.take().unwrap().address(0).addr(), slab.shared.base.addr(), "the lowest is handed out first");
     }
 
     #[test]

@@ -202,6 +202,17 @@ pub fn is_gone(fd: RawFd, half_closed: bool) -> bool {
     ready == 1 && poll.revents & libc::POLLNVAL == 0
 }
 
+/// Reads what has arrived and throws it away, without waiting. Returns how much it was; 0 at the end of the stream.
+///
+/// # Errors
+/// Those of the socket; `WouldBlock` when nothing has arrived.
+pub fn discard(fd: RawFd) -> io::Result<usize> {
+    let mut bytes = [0u8; 4096];
+    // SAFETY: room for as many bytes as are asked for; MSG_DONTWAIT never waits.
+    let got = unsafe { libc::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
+    usize::try_from(got).map_err(|_| io::Error::last_os_error())
+}
+
 /// Whether an idle connection is still open and silent. Bytes that nobody asked for, or an end, make it unusable
 /// (RFC 9112 §9.2; HTTP1.md rule 66).
 pub fn is_quiet(fd: RawFd) -> bool {

@@ -188,6 +188,7 @@ pub fn build(
         host,
         limits: (*config.limits).clone(),
         timeouts: (*config.timeouts).clone(),
+        http: Arc::clone(&config.http),
         head_limits: head_limits(config),
         names: Arc::clone(&blueprint.names),
         via: if config.server.via { format!("1.1 {}", config.server.name).into_bytes() } else { Vec::new() },
@@ -230,6 +231,7 @@ pub fn head_limits(config: &Config) -> HeadLimits {
         target_bytes: config.limits.target_bytes,
         fields: config.limits.header_fields,
         line_bytes: config.limits.line_bytes,
+        underscores: config.http.underscores,
         ..HeadLimits::default()
     }
 }

@@ -103,6 +103,28 @@ fn node_fetch_sees_correct_answers() {
 }
 
 #[test]
+fn node_undici_sees_correct_answers() {
+    let Some(mut node) = node("undici") else { return };
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config().to(&[origin.address()]));
+    node.arg(client_script("undici.cjs")).arg(gateway.url(""));
+    passes(node, "node undici");
+    gateway.stop();
+}
+
+#[test]
+fn node_ws_talks_through_the_gateway() {
+    let Some(mut node) = node("ws") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("ws.sock");
+    let servers = format!("unix:{}", socket.display());
+    let gateway = Gateway::start(&config().upstream("app", &[&servers], "").with("[[route]]\nupstream = \"app\"\nallow_upgrade = [\"websocket\"]"));
+    node.arg(client_script("ws_both.cjs")).arg(socket).arg(gateway.address());
+    passes(node, "node ws");
+    gateway.stop();
+}
+
+#[test]
 fn go_net_http_sees_correct_answers() {
     let Some(go) = go() else { return };
     let origin = Origin::start();

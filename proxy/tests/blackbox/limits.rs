@@ -189,7 +189,7 @@ fn an_upstream_that_never_reads_gives_504() {
 }
 
 #[test]
-fn connections_of_one_address_are_bounded() {
+fn rule_99_connections_of_one_address_are_bounded() {
     let origin = Origin::start();
     let gateway = Gateway::start(&config().to(&[origin.address()]).with("[limits]\nconnections_per_address = 3"));
     let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(gateway.address())).collect();
@@ -248,25 +248,77 @@ fn a_body_beyond_the_limit_is_refused_with_413() {
 fn when_all_slots_are_taken_new_connections_wait() {
     let origin = Origin::start();
     let gateway = Gateway::start(&config().to(&[origin.address()]).with("[limits]\nslots = 16"));
-    // Sixty heads that do not end: each wants a slot.
+    // Sixty exchanges that wait for their upstream: sixteen hold slots.
     let mut slow: Vec<Client> = (0..60).map(|_| Client::connect(gateway.address())).collect();
     for client in &mut slow {
-        client.send("GET /bytes/3 HTTP/1.1\r\nho");
+        client.send("GET /slow/500 HTTP/1.1\r\nhost: test\r\n\r\n");
     }
+    eventually("all slots are taken", || origin.begun() == 16);
     let mut waiting: Vec<Client> = (0..60).map(|_| Client::connect(gateway.address())).collect();
     for client in &mut waiting {
         client.send("GET /bytes/3 HTTP/1.1\r\nhost: test\r\n\r\n");
     }
     for (at, client) in slow.iter_mut().enumerate() {
-        client.send("st: test\r\n\r\n");
         let response = client.response();
-        assert_eq!((response.status, response.text().as_str()), (200, "abc"), "slow {at}");
+        assert_eq!((response.status, response.text().as_str()), (200, "slow"), "slow {at}");
     }
     for (at, client) in waiting.iter_mut().enumerate() {
         let response = client.response();
         assert_eq!((response.status, response.text().as_str()), (200, "abc"), "waiting {at}");
     }
     gateway.stop();
+}
+
+/// A head that comes slowly holds the bytes that have come, and no slot: with sixteen slots, two hundred of them keep nobody waiting, and each is
+/// served when it is whole. None of them is in time for a deadline, so nothing but that lets the others through.
+#[test]
+fn slow_heads_hold_no_slot() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config().to(&[origin.address()]).with("[limits]\nslots = 16\n[timeouts]\nhead = \"10m\""));
+    let mut slow: Vec<Client> = (0..200).map(|_| Client::connect(gateway.address())).collect();
+    let request = b"POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\n\r\nbody";
+    let (begin, end) = request.split_at(request.len() - 12);
+    for byte in begin {
+        for client in &mut slow {
+            client.send([*byte]);
+        }
+        assert_eq!(get(gateway.address(), "/bytes/3").status, 200);
+    }
+    for client in &mut slow {
+        client.send(end);
+        assert_eq!(client.response().text(), "body");
+        assert_eq!(client.get("/bytes/3").text(), "abc");
+    }
+    gateway.stop();
+}
+
+/// The deadline of a head goes on while its connection has no slot, and a drain waits for it like for any request.
+#[test]
+fn a_slow_head_without_a_slot_keeps_its_deadline() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config().to(&[origin.address()]).with("[timeouts]\nhead = \"1500ms\""));
+    let mut client = Client::connect(gateway.address());
+    let response = not_before(1400, "408", || {
+        client.send("GET / HTT");
+        assert!(!client.hears_within(Duration::from_millis(500)), "long enough to lose the slot");
+        client.send("P/1.1");
+        client.response()
+    });
+    assert!(response.status == 408 && response.announces_close(), "{response:?}");
+    client.expect_end();
+    gateway.stop();
+
+    let mut gateway = Gateway::start(&config().to(&[origin.address()]));
+    let mut client = Client::connect(gateway.address());
+    client.send("GET /bytes/3 HTT");
+    assert!(!client.hears_within(Duration::from_millis(500)), "long enough to lose the slot");
+    gateway.signal(libc::SIGTERM);
+    gateway.wait_for("draining");
+    assert!(!client.hears_within(Duration::from_millis(200)), "a drain does not end it");
+    client.send("P/1.1\r\nhost: test\r\n\r\n");
+    let response = client.response();
+    assert_eq!((response.text().as_str(), response.announces_close()), ("abc", true));
+    assert_eq!(gateway.wait("the end").code(), Some(0));
 }
 
 /// Idle connections give their slots back, so many more of them than slots are no obstacle.

@@ -18,7 +18,7 @@ fn addresses(origins: &[Origin]) -> Vec<&str> {
 }
 
 fn balanced(origins: &[Origin], lines: &str) -> Gateway {
-    Gateway::start(&config().upstream("app", &addresses(origins), lines).with("[[route]]\nupstream = \"app\""))
+    Gateway::start(&config().server("admin = \"127.0.0.1:0\"").upstream("app", &addresses(origins), lines).with("[[route]]\nupstream = \"app\""))
 }
 
 #[test]
@@ -258,7 +258,11 @@ fn killing_one_of_three_servers_fails_no_idempotent_request() {
             requests += count;
             failures.extend(failed);
         }
-        println!("{balance}: one of three servers killed and restarted three times: {requests} requests, {} failures, back after {back:?}", failures.len());
+        let retries = gateway.metric("ringway_upstream_retries_total");
+        println!(
+            "{balance}: one of three servers killed and restarted three times: {requests} requests, {} failures, {retries} retries, back after {back:?}",
+            failures.len()
+        );
         assert!(failures.is_empty(), "{balance}: {} of {requests}: {:?}", failures.len(), &failures[..failures.len().min(5)]);
         gateway.stop();
     }

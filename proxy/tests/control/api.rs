@@ -164,7 +164,7 @@ fn what_cannot_be_done_says_why_and_changes_nothing() {
 fn the_listener_is_bounded_and_only_answers_those_who_may_ask() {
     let folder = tempfile::tempdir().unwrap();
     let socket = format!("unix:{}", folder.path().join("admin.sock").display());
-    let made = config().with("[[route]]\nconnect_to = [\"localhost:1\"]").server(&format!("admin = {socket:?}\nadmin_token = \"0123456789abcdef\""));
+    let made = config().to(&["127.0.0.1:1"]).server(&format!("admin = {socket:?}\nadmin_token = \"0123456789abcdef\""));
     let governed = Governed::launch(Launch::default(), made);
     assert_eq!(governed.admin, socket);
     assert_eq!(governed.ask("GET", "/healthz", "").status, 200, "probes need no token");
@@ -185,7 +185,7 @@ fn the_listener_is_bounded_and_only_answers_those_who_may_ask() {
     }
     governed.gateway.stop();
 
-    let governed = Governed::start(config().with("[[route]]\nconnect_to = [\"localhost:1\"]"));
+    let governed = Governed::start(config().to(&["127.0.0.1:1"]));
     for (fields, status) in [("host: localhost", 200), ("host: evil.example", 403), ("host: localhost\r\norigin: http://evil.example", 403)] {
         let mut client = Client::connect(&governed.admin);
         client.send(format!("GET /metrics HTTP/1.1\r\n{fields}\r\n\r\n"));

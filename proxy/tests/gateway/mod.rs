@@ -16,12 +16,12 @@ mod tools;
 
 use std::time::{Duration, Instant};
 
-pub use client::{Client, Response, get};
+pub use client::{Client, Ended, Response, get};
 pub use config::{Config, config};
 pub use nginx::Nginx;
 pub use origin::{Behaviour, Origin, Received, reply, standard};
 pub use process::{Gateway, Launch, Memory, memory_of, signal};
-pub use tools::{client_script, go, optional, plugin, python, ringway, tool};
+pub use tools::{client_script, go, node, optional, plugin, python, ringway, tool};
 
 /// For anything that should happen at once; a busy machine may take its time.
 pub const DEADLINE: Duration = Duration::from_secs(20);

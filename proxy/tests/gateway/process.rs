@@ -80,6 +80,14 @@ impl Gateway {
         memory_of(self.pid())
     }
 
+    /// CPU time of all its threads so far.
+    pub fn cpu(&self) -> Duration {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        // A thread may end between the listing and the reading.
+        let read = |task: fs::DirEntry| fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        tasks.map(|task| Duration::from_nanos(read(task.unwrap()).split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0))).sum()
+    }
+
     /// The log so far.
     pub fn log(&self) -> Vec<String> {
         self.log.lines.lock().unwrap().0.clone()
@@ -93,6 +101,16 @@ impl Gateway {
     /// Waits for a log line that contains `text`.
     pub fn wait_for(&self, text: &str) -> String {
         self.log.wait_for(text, 1).unwrap_or_else(|| panic!("no log line with {text:?}:\n{}", self.log().join("\n"))).remove(0)
+    }
+
+    /// The value of a sample of /metrics, `name{labels}` as it stands there, 0 when it is absent. The gateway has an admin address.
+    pub fn metric(&self, sample: &str) -> u64 {
+        let line: Value = serde_json::from_str(&self.wait_for("\"admin listening\"")).unwrap();
+        let mut client = super::Client::connect(line["address"].as_str().unwrap());
+        client.send("GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let response = client.response();
+        assert_eq!(response.status, 200, "{response:?}");
+        response.text().lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok()).unwrap_or(0)
     }
 
     /// Whether the process has ended.

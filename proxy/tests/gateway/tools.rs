@@ -57,6 +57,19 @@ pub fn python(modules: &str) -> Option<Command> {
     optional(&format!("Python with {modules}"), &install, here).then(|| Command::new("python3"))
 }
 
+/// A Node that has this package, in `NODE_PATH` or where `proxy/setup` puts it; `None` when it may be absent.
+pub fn node(package: &str) -> Option<Command> {
+    let packages = env::var_os("NODE_PATH").unwrap_or_else(|| root().join("target/tools/node_modules").into());
+    let command = || {
+        let mut command = Command::new("node");
+        command.env("NODE_PATH", &packages);
+        command
+    };
+    let here = command().args(["-e", &format!("require({package:?})")]).output().is_ok_and(|output| output.status.success());
+    let install = format!("npm install --prefix target/tools {package}");
+    optional(&format!("Node with {package}"), &install, here).then(command)
+}
+
 /// The Go tool; `None` when it may be absent.
 pub fn go() -> Option<PathBuf> {
     let works = |program: &Path| Command::new(program).arg("version").output().is_ok_and(|output| output.status.success());

@@ -69,6 +69,7 @@ pub struct Case<'w> {
     /// Deadlines of so many milliseconds pass, one each time that everything waits.
     expiries: Vec<u32>,
     trusted: bool,
+    address: [u8; 16],
     down_write_fails_at: usize,
     down_write_stalls_at: usize,
     leaves: bool,
@@ -81,6 +82,8 @@ pub struct Outcome {
     pub end: End,
     /// What the client received.
     pub raw: Vec<u8>,
+    /// Bytes of the client's script that nobody read.
+    pub unread: usize,
     pub responses: Vec<Message>,
     /// By connection, in the order of their first use.
     pub upstreams: Vec<Served>,
@@ -148,6 +151,7 @@ impl<'w> Case<'w> {
             methods: Vec::new(),
             expiries: Vec::new(),
             trusted: false,
+            address: PEER.address,
             down_write_fails_at: usize::MAX,
             down_write_stalls_at: usize::MAX,
             leaves: false,
@@ -182,6 +186,12 @@ impl<'w> Case<'w> {
     /// The client's forwarding headers are believed.
     pub fn trusted(mut self) -> Case<'w> {
         self.trusted = true;
+        self
+    }
+
+    /// The client has this address.
+    pub fn from(mut self, address: [u8; 16]) -> Case<'w> {
+        self.address = address;
         self
     }
 
@@ -287,15 +297,40 @@ impl<'w> Case<'w> {
     }
 
     fn drive(&self, core: &Core<ScriptedUpstreams>, watch: &Watch, down: &Rc<Pipe>, events: &Rc<Events>, how: &How) -> End {
+        let mut rest = (fastrand::Rng::with_seed(how.seed().unwrap_or(0)), self.expiries.iter());
+        loop {
+            let end = self.serve(core, watch, down, events, how, &mut rest);
+            if end != End::Park || !watch.is_holding() {
+                return end;
+            }
+            // The connection waits for more of its head, without a slot.
+            if down.is_exhausted() {
+                let Some(ms) = rest.1.next() else { panic!("stuck in the middle of a head") };
+                events.expiries.set(events.expiries.get() + 1);
+                expire(core, watch, down, *ms);
+            }
+        }
+    }
+
+    /// Until the connection ends or gives its slot back. `rest`: how pauses are released, and the deadlines that have not passed.
+    fn serve(
+        &self,
+        core: &Core<ScriptedUpstreams>,
+        watch: &Watch,
+        down: &Rc<Pipe>,
+        events: &Rc<Events>,
+        how: &How,
+        rest: &mut (fastrand::Rng, std::slice::Iter<'_, u32>),
+    ) -> End {
         let (mut reader, mut writer) = down.halves();
         let slot = core.slab.take().expect("a slot is free");
         let elsewhere = core.slab.slots().saturating_sub(self.slots);
         let _held: Vec<_> = (0..elsewhere).map(|_| core.slab.take().expect("the case needs fewer slots than there are")).collect();
         let mut peer = PEER;
         peer.trusted = self.trusted;
+        peer.address = self.address;
         let mut serving = pin!(serve(core, watch, peer, &mut reader, &mut writer, slot));
-        let mut random = fastrand::Rng::with_seed(how.seed().unwrap_or(0));
-        let mut expiries = self.expiries.iter();
+        let (random, expiries) = rest;
         let mut seen = u64::MAX;
         loop {
             if let Poll::Ready(end) = serving.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -304,7 +339,7 @@ impl<'w> Case<'w> {
             if std::mem::replace(&mut seen, events.progress.get()) != events.progress.get() {
                 continue;
             }
-            if release(down, core, &mut random, how) {
+            if release(down, core, random, how) {
                 continue;
             }
             let Some(ms) = expiries.next() else {
@@ -346,6 +381,7 @@ impl<'w> Case<'w> {
         Outcome {
             end,
             raw,
+            unread: down.unread(),
             responses,
             upstreams: served.collect(),
             unused: core.upstreams.plan.borrow().len(),

@@ -139,6 +139,12 @@ impl Pipe {
         self.steps.borrow().is_empty()
     }
 
+    /// Bytes of the script that have not been delivered.
+    pub fn unread(&self) -> usize {
+        let bytes = |step: &Step| if let Step::Bytes(bytes) = step { bytes.len() } else { 0 };
+        self.steps.borrow().iter().map(bytes).sum::<usize>() - self.delivered.get()
+    }
+
     fn moved(&self) {
         self.events.progress.set(self.events.progress.get() + 1);
     }

@@ -88,6 +88,7 @@ pub fn responses(mut bytes: &[u8], methods: &[&str], ended: Ended) -> Vec<Messag
         let framing = match status {
             101 => Framing::Tunnel,
             100..200 | 204 | 304 => Framing::None,
+            200..300 if method == "CONNECT" => Framing::Tunnel,
             _ if method == "HEAD" => Framing::None,
             _ => framing,
         };

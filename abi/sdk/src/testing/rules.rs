@@ -20,11 +20,43 @@ const FORBIDDEN: [HeaderId; 9] = [
     HeaderId::HTTP2_SETTINGS,
 ];
 
+/// What an edit does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Set,
+    Add,
+    Remove,
+}
+
 /// A header that may be edited: name and value are well-formed, and it is not the gateway's.
 pub(super) fn check_header(name: &[u8], value: &[u8]) -> Result<(), HostError> {
     check_name(name)?;
     check_value(value)?;
     if FORBIDDEN.contains(&HeaderId::of(name)) { Err(HostError::Forbidden) } else { Ok(()) }
+}
+
+/// The same for a request, which keeps exactly one Host.
+pub(super) fn check_request_header(kind: Kind, name: &[u8], value: &[u8]) -> Result<(), HostError> {
+    check_header(name, value)?;
+    match (HeaderId::of(name), kind) {
+        (HeaderId::HOST, Kind::Set) if !is_host(value) => Err(HostError::BadBytes),
+        (HeaderId::HOST, Kind::Add | Kind::Remove) => Err(HostError::Forbidden),
+        _ => Ok(()),
+    }
+}
+
+/// `host [":" port]` without userinfo, list, path or blanks (RFC 9110 §7.2).
+fn is_host(value: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(value) else { return false };
+    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, rest)) if address.parse::<std::net::Ipv6Addr>().is_ok() => ("ipv6", rest),
+        Some(_) => return false,
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%".contains(&b);
+    let is_escaped = |rest: &str| rest.as_bytes().get(..2).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit));
+    let is_port = |digits: &str| digits.is_empty() || (digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u32>().is_ok_and(|n| n <= 65_535));
+    !host.is_empty() && host.bytes().all(is_name) && host.split('%').skip(1).all(is_escaped) && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
 
 /// A name is a token.
@@ -134,6 +166,15 @@ mod tests {
         assert_eq!(check_header(b"Transfer-Encoding", b"\n"), Err(HostError::BadBytes), "bytes come before names");
         assert_eq!(check_header(b"HTTP2-Settings", b""), Err(HostError::Forbidden));
         assert_eq!(check_header(b"host", b"a"), Ok(()));
+        for value in ["a", "a.b:80", "a:", "[::1]:81", "%41"] {
+            assert_eq!(check_request_header(Kind::Set, b"Host", value.as_bytes()), Ok(()), "{value}");
+        }
+        for value in ["", "a b", "a,b", "u@a", "a/b", "a:b", "a:65536", "[::1", "[a]", "%4", "a:80:81"] {
+            assert_eq!(check_request_header(Kind::Set, b"Host", value.as_bytes()), Err(HostError::BadBytes), "{value}");
+        }
+        assert_eq!(check_request_header(Kind::Add, b"Host", b"a"), Err(HostError::Forbidden));
+        assert_eq!(check_request_header(Kind::Remove, b"host", b""), Err(HostError::Forbidden));
+        assert_eq!(check_request_header(Kind::Remove, b"x", b""), Ok(()));
         assert_eq!(check_header(b"date", b"a\tb\xff"), Ok(()));
         for value in [&b" a"[..], b"a\t", b"a\x7f", b"\x01"] {
             assert_eq!(check_header(b"x", value), Err(HostError::BadBytes), "{value:?}");

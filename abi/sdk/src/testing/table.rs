@@ -8,7 +8,8 @@ use ringway_abi::raw::{self, Host, RawCx, RawLoader};
 
 use super::exchange::Answer;
 use super::host::{LogLine, State};
-use super::{Request, Response, rules};
+use super::rules::{self, Kind};
+use super::{Request, Response};
 use crate::{HostError, Level};
 
 /// One running hook. The `rw_cx` is its first field, so that a host function finds the rest.
@@ -83,8 +84,9 @@ impl Call {
         }
     }
 
-    /// An edit of the response that this hook has begun, or of the message of this side. `grows`: it may add an entry.
-    fn edit(&mut self, side: u32, name: &[u8], value: &[u8], grows: bool, apply: impl FnOnce(&mut Headers) -> u32) -> Result<u32, HostError> {
+    /// An edit of the response that this hook has begun, or of the message of this side.
+    fn edit(&mut self, side: u32, kind: Kind, name: &[u8], value: &[u8], apply: impl FnOnce(&mut Headers) -> u32) -> Result<u32, HostError> {
+        let grows = kind != Kind::Remove;
         if let Some(answer) = self.answer.as_mut().filter(|_| side == raw::SIDE_RESPONSE) {
             rules::check_header(name, value)?;
             let pairs = answer.headers.iter().map(|(name, value)| ringway_abi::Header::new(name.as_bytes(), value.as_bytes()));
@@ -100,7 +102,7 @@ impl Call {
             return Ok(count);
         }
         let (edits, headers) = self.headers(side)?;
-        rules::check_header(name, value)?;
+        if side == raw::SIDE_REQUEST { rules::check_request_header(kind, name, value) } else { rules::check_header(name, value) }?;
         if grows {
             rules::check_room(headers)?;
         }
@@ -171,7 +173,7 @@ unsafe extern "C" fn header_set(cx: *mut RawCx, side: u32, name: *const u8, name
     // SAFETY: the contract of the host table, for both.
     let (name, value) = unsafe { (argument(name, name_len), argument(value, value_len)) };
     let run = |call: &mut Call| {
-        call.edit(side, name, value, true, |headers| {
+        call.edit(side, Kind::Set, name, value, |headers| {
             rules::set(headers, name, value);
             0
         })
@@ -184,7 +186,7 @@ unsafe extern "C" fn header_add(cx: *mut RawCx, side: u32, name: *const u8, name
     // SAFETY: the contract of the host table, for both.
     let (name, value) = unsafe { (argument(name, name_len), argument(value, value_len)) };
     let run = |call: &mut Call| {
-        call.edit(side, name, value, true, |headers| {
+        call.edit(side, Kind::Add, name, value, |headers| {
             headers.0.push(ringway_abi::Header::new(name, value));
             0
         })
@@ -197,7 +199,7 @@ unsafe extern "C" fn header_del(cx: *mut RawCx, side: u32, name: *const u8, name
     // SAFETY: the contract of the host table.
     let name = unsafe { argument(name, name_len) };
     // SAFETY: the contract: `cx` belongs to the running hook.
-    unsafe { with(cx, "header_del", |call| call.edit(side, name, b"", false, |headers| rules::remove(headers, name))) }
+    unsafe { with(cx, "header_del", |call| call.edit(side, Kind::Remove, name, b"", |headers| rules::remove(headers, name))) }
 }
 
 unsafe extern "C" fn target_set(cx: *mut RawCx, target: *const u8, target_len: u32) -> i32 {

@@ -40,6 +40,7 @@ pub(crate) fn parse(json: &[u8]) -> Result<Config, Fault> {
     for (side, rules) in [("request", &config.request), ("response", &config.response)] {
         for name in &rules.remove {
             check_name(side, "remove", name)?;
+            check_host(side, "remove", name)?;
         }
         for (name, value) in &rules.set {
             check_name(side, "set", name)?;
@@ -47,6 +48,7 @@ pub(crate) fn parse(json: &[u8]) -> Result<Config, Fault> {
         }
         for (name, value) in rules.add.iter().flat_map(pairs) {
             check_name(side, "add", name)?;
+            check_host(side, "add", name)?;
             check_value(side, "add", name, value)?;
         }
     }
@@ -83,14 +85,28 @@ fn check_name(side: &str, rule: &str, name: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-fn check_value(side: &str, rule: &str, name: &str, value: &str) -> Result<(), Fault> {
-    if value.contains(['\r', '\n', '\0']) {
-        return Err(format!("{side}.{rule}: the value of {name:?} holds a line break or a NUL").into());
+/// A request keeps exactly one Host: it can be set and nothing else.
+fn check_host(side: &str, rule: &str, name: &str) -> Result<(), Fault> {
+    if side == "request" && HeaderId::of(name.as_bytes()) == HeaderId::HOST {
+        return Err(format!("{side}.{rule}: a request has exactly one Host; use {side}.set").into());
     }
     Ok(())
 }
 
-const GATEWAY_HEADERS: [HeaderId; 8] = [
+fn check_value(side: &str, rule: &str, name: &str, value: &str) -> Result<(), Fault> {
+    // RFC 9110 §5.5: no controls but HTAB, and no blanks around the value.
+    if value.contains(|c: char| c.is_ascii_control() && c != '\t') || value.trim_matches([' ', '\t']) != value {
+        return Err(format!("{side}.{rule}: the value of {name:?} holds a control character or begins or ends with a blank").into());
+    }
+    let is_host_byte = |b: u8| b.is_ascii_alphanumeric() || b"-._~:[]".contains(&b);
+    if side == "request" && HeaderId::of(name.as_bytes()) == HeaderId::HOST && (value.is_empty() || !value.bytes().all(is_host_byte)) {
+        return Err(format!("{side}.{rule}: {value:?} is no host").into());
+    }
+    Ok(())
+}
+
+const GATEWAY_HEADERS: [HeaderId; 9] = [
+    HeaderId::HTTP2_SETTINGS,
     HeaderId::CONTENT_LENGTH,
     HeaderId::TRANSFER_ENCODING,
     HeaderId::CONNECTION,

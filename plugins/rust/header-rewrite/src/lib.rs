@@ -137,6 +137,10 @@ mod tests {
             (r#"{"request": {"set": {"x": "a\r\nb: c"}}}"#, "request.set: the value of \"x\" holds a line break"),
             (r#"{"response": {"add": {"x": ["a\u0000"]}}}"#, "response.add: the value of \"x\" holds a line break"),
             (r#"{"response": {"remove": ["Content-Length"]}}"#, "belongs to the gateway"),
+            (r#"{"request": {"remove": ["Host"]}}"#, "a request has exactly one Host"),
+            (r#"{"request": {"add": {"host": "b"}}}"#, "a request has exactly one Host"),
+            (r#"{"request": {"set": {"host": "a b"}}}"#, "is no host"),
+            (r#"{"request": {"set": {"x": " a"}}}"#, "begins or ends with a blank"),
             (r#"{"path_prefix": {"from": "api", "to": "/"}}"#, "path_prefix.from must begin with '/'"),
             (r#"{"path_prefix": {"from": "/", "to": "/a b"}}"#, "path_prefix.to"),
         ];

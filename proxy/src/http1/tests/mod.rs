@@ -5,7 +5,6 @@ mod connection;
 mod differential;
 mod fields;
 mod framing;
-mod page;
 mod response;
 mod start_line;
 mod write;

@@ -8,6 +8,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ringway_abi::ids::HeaderId;
+
 use super::super::chain::LinkParts;
 use super::super::inspect::{Offer, inspect_bytes};
 use super::super::loaded::{PluginVersion, metric_storage};
@@ -303,6 +305,35 @@ fn headers_of_a_response_that_was_begun_are_edited() {
     assert_eq!(header(&frame, "date"), Some(&b"Thu, 01 Jan 1970 00:00:00 GMT"[..]));
     let statuses: Vec<i64> = (0..6).map(|m| probe.metric(m) as i64).collect();
     assert_eq!(statuses, [2, 0, 0, 0, i64::from(raw::ERR_FORBIDDEN), i64::from(raw::ERR_BAD_BYTES)]);
+}
+
+/// S-54: a request leaves with one Host, whatever its plugins do.
+#[test]
+fn host_is_replaced_and_neither_doubled_nor_removed() {
+    let mut rig = Rig::new();
+    let probe = rig.probe(&[(
+        "on_request",
+        "SET(0, HEADER(RW_SIDE_REQUEST, \"Host\", \"second\"));
+         SET(1, cx->host->header_del(cx, RW_SIDE_REQUEST, BYTES(\"hOST\")));
+         SET(2, cx->host->header_set(cx, RW_SIDE_REQUEST, BYTES(\"host\"), BYTES(\"other:81\")));
+         SET(3, cx->host->header_set(cx, RW_SIDE_REQUEST, BYTES(\"host\"), BYTES(\"\")));
+         SET(4, cx->host->header_set(cx, RW_SIDE_REQUEST, BYTES(\"host\"), BYTES(\"a, b\")));
+         SET(5, cx->host->header_set(cx, RW_SIDE_REQUEST, BYTES(\"host\"), BYTES(\"u@a\")));
+         SET(6, HEADER(RW_SIDE_REQUEST, \"host\", \"a b\"));
+         if (cx->host->resp_begin(cx, 200) < 0) return RW_ABORTED;
+         SET(7, HEADER(RW_SIDE_RESPONSE, \"host\", \"any\"));
+         return RW_CONTINUE;",
+    )]);
+    for head in [GET, "GET /a HTTP/1.0\r\nx: y\r\n\r\n"] {
+        let mut frame = rig.frame(&[&probe], head);
+        assert_eq!(frame.run_request(0), Flow::Continue);
+        let view = frame.request().request();
+        let hosts: Vec<&[u8]> = view.headers().filter(|h| h.id() == HeaderId::HOST).map(|h| h.value()).collect();
+        assert_eq!((hosts, view.authority()), (vec![&b"other:81"[..]], &b"other:81"[..]));
+        let (forbidden, bad) = (i64::from(raw::ERR_FORBIDDEN), i64::from(raw::ERR_BAD_BYTES));
+        let statuses: Vec<i64> = (0..8).map(|m| probe.metric(m) as i64).collect();
+        assert_eq!(statuses, [forbidden, forbidden, 0, bad, bad, bad, forbidden, 0]);
+    }
 }
 
 /// S-60, S-54: headers may follow a laid out response; framing is refused when it is laid out.
