@@ -197,6 +197,7 @@ impl Gateway {
         for address in &self.addresses {
             tracing::info!(%address, workers = self.crew.count(), pid, "listening");
         }
+        self.board.admin_ended.store(self.admin.is_none(), Ordering::Relaxed);
         if let Some(admin) = self.admin.take() {
             let address = admin.address().clone();
             match admin.start(&self.board, self.control.config().server.admin_token.clone(), send) {
