@@ -157,7 +157,7 @@ mod tests {
             let seen = RefCell::new(vec![false; 4 * EACH as usize]);
             let mut count = 0;
             while count < seen.borrow().len() {
-                assert_eq!(bell.read(&mut [0; 64]).ok().filter(|read| *read > 0).is_some(), true);
+                assert!(bell.read(&mut [0; 64]).is_ok_and(|read| read > 0));
                 wakes.drain(|wake| {
                     assert!(!std::mem::replace(&mut seen.borrow_mut()[wake.token as usize], true), "twice");
                     true

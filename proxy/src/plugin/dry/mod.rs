@@ -159,6 +159,7 @@ fn exchanges(job: &Job, plugin: &Rc<CorePlugin>, names: NameTable) -> Result<Opt
         plugin_response_bytes: limits::PLUGIN_RESPONSE_BYTES,
         plugin_alloc_bytes: limits::PLUGIN_ALLOC_BYTES,
         replacement_bytes: limits::BODY_BUFFER_BYTES,
+        waits_max: limits::SUSPENDED,
     });
     let chain = Rc::new(chain);
     let mut drive = Drive { shared: Rc::clone(&shared), chain: Rc::clone(&chain), exchanges: 0 };
