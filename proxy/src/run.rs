@@ -42,6 +42,8 @@ use crate::worker::{Admission, Command, Start, TICK_MS, Worker, probe_ring};
 const FILES_WANTED: u64 = 1 << 20;
 /// After another process has taken over, connections may send one more request for so long before they are closed.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(10);
+/// For how long its admin listener may owe answers.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs the gateway until it is told to stop. The exit code: 0 after a drain, 1 when it could not start.
 pub fn run(config: Config) -> i32 {
@@ -195,6 +197,7 @@ impl Gateway {
         for address in &self.addresses {
             tracing::info!(%address, workers = self.crew.count(), pid, "listening");
         }
+        self.board.admin_ended.store(self.admin.is_none(), Ordering::Relaxed);
         if let Some(admin) = self.admin.take() {
             let address = admin.address().clone();
             match admin.start(&self.board, self.control.config().server.admin_token.clone(), send) {
@@ -267,7 +270,8 @@ impl Gateway {
             if let (Some(link), Some(text)) = (&mut link, &self.control.config().text) {
                 link.tell_in_force(text, self.control.standings());
             }
-            if self.crew.is_finished() {
+            let answering = draining.is_some_and(|since| since.elapsed() < ANSWER_PATIENCE) && self.owes_answers();
+            if self.crew.is_finished() && !answering {
                 return self.end(draining.is_some());
             }
             let deadline = Duration::from_millis(u64::from(self.control.config().timeouts.drain));
@@ -284,6 +288,13 @@ impl Gateway {
         self.board.draining.store(true, Ordering::Relaxed);
         let patience_ms = patience.as_millis() as u64;
         self.crew.command(|| Command::Drain { patience_ms });
+    }
+
+    /// Whether somebody waits for an answer of the admin listener of a process that another one follows: the one who asked for
+    /// the upgrade.
+    fn owes_answers(&self) -> bool {
+        let board = &self.board;
+        board.handed_over.load(Ordering::Relaxed) && (!board.admin_ended.load(Ordering::Relaxed) || board.admin_open.load(Ordering::Relaxed) > 0)
     }
 
     fn end(self, drained: bool) -> i32 {

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::maps::feeds::Feeds;
@@ -32,6 +32,8 @@ pub struct Board {
     pub handed_over: AtomicBool,
     /// The admin listener of this process accepts no more.
     pub admin_ended: AtomicBool,
+    /// Connections of the admin listener.
+    pub admin_open: AtomicUsize,
     /// Deaths of the gateway process, the oldest first; this one was started after them.
     pub crashes: Vec<Crash>,
     /// How often it was started again.
@@ -173,6 +175,7 @@ impl Board {
             draining: AtomicBool::new(false),
             handed_over: AtomicBool::new(false),
             admin_ended: AtomicBool::new(false),
+            admin_open: AtomicUsize::new(0),
             crashes: Vec::new(),
             restarts: 0,
             feeds: Arc::default(),

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -91,7 +91,6 @@ struct Desk {
     /// The socket can be reached by browsers: names that resolve to it prove nothing.
     is_tcp: bool,
     events: mpsc::Sender<Event>,
-    open: AtomicUsize,
 }
 
 impl AdminListener {
@@ -141,7 +140,7 @@ impl AdminListener {
             ListenSocket::Unix(socket) => socket.set_nonblocking(true)?,
         }
         let is_tcp = matches!(socket, ListenSocket::Tcp(_));
-        let desk = Arc::new(Desk { board: Arc::clone(board), token, is_tcp, events, open: AtomicUsize::new(0) });
+        let desk = Arc::new(Desk { board: Arc::clone(board), token, is_tcp, events });
         let accept = move || {
             while !desk.board.handed_over.load(Ordering::Relaxed) {
                 // An error is one of accept, too.
@@ -202,18 +201,18 @@ impl Stream {
 }
 
 fn serve_on_thread(desk: &Arc<Desk>, stream: Stream) {
-    if desk.open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
-        desk.open.fetch_sub(1, Ordering::Relaxed);
+    if desk.board.admin_open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
+        desk.board.admin_open.fetch_sub(1, Ordering::Relaxed);
         return;
     }
     let theirs = Arc::clone(desk);
     let spawned = thread::Builder::new().name("admin-conn".into()).spawn(move || {
         // Nobody is left to tell when the connection fails.
         let _ = serve(&theirs, stream);
-        theirs.open.fetch_sub(1, Ordering::Relaxed);
+        theirs.board.admin_open.fetch_sub(1, Ordering::Relaxed);
     });
     if spawned.is_err() {
-        desk.open.fetch_sub(1, Ordering::Relaxed);
+        desk.board.admin_open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -37,7 +37,7 @@ use crate::run::{forward_signals, worker_count};
 /// A gateway process that served for so long is restarted at once when it dies.
 const STEADY: Duration = Duration::from_secs(1);
 /// One that did not: the second time in a row after this, then twice as long each time.
-const RESTART_AFTER: Duration = Duration::from_millis(100);
+const RESTART_AFTER: Duration = Duration::from_millis(50);
 /// The longest wait before a restart.
 const RESTART_AFTER_MAX: Duration = Duration::from_secs(5);
 /// For a new process to be ready in an upgrade: plugins load meanwhile.
@@ -430,6 +430,6 @@ mod tests {
     #[test]
     fn restarts_wait_longer_each_time_and_never_for_long() {
         let waits: Vec<u64> = [1, 2, 3, 4, 8, 100].map(|lives| back_off(lives).as_millis() as u64).to_vec();
-        assert_eq!(waits, [0, 100, 200, 400, 5000, 5000]);
+        assert_eq!(waits, [0, 50, 100, 200, 3200, 5000]);
     }
 }

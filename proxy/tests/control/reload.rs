@@ -118,7 +118,10 @@ fn a_tunnel_goes_on_across_reloads_under_load() {
     };
     let governed = Governed::start(made(&first, 0));
     let mut tunnel = Client::connect(governed.address());
-    tunnel.send("GET /tunnel HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+    tunnel.send(
+        "GET /tunnel HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
     assert_eq!(tunnel.response().status, 101);
     let (stop, answered) = (AtomicBool::new(false), AtomicU64::new(0));
     let address = governed.address().to_owned();
