@@ -11,9 +11,6 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::task::Poll;
 
-use ringway_abi::raw::RawEvent;
-use ringway_abi::wait::{EVENT_TIMEOUT, EVENT_TIMER, EVENT_WAKE};
-
 use super::watch::{Lane, Watch};
 use crate::clock;
 use crate::error::{ClientFault, Fault, ResourceFault};
@@ -50,21 +47,12 @@ pub(super) async fn resume(watch: &Watch, frame: &RefCell<Frame>, suspend_ms: u3
             }
         })
         .await?;
-        let flow = frame.borrow_mut().run_event(&raw_event(event));
+        let flow = frame.borrow_mut().run_event(&event.raw());
         if !matches!(flow, Flow::Suspend(_)) {
             drop(waiting);
             return Ok(flow);
         }
     }
-}
-
-fn raw_event(event: Event) -> RawEvent {
-    let (kind, token) = match event {
-        Event::Timer(token) => (EVENT_TIMER, token),
-        Event::Wake(token) => (EVENT_WAKE, token),
-        Event::Timeout => (EVENT_TIMEOUT, 0),
-    };
-    RawEvent { size: size_of::<RawEvent>() as u32, kind, token, status: 0, reserved: 0, response: std::ptr::null() }
 }
 
 /// The sweep knows that the exchange waits, and looks whether its client is still there.

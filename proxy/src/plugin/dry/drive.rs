@@ -14,7 +14,7 @@ use super::frames::Sample;
 use crate::http1::head::{Area, HeadLimits, HeadProgress, RequestBody, ResponseBody, ResponseTo, parse_request, parse_response};
 use crate::limits;
 use crate::plugin::chain::CoreChain;
-use crate::plugin::frame::{ChunkFlow, Flow, Frame, MadeBody};
+use crate::plugin::frame::{ChunkFlow, Event, Flow, Frame, MadeBody};
 use crate::plugin::host::HostShared;
 use crate::view::message::{Message, Side};
 use crate::view::slab::{Slab, SlotLayout};
@@ -41,6 +41,9 @@ pub(super) enum Ended {
 /// Slots that one exchange needs: its request, its response, and one that a hook makes of it.
 const SLOTS: u32 = 8;
 
+/// Timers of one wait; then it has waited for too long.
+const EVENTS_MAX: u32 = 16;
+
 /// A slab as a gateway with the default limits has.
 pub(super) fn slab() -> std::io::Result<Slab> {
     let out = limits::HEAD_BYTES + 4 * limits::EDIT_BYTES;
@@ -58,6 +61,22 @@ fn head_limits() -> HeadLimits {
     }
 }
 
+fn post_hooks(frame: &mut Frame) -> Flow {
+    let flow = frame.run_response();
+    wait_out(frame, flow)
+}
+
+/// Shows a link that waits the events it would get without any wake: its timer, or the end of its patience. No time passes.
+fn wait_out(frame: &mut Frame, mut flow: Flow) -> Flow {
+    let mut events = 0;
+    while let Flow::Suspend(_) = flow {
+        events += 1;
+        let event = if events > EVENTS_MAX { Event::Timeout } else { frame.next_event() };
+        flow = frame.run_event(&event.raw());
+    }
+    flow
+}
+
 impl Drive {
     /// One exchange from its first hook to `on_done`.
     ///
@@ -69,7 +88,7 @@ impl Drive {
         let mut end = match self.pre_hooks(sample, frame, chunked) {
             Flow::Continue => self.respond(sample, frame)?,
             Flow::Respond => {
-                let flow = frame.run_response();
+                let flow = post_hooks(frame);
                 self.made(frame, flow)
             }
             Flow::Drop => Ended::Dropped,
@@ -138,16 +157,22 @@ impl Drive {
     fn pre_hooks(&self, sample: &Sample, frame: &mut Frame, chunked: bool) -> Flow {
         let mut buffered: Option<Vec<u8>> = None;
         let mut flow = frame.run_request(0);
-        while let Flow::NeedBody(at) = flow {
-            let body = buffered.get_or_insert_with(|| sample.request_body.concat());
-            flow = frame.run_request_body(at, body);
-            if flow != Flow::Continue {
-                break;
+        loop {
+            let (at, passed) = match flow {
+                Flow::NeedBody(at) => {
+                    let body = buffered.get_or_insert_with(|| sample.request_body.concat());
+                    (at, frame.run_request_body(at, body))
+                }
+                Flow::Suspend(at) => (at, wait_out(frame, flow)),
+                _ => break,
+            };
+            flow = passed;
+            if flow == Flow::Continue {
+                if let Some(replaced) = frame.take_replacement() {
+                    buffered = Some(replaced);
+                }
+                flow = frame.run_request(at + 1);
             }
-            if let Some(replaced) = frame.take_replacement() {
-                buffered = Some(replaced);
-            }
-            flow = frame.run_request(at + 1);
         }
         if flow != Flow::Continue || !frame.chain().plan().has_hook(raw::HOOK_REQUEST_CHUNK) {
             return flow;
@@ -173,7 +198,7 @@ impl Drive {
             if !frame.respond_gateway(502, &[(b"content-type", b"text/plain; charset=utf-8")], b"502 the upstream failed\n") {
                 return Err("no slot is free".into());
             }
-            let flow = frame.run_response();
+            let flow = post_hooks(frame);
             return Ok(self.made(frame, flow));
         };
         let mut slot = self.shared.slab.take().ok_or("no slot is free")?;
@@ -205,7 +230,7 @@ impl Drive {
             }
         }
         frame.set_response(message);
-        match frame.run_response() {
+        match post_hooks(frame) {
             Flow::Continue => {}
             flow => return Ok(self.made(frame, flow)),
         }

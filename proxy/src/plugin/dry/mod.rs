@@ -163,7 +163,7 @@ fn exchanges(job: &Job, plugin: &Rc<CorePlugin>, names: NameTable) -> Result<Opt
     });
     let chain = Rc::new(chain);
     let mut drive = Drive { shared: Rc::clone(&shared), chain: Rc::clone(&chain), exchanges: 0 };
-    let mut frame = Frame::new(Rc::clone(&shared), 0);
+    let mut frame = Frame::new(Rc::clone(&shared), 0).with_waits(Rc::default());
     let aborts = || counters.aborts.load(std::sync::atomic::Ordering::Relaxed);
     if let Some(repeat) = job.repeat {
         return time(job, &mut drive, &mut frame, repeat);

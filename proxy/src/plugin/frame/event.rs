@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::Context;
 
 use ringway_abi::raw;
-use ringway_abi::wait::EVENT_TIMEOUT;
+use ringway_abi::wait::{EVENT_TIMEOUT, EVENT_TIMER, EVENT_WAKE};
 
 use super::{Flow, Frame, Settled};
 use crate::error::PluginFault;
@@ -69,6 +69,11 @@ impl Frame {
         })
     }
 
+    /// What the link that waits is told when no time passes and nobody wakes it: that its timer is due, or that it has waited for too long.
+    pub fn next_event(&mut self) -> Event {
+        self.waiting.timer.take().map_or(Event::Timeout, |(_, token)| Event::Timer(token))
+    }
+
     /// Shows an event to the link that waits; then the post hooks before it, if it was a post hook that waited. `Continue` after a pre hook: the
     /// links behind this one are next.
     pub fn run_event(&mut self, event: &raw::RawEvent) -> Flow {
@@ -115,4 +120,16 @@ pub enum Event {
     Wake(u64),
     /// It has waited for too long.
     Timeout,
+}
+
+impl Event {
+    /// As a plugin sees it.
+    pub fn raw(self) -> raw::RawEvent {
+        let (kind, token) = match self {
+            Event::Timer(token) => (EVENT_TIMER, token),
+            Event::Wake(token) => (EVENT_WAKE, token),
+            Event::Timeout => (EVENT_TIMEOUT, 0),
+        };
+        raw::RawEvent { size: size_of::<raw::RawEvent>() as u32, kind, token, status: 0, reserved: 0, response: std::ptr::null() }
+    }
 }
