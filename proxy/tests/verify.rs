@@ -130,6 +130,8 @@ fn refusals_of_the_file_come_first_and_run_no_code() {
 fn the_plugins_for_use_pass_with_every_frame() {
     for (name, config) in [
         ("request-id", "{}"),
+        ("delay", r#"{"milliseconds": 10}"#),
+        ("counter", "{}"),
         ("ip-filter", r#"{"allow": ["192.0.2.0/24"]}"#),
         ("redirect", r#"{"rules": [{"exact": "/old", "location": "/new"}]}"#),
         ("body-limit", r#"{"max_bytes": 100}"#),
