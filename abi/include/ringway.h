@@ -534,7 +534,7 @@ struct rw_host {
 #define RW_WANT_UPSTREAM 0x0040           /* may choose the upstream */
 #define RW_WANT_TIME 0x0080               /* upstream_ns of responses */
 #define RW_WANT_SUSPEND 0x0100            /* not offered by 1.0 */
-#define RW_WANT_MAPS 0x0200               /* not offered by 1.0 */
+#define RW_WANT_MAPS 0x0200               /* has maps: see section 7 */
 
 #define RW_LANG_OTHER 0
 #define RW_LANG_C 1
@@ -560,14 +560,14 @@ typedef struct rw_metric_def {
 /* The most that `scratch_bytes` may ask for. */
 #define RW_SCRATCH_BYTES_MAX 4096
 
-/* A map (not offered by 1.0; map_count must be 0). May grow. */
+/* A map: see section 7 for what each kind needs. May grow. A plugin with maps has RW_WANT_MAPS, one without has not. */
 typedef struct rw_map_def {
-  const char *name;
-  const char *value_fields;
-  uint32_t kind;
+  const char *name;         /* NUL-terminated, [process]; [a-z0-9_-]+, at most RW_MAP_NAME_BYTES_MAX bytes, once in a plugin */
+  const char *value_fields; /* NUL-terminated, [process]; what a value holds, as "u64 hits, u64 bytes" */
+  uint32_t kind;            /* RW_MAP_* */
   uint32_t key_bytes;
-  uint32_t value_bytes;
-  uint32_t entries_max;
+  uint32_t value_bytes;     /* the sum of value_fields */
+  uint32_t entries_max;     /* all of them are there from the beginning */
 } rw_map_def;
 
 /* The exported constant `ringway_plugin_v1`. Everything it points to lives [process]. */
@@ -663,6 +663,105 @@ typedef struct rw_note {
 /* The same for a plugin that runs with every minor version of the gateway: abi_min_minor is 0. */
 #define RW_DEFINE_NOTE(NAME, VERSION, LANGUAGE, HOOKS, WANTS, SCRATCH)                                                  \
   RW_DEFINE_NOTE_MIN(NAME, VERSION, LANGUAGE, HOOKS, WANTS, SCRATCH, 0)
+
+/* ---------------------------------------------------------------------------------------------------------------
+ * 7. Maps: the extension "ringway.maps/1"
+ *
+ * A map is memory of the gateway that outlives a version of a plugin: when the plugin is swapped, the new version finds
+ * what the old one counted, and both work on it while exchanges of the old one end. With `server.state` in the
+ * configuration it is a file and outlives the process too. It is found again when name, kind, sizes, number of entries and
+ * value_fields are the same; otherwise the plugin is refused, unless the operator says `maps = "fresh"`. Operators read and
+ * write it while traffic flows (`ringway map dump`), by the names in value_fields.
+ *
+ * Maps are declared in the descriptor (`maps`, RW_WANT_MAPS), checked before any code of the plugin runs, and allocated as a
+ * whole before `load`; the operator bounds their bytes (limits.map_bytes). Then:
+ *
+ *    in load or core_init:  const rw_maps *maps = host->get_ext(loader, RW_MAPS_EXTENSION);
+ *                           maps->open(loader, 0, &hits);
+ *    anywhere later:        maps->add(hits, key, sizeof key, 0, 1, NULL);
+ *
+ * Kinds:
+ *
+ *    RW_MAP_ARRAY       key: a uint32_t below entries_max. Every entry exists, zeroed at first; none can be removed.
+ *    RW_MAP_CORE_ARRAY  the same, once for each worker: no other worker ever waits for it. Its handle comes from core_init
+ *                       and is used on that worker alone. The cheapest; operators see the values of all workers.
+ *    RW_MAP_HASH        key: 1 to RW_MAP_KEY_BYTES_MAX bytes. RW_ERR_NO_SPACE when entries_max keys are in it.
+ *    RW_MAP_LRU         the same, but a new key takes the place of one that was not used for long.
+ *    RW_MAP_LPM         key: an rw_prefix. `lookup` finds the longest prefix that holds an address.
+ *    RW_MAP_RING        no key: records for `ringway tail` and for sinks, the oldest first; see `output`.
+ *
+ * value_fields: "TYPE NAME" or "TYPE[COUNT] NAME" with commas between. TYPE is u8, u16, u32, u64, i8, i16, i32, i64, or char
+ * (text up to its first NUL, or bytes when it is not printable); NAME is [a-z0-9_]+. Little-endian, one after the other and without padding: each
+ * number stands at a multiple of its size. The sum of all is value_bytes.
+ *
+ * Torn values do not exist: `lookup` gives a value as one `update` left it (with later `add`s), never a mixture of two.
+ * ------------------------------------------------------------------------------------------------------------- */
+
+#define RW_MAPS_EXTENSION "ringway.maps/1"
+
+#define RW_MAP_ARRAY 1
+#define RW_MAP_CORE_ARRAY 2
+#define RW_MAP_HASH 3
+#define RW_MAP_LRU 4
+#define RW_MAP_LPM 5
+#define RW_MAP_RING 6
+
+/* The most that a plugin may declare. */
+#define RW_MAPS_MAX 64
+#define RW_MAP_NAME_BYTES_MAX 31
+#define RW_MAP_KEY_BYTES_MAX 256
+#define RW_MAP_VALUE_BYTES_MAX 4096
+#define RW_MAP_ENTRIES_MAX 16777216
+
+/* The status when other threads have written to the same place for longer than a worker may wait (some microseconds; it
+ * takes a thread that was stopped in the middle of a write). Nothing was read or changed. `add` to a key that exists
+ * gives it only when the key is being replaced or removed. */
+#define RW_MAP_BUSY (-16)
+
+/* A map as this plugin sees it: [process] when it was opened in load, [core] when in core_init. */
+typedef struct rw_map rw_map;
+
+/* The key of RW_MAP_LPM. `update` and `remove` take a prefix and ignore the bits behind it; `lookup` takes an address with
+ * bits = 128. IPv4 is mapped as in rw_request.peer_addr: 10.0.0.0/8 is ::ffff:10.0.0.0 with bits = 96 + 8. */
+typedef struct rw_prefix {
+  uint32_t bits; /* 0..128 */
+  uint8_t addr[16];
+} rw_prefix;
+
+/* Every function looks at each argument: a NULL map, a length that is not that of the definition, a NULL pointer with a
+ * length, and a function that the kind does not have give RW_ERR_BAD_ARGUMENT. No pointer needs an alignment. `map` is one
+ * that `open` gave. None of them waits, and none allocates. [any thread], except where a map is RW_MAP_CORE_ARRAY. */
+typedef struct rw_maps {
+  uint32_t size; /* bytes of this table; check before using a function newer than 1.0 */
+  uint32_t reserved;
+
+  /* Map number `index` of the descriptor. Inside load [main] or core_init [worker]. RW_ERR_NOT_FOUND when there is no such
+   * number, RW_ERR_WRONG_HOOK for RW_MAP_CORE_ARRAY in load. */
+  rw_status (*open)(rw_loader *loader, uint32_t index, const rw_map **map);
+
+  /* Copies the value of a key. RW_ERR_NOT_FOUND when it has none. Not for RW_MAP_RING. */
+  rw_status (*lookup)(const rw_map *map, const void *key, uint32_t key_len, void *value, uint32_t value_len);
+
+  /* Sets the value of a key, which may be new. RW_ERR_NOT_FOUND for an index that is not below entries_max, RW_ERR_NO_SPACE
+   * when the map is full. `flags` is 0. Not for RW_MAP_RING. */
+  rw_status (*update)(const rw_map *map, const void *key, uint32_t key_len, const void *value, uint32_t value_len, uint32_t flags);
+
+  /* Removes a key. RW_ERR_NOT_FOUND when it was not there. RW_MAP_HASH, RW_MAP_LRU, RW_MAP_LPM. */
+  rw_status (*remove)(const rw_map *map, const void *key, uint32_t key_len);
+
+  /* Adds to the u64 or i64 at `offset` of a value, atomically and wrapping; a key that is new begins with zeroes. The sum goes to *sum
+   * unless it is NULL. RW_ERR_BAD_ARGUMENT when value_fields has no such number there. Otherwise as `update`. */
+  rw_status (*add)(const rw_map *map, const void *key, uint32_t key_len, uint32_t offset, uint64_t delta, uint64_t *sum);
+
+  /* RW_MAP_CORE_ARRAY: the value of this worker itself, 8-byte aligned, [core], to be read and written by the hooks of this
+   * worker alone. Operators read it meanwhile, number by number: write each number with one store. NULL when `index` is not
+   * below entries_max, and for other kinds. */
+  void *(*value)(const rw_map *map, uint32_t index);
+
+  /* RW_MAP_RING: appends a record of 1 to value_bytes bytes; one that is shorter leaves out the last fields. When nobody reads fast
+   * enough the record is dropped, which the gateway counts and shows: RW_ERR_NO_SPACE. */
+  rw_status (*output)(const rw_map *map, const void *record, uint32_t record_len);
+} rw_maps;
 
 #ifdef __cplusplus
 }

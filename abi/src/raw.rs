@@ -36,6 +36,9 @@ pub const NEED_BODY: u32 = 6;
 /// `RW_TAIL`
 pub const TAIL: u32 = 7;
 
+/// `RW_PANICKED` of `ringway-fault.h`
+pub const PANICKED: u32 = 8;
+
 /// `RW_OK`
 pub const OK: i32 = 0;
 /// `RW_ERR_NOT_DECLARED`

@@ -588,6 +588,9 @@ pub const MetricDef = extern struct {
     reserved: u32 = 0,
 };
 
+/// What plugins keep: definitions, and typed maps to work on.
+pub const maps = @import("maps.zig");
+
 pub const MapDef = extern struct {
     name: [*:0]const u8,
     value_fields: [*:0]const u8,
@@ -659,7 +662,7 @@ pub const Note = extern struct {
 ///
 /// `P` declares `name` and `version`, and may declare
 ///
-///  - `wants: Wants`, `metrics: []const MetricDef`, `Scratch: type` (the type behind `cx.scratchAs`), `min_minor: u16`
+///  - `wants: Wants`, `metrics: []const MetricDef`, `maps: []const MapDef` (see `ringway.maps`), `Scratch: type` (the type behind `cx.scratchAs`), `min_minor: u16`
 ///    (the oldest minor version of the gateway that it runs with; 0 without it);
 ///  - `load(*Loader, config: []const u8) !*State`, `unload(*State) void`: once per process;
 ///  - `coreInit(*State, worker: u32) !*Core` or `coreInit(*Loader, *State, worker: u32) !*Core`, `coreFini(*Core) void`: once
@@ -674,7 +677,8 @@ pub fn exportPlugin(comptime P: type) void {
     const exported = struct {
         const hooks = hooksOf(P);
         const metrics: []const MetricDef = if (@hasDecl(P, "metrics")) P.metrics else &.{};
-        const wants: Wants = if (@hasDecl(P, "wants")) P.wants else .{};
+        const map_defs: []const MapDef = if (@hasDecl(P, "maps")) P.maps else &.{};
+        const wants: Wants = withMaps(if (@hasDecl(P, "wants")) P.wants else .{}, map_defs.len > 0);
         const scratch_bytes = if (@hasDecl(P, "Scratch")) scratchBytes(P.Scratch) else 0;
 
         const min_minor: u16 = if (@hasDecl(P, "min_minor")) P.min_minor else 0;
@@ -688,6 +692,8 @@ pub fn exportPlugin(comptime P: type) void {
             .version = P.version,
             .metrics = metrics.ptr,
             .metric_count = metrics.len,
+            .maps = map_defs.ptr,
+            .map_count = map_defs.len,
             .load = if (@hasDecl(P, "load")) Lifecycle(P).load else null,
             .unload = if (@hasDecl(P, "unload")) Lifecycle(P).unload else null,
             .core_init = if (@hasDecl(P, "coreInit")) Lifecycle(P).coreInit else null,
@@ -730,6 +736,13 @@ fn panicHandler(text: []const u8, _: ?usize) noreturn {
 }
 
 const hook_names = [_][]const u8{ "onAccept", "onRequest", "onRequestChunk", "onRequestBody", "onResponse", "onResponseChunk", "onEvent", "onDone", "onTick" };
+
+/// Maps and the want go together.
+fn withMaps(comptime wants: Wants, comptime has_maps: bool) Wants {
+    var all = wants;
+    all.maps = all.maps or has_maps;
+    return all;
+}
 
 fn hooksOf(comptime P: type) Hooks {
     var bits: u32 = 0;

@@ -50,6 +50,12 @@
 #ifndef METRIC_BYTES
 #define METRIC_BYTES sizeof(rw_metric_def)
 #endif
+#ifndef MAPS
+#define MAPS NULL
+#endif
+#ifndef MAP_COUNT
+#define MAP_COUNT 0
+#endif
 #ifndef NOTE_HOOKS
 #define NOTE_HOOKS HOOKS
 #endif
@@ -77,6 +83,9 @@ const rw_plugin ringway_plugin_v1 = {
     .version = "0.0.1",
     .metric_count = METRIC_COUNT,
     .metric_bytes = METRIC_BYTES,
+    .maps = MAPS,
+    .map_count = MAP_COUNT,
+    .map_bytes = sizeof(rw_map_def),
     .load = LOAD,
     .core_init = CORE_INIT,
     .on_request = ON_REQUEST,

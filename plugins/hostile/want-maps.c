@@ -1,5 +1,5 @@
 /*
- * Wants maps, which ABI 1.0 names but does not offer. Expected: refused before it runs, naming "maps".
+ * Wants maps and defines none. Expected: refused before it runs, naming "maps".
  */
 #include "hostile.h"
 #define NAME "hostile-want-maps"

@@ -230,7 +230,8 @@ faults! {
 
     /// What a plugin did wrong. The answer is that of a link with `on_error = "closed"`.
     PluginFault {
-        Aborted 500 KEEP Error FINAL "plugin_aborted" "a hook returned ABORTED or panicked";
+        Aborted 500 KEEP Error FINAL "plugin_aborted" "a hook returned ABORTED";
+        Panicked 500 KEEP Error FINAL "plugin_panicked" "a hook panicked";
         BadVerdict 500 KEEP Error FINAL "plugin_bad_verdict" "a hook returned a value that is no verdict";
         VerdictNotDeclared 500 KEEP Error FINAL "plugin_verdict_not_declared" "a hook returned a verdict that needs a capability it did not declare";
         VerdictOutOfPlace 500 KEEP Error FINAL "plugin_verdict_out_of_place" "a hook returned a verdict that is not possible there";

@@ -50,6 +50,8 @@ pub const PLUGIN_RESPONSE_BYTES: usize = MIB;
 pub const EDIT_BYTES: usize = 4 * KIB;
 /// Decoded tokens and small tables of the plugins of one exchange.
 pub const PLUGIN_ALLOC_BYTES: usize = 64 * KIB;
+/// A million counters of 16 bytes with their keys, or rings and tables for a handful of plugins; allocated when they are loaded.
+pub const MAP_BYTES: usize = 64 * MIB;
 /// The smallest size at which large bodies cost less than in nginx: 0.74× at 64 KiB bodies, 0.48× at 1 MiB.
 pub const RELAY_BUFFER_BYTES: usize = 256 * KIB;
 /// 64 large bodies at once per worker, 16 MiB; further ones use the slot until a buffer is free.
@@ -82,6 +84,14 @@ pub const RETRY_BUDGET_PERCENT: usize = 20;
 pub const RETRY_RESERVE: usize = 10;
 /// Far below any real uploader, far above a client that sends one byte a second.
 pub const BODY_RATE_BYTES: usize = 256;
+/// A rare panic costs one instance; whoever panics five times a minute will go on.
+pub const PLUGIN_RESTARTS: usize = 5;
+/// Fewer calls say nothing about one in a hundred.
+pub const CANARY_CALLS_MIN: usize = 100;
+/// A new version that fails in one of a hundred calls is worse than any that an operator would have kept.
+pub const CANARY_ABORTS_PERCENT: usize = 1;
+/// Two crashes may be chance; a third one within minutes is the plugin.
+pub const PLUGIN_CRASHES: usize = 3;
 
 const SECOND: u32 = 1000;
 const MINUTE: u32 = 60 * SECOND;
@@ -117,6 +127,14 @@ pub const DRAIN: u32 = 30 * SECOND;
 pub const LINGER: u32 = 2 * SECOND;
 /// WebSocket applications ping every minute or so; an hour lets silent ones live.
 pub const TUNNEL_IDLE: u32 = HOUR;
+/// See `plugin_restarts`.
+pub const PLUGIN_RESTART_WINDOW: u32 = MINUTE;
+/// At a few hundred requests a second, and one in ten of them for the canary, each window has its hundred calls.
+pub const CANARY_WINDOW: u32 = 30 * SECOND;
+/// Hooks take microseconds; one that holds its worker for ten milliseconds stalls every connection there.
+pub const CANARY_P99: u32 = 10;
+/// A plugin that one request in a million brings down is found at a few thousand requests a second.
+pub const PLUGIN_CRASH_WINDOW: u32 = 5 * MINUTE;
 
 /// How much of everything: the section `[limits]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -168,6 +186,10 @@ pub struct Limits {
     #[serde(with = "size")]
     #[schemars(with = "size::Size", extend("minimum" = 0, "maximum" = 1u64 << 30))]
     pub plugin_alloc_bytes: usize,
+    /// Bytes of all maps of one plugin. More: the plugin is refused.
+    #[serde(with = "size")]
+    #[schemars(with = "size::Size", extend("minimum" = 0, "maximum" = 1u64 << 40))]
+    pub map_bytes: usize,
     /// Bytes of one buffer for large bodies.
     #[serde(with = "size")]
     #[schemars(with = "size::Size", extend("minimum" = 16384, "maximum" = 16 << 20))]
@@ -204,6 +226,18 @@ pub struct Limits {
     #[serde(with = "size")]
     #[schemars(with = "size::Size", extend("minimum" = 0, "maximum" = 1u64 << 30))]
     pub body_rate_bytes: usize,
+    /// Instances of a plugin, over all workers, that are replaced after panics within `timeouts.plugin_restart_window`. One more panic: it is quarantined.
+    #[schemars(range(min = 0, max = 1000))]
+    pub plugin_restarts: usize,
+    /// Calls of a canary's hooks below which `canary_aborts_percent` is reckoned as if there had been so many.
+    #[schemars(range(min = 1, max = 1000000))]
+    pub canary_calls_min: usize,
+    /// Hooks of a canary that may fail, in percent of its calls within `timeouts.canary_window`. More, or a single panic: it is rolled back.
+    #[schemars(range(min = 0, max = 100))]
+    pub canary_aborts_percent: usize,
+    /// Crashes of the process within `timeouts.plugin_crash_window` after which the plugin that ran is quarantined. 0: never.
+    #[schemars(range(min = 0, max = 1000))]
+    pub plugin_crashes: usize,
 }
 
 impl Default for Limits {
@@ -221,6 +255,7 @@ impl Default for Limits {
             plugin_response_bytes: PLUGIN_RESPONSE_BYTES,
             edit_bytes: EDIT_BYTES,
             plugin_alloc_bytes: PLUGIN_ALLOC_BYTES,
+            map_bytes: MAP_BYTES,
             relay_buffer_bytes: RELAY_BUFFER_BYTES,
             relay_buffers: RELAY_BUFFERS,
             drain_bytes: DRAIN_BYTES,
@@ -232,6 +267,10 @@ impl Default for Limits {
             retry_budget_percent: RETRY_BUDGET_PERCENT,
             retry_reserve: RETRY_RESERVE,
             body_rate_bytes: BODY_RATE_BYTES,
+            plugin_restarts: PLUGIN_RESTARTS,
+            canary_calls_min: CANARY_CALLS_MIN,
+            canary_aborts_percent: CANARY_ABORTS_PERCENT,
+            plugin_crashes: PLUGIN_CRASHES,
         }
     }
 }
@@ -344,6 +383,22 @@ pub struct Timeouts {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Duration", extend("minimum" = 0))]
     pub tunnel_idle: u32,
+    /// For how long the replacement of an instance counts towards `limits.plugin_restarts`.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Duration", extend("minimum" = 1))]
+    pub plugin_restart_window: u32,
+    /// How far back a canary is judged.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Duration", extend("minimum" = 1))]
+    pub canary_window: u32,
+    /// The time within which 99 of 100 hooks of a canary must return, once `limits.canary_calls_min` were measured. Over: it is rolled back.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Duration", extend("minimum" = 0))]
+    pub canary_p99: u32,
+    /// For how long a crash counts towards `limits.plugin_crashes`.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Duration", extend("minimum" = 1))]
+    pub plugin_crash_window: u32,
 }
 
 impl Default for Timeouts {
@@ -364,6 +419,10 @@ impl Default for Timeouts {
             drain: DRAIN,
             linger: LINGER,
             tunnel_idle: TUNNEL_IDLE,
+            plugin_restart_window: PLUGIN_RESTART_WINDOW,
+            canary_window: CANARY_WINDOW,
+            canary_p99: CANARY_P99,
+            plugin_crash_window: PLUGIN_CRASH_WINDOW,
         }
     }
 }

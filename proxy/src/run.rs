@@ -1,52 +1,58 @@
-//! The process: plugins loaded, sockets bound, workers started, signals answered, changes made.
+//! The gateway: plugins loaded, workers started, signals answered, changes made.
 //!
 //! Order: logs, driver, plugins, names of servers, sockets, workers, admin threads. Any failure before the workers run ends
-//! the start with one clear reason and nothing half-done. After that the main thread waits for events: signals, and changes
-//! that the admin threads ask for.
+//! the start with one clear reason and nothing half-done. After that the main thread waits for events: signals, changes
+//! that the admin threads ask for, and what the supervisor says.
+//!
+//! [`run`] is the command: it supervises (see [`crate::supervisor`]), or is the gateway itself.
 
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::admin::board::Board;
 use crate::admin::control::Control;
 use crate::admin::server::AdminListener;
-use crate::admin::{Change, Order};
+use crate::admin::{Change, Order, Refusal};
 use crate::config::{Config, Driver, ListenAddress};
 use crate::exchange::core::WorkerStats;
 use crate::http1::names::NameTable;
-use crate::logs;
 use crate::plugin::inspect;
 use crate::plugin::loaded::PluginVersion;
+use crate::supervisor::crash::Crash;
+use crate::supervisor::link::Link;
+use crate::supervisor::protocol::{FromGateway, Standings, ToGateway};
+use crate::supervisor::sockets::Sockets;
+use crate::supervisor::{logs_of, supervise};
 use crate::worker::crew::Crew;
-use crate::worker::{Admission, Command, ListenSocket, Start, TICK_MS, Worker, probe_ring};
+use crate::worker::{Admission, Command, Start, TICK_MS, Worker, probe_ring};
 
 /// Open files that the process asks for: each proxied connection takes two.
 const FILES_WANTED: u64 = 1 << 20;
+/// After another process has taken over, connections may send one more request for so long before they are closed.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(10);
+/// For how long its admin listener may owe answers.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs the gateway until it is told to stop. The exit code: 0 after a drain, 1 when it could not start.
 pub fn run(config: Config) -> i32 {
-    let logs = match logs::install(&config.server) {
-        Ok(logs) => logs,
-        Err(error) => {
-            eprintln!("error: cannot open the access log: {error}");
-            return 1;
-        }
-    };
+    if let (true, Some(path), Some(text)) = (config.server.supervisor, &config.file, &config.text) {
+        return supervise(&config, path, text);
+    }
+    let Ok(logs) = logs_of(&config.server) else { return 1 };
     let code = match Gateway::start(config) {
-        Ok(gateway) => gateway.serve(),
+        Ok(gateway) => gateway.serve(None),
         Err(reason) => {
             tracing::error!("{reason}");
             1
@@ -56,12 +62,27 @@ pub fn run(config: Config) -> i32 {
     code
 }
 
+/// What a gateway is given by the process that started it.
+#[derive(Default)]
+pub struct Given {
+    /// Its sockets; it binds them itself otherwise.
+    pub sockets: Option<Sockets>,
+    /// Plugins that are out of force.
+    pub standings: Standings,
+    /// Deaths of earlier processes, the oldest first.
+    pub crashes: Vec<Crash>,
+    /// How often the process was started again.
+    pub restarts: u64,
+}
+
 /// A running gateway.
 pub struct Gateway {
     crew: Crew,
     /// What [`Gateway::listening`] returns.
     addresses: Vec<ListenAddress>,
     admin: Option<AdminListener>,
+    /// What it has bound itself and removes at its end.
+    socket_files: Vec<PathBuf>,
     board: Arc<Board>,
     /// Dropped after the workers: unloads the plugins.
     control: Control,
@@ -73,6 +94,12 @@ pub enum Event {
     Signal(i32),
     /// A change that an operator asked for.
     Order(Order),
+    /// An operator asked for another program; `None`: what its path holds by now.
+    Upgrade(Option<PathBuf>, mpsc::Sender<Result<Value, Refusal>>),
+    /// The supervisor said something.
+    Supervisor(ToGateway),
+    /// The supervisor is gone.
+    Orphaned,
 }
 
 impl Gateway {
@@ -81,23 +108,32 @@ impl Gateway {
     /// # Errors
     /// The reason, for the operator.
     pub fn start(config: Config) -> Result<Gateway, String> {
+        Gateway::start_with(config, Given::default())
+    }
+
+    /// The same, with what another process gives it.
+    ///
+    /// # Errors
+    /// The reason, for the operator.
+    pub fn start_with(config: Config, given: Given) -> Result<Gateway, String> {
         raise_file_limit();
         for warning in config.warnings.iter() {
             tracing::warn!("{warning}");
         }
         let ring = choose_driver(config.server.driver)?;
         let processors = processors();
-        let count = config.server.workers.unwrap_or(processors.len()).max(1);
-        let control = Control::load(config, count).map_err(|errors| errors.to_string())?;
+        let count = given.sockets.as_ref().map_or_else(|| worker_count(&config), |sockets| sockets.workers.len());
+        let control = Control::load(config, count, &given.standings).map_err(|errors| errors.to_string())?;
         let config = control.config();
-        let admin = match &config.server.admin {
-            Some(address) => {
-                let problem = |error: io::Error| format!("server.admin: cannot listen on {address}: {error}");
-                Some(AdminListener::bind(address, config.server.admin_token.clone()).map_err(problem)?)
+        let mut socket_files = Vec::new();
+        let Sockets { workers: sockets, addresses, admin } = match given.sockets {
+            Some(sockets) => sockets,
+            None => {
+                let sockets = Sockets::bind(config, count)?;
+                socket_files.extend(sockets.files().map(Path::to_path_buf));
+                sockets
             }
-            None => None,
         };
-        let (sockets, addresses) = bind(config, count)?;
         let admission = Arc::new(Admission::default());
         let (ready, started) = mpsc::channel();
         let (mut workers, mut stats) = (Vec::with_capacity(count), Vec::with_capacity(count));
@@ -135,8 +171,10 @@ impl Gateway {
                 Err(_) => return Err("a worker ended while it started".into()),
             }
         }
-        let board = Arc::new(control.board(stats));
-        Ok(Gateway { crew, addresses, admin, board, control })
+        let mut board = control.board(stats);
+        board.crashes = given.crashes;
+        board.restarts = given.restarts;
+        Ok(Gateway { crew, addresses, admin, socket_files, board: Arc::new(board), control })
     }
 
     /// Where it listens; with the port that was taken when the configuration said 0.
@@ -144,26 +182,37 @@ impl Gateway {
         &self.addresses
     }
 
-    /// Answers signals and changes until the end.
-    fn serve(mut self) -> i32 {
+    /// Answers signals and changes until the end. `link`: the supervisor, when there is one.
+    pub fn serve(mut self, mut link: Option<Link>) -> i32 {
         let (send, events) = mpsc::channel();
-        if let Err(error) = forward_signals(send.clone()) {
+        let listening = match &link {
+            Some(link) => link.listen(send.clone()),
+            None => Ok(()),
+        };
+        if let Err(error) = listening.and_then(|()| forward_signals(&[SIGTERM, SIGINT, SIGHUP], send.clone(), Event::Signal)) {
             tracing::error!(%error, "signals cannot be handled");
             return 1;
         }
+        let pid = std::process::id();
         for address in &self.addresses {
-            tracing::info!(%address, workers = self.crew.count(), "listening");
+            tracing::info!(%address, workers = self.crew.count(), pid, "listening");
         }
-        if let Some(admin) = &mut self.admin {
-            match admin.start(&self.board, send) {
-                Ok(()) => tracing::info!(address = %admin.address(), "admin listening"),
+        self.board.admin_ended.store(self.admin.is_none(), Ordering::Relaxed);
+        if let Some(admin) = self.admin.take() {
+            let address = admin.address().clone();
+            match admin.start(&self.board, self.control.config().server.admin_token.clone(), send) {
+                Ok(()) => tracing::info!(%address, pid, "admin listening"),
                 Err(error) => {
                     tracing::error!(%error, "no thread for the admin listener");
                     return 1;
                 }
             }
         }
+        if let Some(link) = &mut link {
+            link.tell(&FromGateway::Ready);
+        }
         let mut draining: Option<Instant> = None;
+        let mut upgrade: Option<mpsc::Sender<Result<Value, Refusal>>> = None;
         loop {
             match events.recv_timeout(Duration::from_millis(TICK_MS)) {
                 Ok(Event::Signal(SIGINT)) if draining.is_some() => {
@@ -175,22 +224,54 @@ impl Gateway {
                     let _ = self.control.apply(&Change::Reload, &self.crew, &self.board);
                 }
                 Ok(Event::Signal(signal)) if draining.is_none() => {
-                    let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
-                    tracing::info!(signal = name, drain_ms = self.control.config().timeouts.drain, "draining: accepting no more");
-                    self.board.draining.store(true, Ordering::Relaxed);
-                    self.crew.command(|| Command::Drain);
+                    self.drain(if signal == SIGINT { "SIGINT" } else { "SIGTERM" }, Duration::ZERO);
                     draining = Some(Instant::now());
                 }
+                Ok(Event::Orphaned) if draining.is_none() => {
+                    self.drain("the supervisor is gone", Duration::ZERO);
+                    draining = Some(Instant::now());
+                }
+                Ok(Event::Supervisor(ToGateway::HandOver { successor })) => {
+                    if let Some(reply) = upgrade.take() {
+                        // Whoever asked may have gone; the log has it.
+                        let _ = reply.send(Ok(json!({ "upgraded": true, "pid": successor, "former_pid": pid })));
+                    }
+                    self.board.handed_over.store(true, Ordering::Relaxed);
+                    if draining.is_none() {
+                        self.drain("another process has taken over", HAND_OVER_PATIENCE);
+                        draining = Some(Instant::now());
+                    }
+                }
+                Ok(Event::Supervisor(ToGateway::UpgradeFailed { reason })) => {
+                    if let Some(reply) = upgrade.take() {
+                        let _ = reply.send(Err(Refusal::new(422, format!("nothing was changed: {reason}"))));
+                    }
+                }
+                Ok(Event::Upgrade(binary, reply)) => match &mut link {
+                    Some(link) if upgrade.is_none() => {
+                        link.tell(&FromGateway::Upgrade { binary });
+                        upgrade = Some(reply);
+                    }
+                    Some(_) => drop(reply.send(Err(Refusal::new(409, "an upgrade is under way")))),
+                    None => drop(reply.send(Err(Refusal::new(
+                        409,
+                        "no supervisor holds the sockets: the gateway was not started by `ringway run`, or `server.supervisor` is false",
+                    )))),
+                },
                 Ok(Event::Order(Order { change, reply })) => {
                     let outcome = self.control.apply(&change, &self.crew, &self.board);
                     // Whoever asked may have gone; the log has it.
                     let _ = reply.send(outcome);
                 }
-                Ok(Event::Signal(_)) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Event::Signal(_) | Event::Orphaned) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return 1,
             }
-            self.control.tend(&self.board);
-            if self.crew.is_finished() {
+            self.control.tend(&self.crew, &self.board);
+            if let (Some(link), Some(text)) = (&mut link, &self.control.config().text) {
+                link.tell_in_force(text, self.control.standings());
+            }
+            let answering = draining.is_some_and(|since| since.elapsed() < ANSWER_PATIENCE) && self.owes_answers();
+            if self.crew.is_finished() && !answering {
                 return self.end(draining.is_some());
             }
             let deadline = Duration::from_millis(u64::from(self.control.config().timeouts.drain));
@@ -201,25 +282,43 @@ impl Gateway {
         }
     }
 
+    /// Accepts no more. Idle connections are closed after `patience`.
+    fn drain(&self, cause: &str, patience: Duration) {
+        tracing::info!(signal = cause, drain_ms = self.control.config().timeouts.drain, "draining: accepting no more");
+        self.board.draining.store(true, Ordering::Relaxed);
+        let patience_ms = patience.as_millis() as u64;
+        self.crew.command(|| Command::Drain { patience_ms });
+    }
+
+    /// Whether somebody waits for an answer of the admin listener of a process that another one follows: the one who asked for
+    /// the upgrade.
+    fn owes_answers(&self) -> bool {
+        let board = &self.board;
+        board.handed_over.load(Ordering::Relaxed) && (!board.admin_ended.load(Ordering::Relaxed) || board.admin_open.load(Ordering::Relaxed) > 0)
+    }
+
     fn end(self, drained: bool) -> i32 {
         let well = self.crew.join();
-        for address in self.addresses.iter().chain(self.admin.as_ref().map(AdminListener::address)) {
-            if let ListenAddress::Unix(path) = address {
-                // Gone already when somebody else removed it.
-                let _ = fs::remove_file(path);
-            }
+        for path in &self.socket_files {
+            // Gone already when somebody else removed it.
+            let _ = fs::remove_file(path);
         }
         tracing::info!("stopped");
         if drained && well { 0 } else { 1 }
     }
 }
 
+/// How many workers there are to be.
+pub(crate) fn worker_count(config: &Config) -> usize {
+    config.server.workers.unwrap_or_else(|| processors().len()).max(1)
+}
+
 /// Signals become events, on a thread of their own.
-fn forward_signals(to: mpsc::Sender<Event>) -> io::Result<()> {
-    let mut source = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+pub(crate) fn forward_signals<E: Send + 'static>(signals: &[i32], to: mpsc::Sender<E>, event: impl Fn(i32) -> E + Send + 'static) -> io::Result<()> {
+    let mut source = Signals::new(signals)?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in source.forever() {
-            if to.send(Event::Signal(signal)).is_err() {
+            if to.send(event(signal)).is_err() {
                 return;
             }
         }
@@ -278,58 +377,5 @@ fn raise_file_limit() {
         limit.rlim_cur = wanted;
         // SAFETY: `limit` is readable. A refusal leaves the old limit, with which everything works, for fewer connections.
         unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
-    }
-}
-
-/// Sockets by worker and listener.
-fn bind(config: &Config, workers: usize) -> Result<(Vec<Vec<ListenSocket>>, Vec<ListenAddress>), String> {
-    let mut sockets: Vec<Vec<ListenSocket>> = (0..workers).map(|_| Vec::new()).collect();
-    let mut addresses = Vec::new();
-    for listener in config.listeners.iter() {
-        let problem = |error: io::Error| format!("listener {}: cannot listen on {}: {error}", listener.name, listener.address);
-        match &listener.address {
-            ListenAddress::Tcp(address) => {
-                let mut taken = *address;
-                for of_worker in &mut sockets {
-                    let socket = bind_tcp(taken, listener.backlog).map_err(problem)?;
-                    // Port 0 becomes the port of the first socket for all others.
-                    taken = socket.local_addr().map_err(problem)?;
-                    of_worker.push(ListenSocket::Tcp(socket));
-                }
-                addresses.push(ListenAddress::Tcp(taken));
-            }
-            ListenAddress::Unix(path) => {
-                let socket = bind_unix(path).map_err(problem)?;
-                for of_worker in &mut sockets {
-                    of_worker.push(ListenSocket::Unix(socket.try_clone().map_err(problem)?));
-                }
-                addresses.push(listener.address.clone());
-            }
-        }
-    }
-    Ok((sockets, addresses))
-}
-
-/// Each worker has its own socket, between which the kernel spreads connections.
-fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    Ok(socket.into())
-}
-
-/// A socket file that nobody listens on any more is replaced.
-pub(crate) fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && UnixStream::connect(path).is_err() => {
-            fs::remove_file(path)?;
-            UnixListener::bind(path)
-        }
-        result => result,
     }
 }

@@ -1,7 +1,7 @@
 //! The control plane of the real binary: the admin listener, changes while traffic flows, the commands that ask for them.
 //!
-//! By area: `api` every endpoint and what it refuses, `reload` configurations, `swap` plugins under load and the life of
-//! their versions, `command` what `ringway plugin`, `chain` and `reload` print.
+//! By area: `api` every endpoint and what it refuses, `reload` configurations, `maps` what plugins keep, `swap` plugins under load and the life of
+//! their versions, `canary` versions on trial, `policy` panics, `stats` times, `command` what `ringway plugin`, `chain` and `reload` print.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod gateway;
@@ -10,9 +10,17 @@ mod gateway;
 mod admin;
 #[path = "control/api.rs"]
 mod api;
+#[path = "control/canary.rs"]
+mod canary;
 #[path = "control/command.rs"]
 mod command;
+#[path = "control/maps.rs"]
+mod maps;
+#[path = "control/policy.rs"]
+mod policy;
 #[path = "control/reload.rs"]
 mod reload;
+#[path = "control/stats.rs"]
+mod stats;
 #[path = "control/swap.rs"]
 mod swap;

@@ -373,7 +373,7 @@ fn a_panic_is_an_abort_and_the_next_exchange_works() {
     let requests = ["/panic", "/panic-post", "/fine"].map(|path| format!("GET {path} HTTP/1.1\r\nHost: e\r\n\r\n")).concat();
     let outcome = Case::new(&world, &requests).answer(OK).answer(OK).once();
     assert_eq!((outcome.end, outcome.statuses()), (End::Park, vec![500, 500, 200]));
-    assert_eq!(outcome.reasons(), ["plugin_aborted", "plugin_aborted"]);
+    assert_eq!(outcome.reasons(), ["plugin_panicked", "plugin_panicked"]);
     assert_eq!(outcome.responses[1].value("x-hostile"), None);
     let world = hostile("panic", "open");
     let outcome = Case::new(&world, requests).up(Upstream::answers([OK, OK, OK])).once();

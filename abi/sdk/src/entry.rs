@@ -1,6 +1,6 @@
 //! The C functions of the descriptor, generic over the plugin. The gateway calls them; nothing else does.
 //!
-//! Each of them runs inside [`panics::catch`]: a panic becomes `ABORTED` (or a failed load) and one log line.
+//! Each of them runs inside [`panics::catch`]: a panic becomes `PANICKED` (or a failed load) and one log line.
 //!
 //! Who owns what: `load` gives the gateway one count of the `Arc` as the process state, `unload` takes it back.
 //! `core_init` gives it a boxed [`Core`], `core_fini` takes it back. The gateway promises (`ringway.h`) that hooks of one
@@ -111,7 +111,7 @@ pub(crate) unsafe extern "C" fn core_init<P: Plugin>(
         return raw::ERR_BAD_ARGUMENT;
     }
     // SAFETY: the contract: both live until this function returns; `load` has looked at the size of the table.
-    let loader = unsafe { Loader::new(host, raw_loader) };
+    let mut loader = unsafe { Loader::new(host, raw_loader) };
     panics::enter_gateway_thread();
     let made = panics::catch(|| {
         let state = state.cast::<P::Shared>().cast_const();
@@ -119,7 +119,8 @@ pub(crate) unsafe extern "C" fn core_init<P: Plugin>(
         unsafe { Arc::increment_strong_count(state) };
         // SAFETY: the count was added for this handle.
         let shared = unsafe { Arc::from_raw(state) };
-        P::core_init(&shared, worker).map(|plugin| Box::new(Core { plugin, shared })).map_err(line_of_fault)
+        let ready = |mut plugin: P| plugin.core_ready(&mut loader).map(|()| plugin);
+        P::core_init(&shared, worker).and_then(ready).map(|plugin| Box::new(Core { plugin, shared })).map_err(line_of_fault)
     });
     match made {
         Ok(Ok(made)) => {
@@ -172,7 +173,7 @@ unsafe fn in_exchange<P: Plugin>(raw: *mut RawCx, hook: impl FnOnce(&mut P, &mut
         verdict(&cx, outcome)
     });
     // SAFETY: the contract.
-    caught.unwrap_or_else(|line| unsafe { aborted(raw, &line) })
+    caught.unwrap_or_else(|line| unsafe { panicked(raw, &line) })
 }
 
 /// Runs a hook outside exchanges.
@@ -191,7 +192,7 @@ unsafe fn in_core<P: Plugin>(raw: *mut RawCx, hook: impl FnOnce(&mut P, &mut Cor
         verdict(&cx, outcome)
     });
     // SAFETY: the contract.
-    caught.unwrap_or_else(|line| unsafe { aborted(raw, &line) })
+    caught.unwrap_or_else(|line| unsafe { panicked(raw, &line) })
 }
 
 /// Inside the catch, because a fault's `Display` and its destructor are the author's.
@@ -209,10 +210,10 @@ fn verdict(cx: &CoreCx<'_>, outcome: Outcome) -> u32 {
 /// # Safety
 /// As for [`CoreCx::new`].
 #[cold]
-unsafe fn aborted(raw: NonNull<RawCx>, line: &Line) -> u32 {
+unsafe fn panicked(raw: NonNull<RawCx>, line: &Line) -> u32 {
     // SAFETY: the caller's promise.
     unsafe { CoreCx::new(raw) }.log_line(Level::Error, line);
-    raw::ABORTED
+    raw::PANICKED
 }
 
 /// # Safety

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use ringway_abi::raw;
 
 use crate::entry;
+use crate::maps::MapDef;
 use crate::plugin::Plugin;
 
 /// Exports a type as the plugin of this cdylib: defines the symbol `ringway_plugin_v1` and the note `.note.ringway`.
@@ -30,6 +31,9 @@ use crate::plugin::Plugin;
 ///     wants: [EDIT_REQUEST, RESPOND],       // constants of `Wants`; leave it out when empty
 ///     metrics: [                            // constants for `cx.add` and `cx.set`
 ///         GREETINGS = counter("greetings_total", "Requests that were greeted."),
+///     ],
+///     maps: [                               // constants for `loader.map`; see [`maps`](crate::maps)
+///         PATHS = hash("paths", 32, "u64 hits", 1000),
 ///     ],
 /// });
 /// # fn main() {}
@@ -80,9 +84,11 @@ macro_rules! describe_plugin {
         hooks: [$($hook:ident),* $(,)?]
         $(, wants: [$($want:ident),* $(,)?])?
         $(, metrics: [$($metric:ident = $kind:ident($metric_name:literal, $help:literal)),* $(,)?])?
+        $(, maps: [$($map:ident = $map_kind:ident($($map_fact:tt)*)),* $(,)?])?
         $(,)?
     }) => {
         $crate::describe_plugin!(@metrics 0; $($($metric = $kind,)*)?);
+        $crate::describe_plugin!(@maps 0; $($($map = $map_kind($($map_fact)*),)*)?);
 
         impl $crate::Export for $plugin {
             const NAME: &'static str = $name;
@@ -95,12 +101,24 @@ macro_rules! describe_plugin {
                     ::core::concat!($metric_name, "\0"),
                     ::core::concat!($help, "\0"),
                 )),*)?];
-                $crate::Builder::<$plugin>::new(NAME, VERSION, METRICS)
+                const MAPS: &[$crate::MapDef] = &[$($($crate::describe_plugin!(@map $map_kind($($map_fact)*))),*)?];
+                $crate::Builder::<$plugin>::new(NAME, VERSION, METRICS, MAPS)
                     $(.$hook())*
                     $($(.wants($crate::Wants::$want))*)?
                     .build()
             };
         }
+    };
+    (@maps $at:expr;) => {};
+    (@maps $at:expr; $map:ident = $kind:ident($($fact:tt)*), $($rest:tt)*) => {
+        const $map: $crate::Map = $crate::Map::at($at, &$crate::describe_plugin!(@map $kind($($fact)*)));
+        $crate::describe_plugin!(@maps $at + 1; $($rest)*);
+    };
+    (@map $kind:ident($name:literal, $key_bytes:expr, $fields:literal, $entries:expr)) => {
+        $crate::MapDef::$kind(::core::concat!($name, "\0"), $key_bytes, ::core::concat!($fields, "\0"), $entries)
+    };
+    (@map $kind:ident($name:literal, $fields:literal, $entries:expr)) => {
+        $crate::MapDef::$kind(::core::concat!($name, "\0"), ::core::concat!($fields, "\0"), $entries)
     };
     (@metrics $at:expr;) => {};
     (@metrics $at:expr; $metric:ident = counter, $($rest:tt)*) => {
@@ -258,7 +276,7 @@ macro_rules! hooks {
 }
 
 impl<P: Plugin> Builder<P> {
-    pub const fn new(name: &'static [u8; 64], version: &'static [u8; 32], metrics: &'static [MetricDef]) -> Self {
+    pub const fn new(name: &'static [u8; 64], version: &'static [u8; 32], metrics: &'static [MetricDef], maps: &'static [MapDef]) -> Self {
         assert!(name[0] != 0, "a plugin needs a name");
         let mut at = 0;
         while name[at] != 0 {
@@ -276,15 +294,15 @@ impl<P: Plugin> Builder<P> {
             language: raw::LANG_RUST,
             scratch_bytes: size_of::<P::Scratch>() as u32,
             layout_fingerprint: raw::LAYOUT_FINGERPRINT,
-            wants: 0,
+            wants: if maps.is_empty() { 0 } else { raw::WANT_MAPS },
             hooks: 0,
             reserved: 0,
             name: name.as_ptr().cast(),
             version: version.as_ptr().cast(),
             metrics: metrics.as_ptr().cast(),
-            maps: std::ptr::null(),
+            maps: maps.as_ptr().cast(),
             metric_count: metrics.len() as u32,
-            map_count: 0,
+            map_count: MapDef::count(maps),
             metric_bytes: size_of::<raw::MetricDef>() as u32,
             map_bytes: size_of::<raw::MapDef>() as u32,
             load: Some(entry::load::<P>),

@@ -230,6 +230,7 @@ mod event;
 mod export;
 mod line;
 mod loader;
+pub mod maps;
 pub mod message;
 mod panics;
 mod plugin;
@@ -247,6 +248,9 @@ pub use export::{Builder, Descriptor, MetricDef, nul_padded};
 pub use export::{Counter, Export, Gauge, Wants};
 pub use line::Level;
 pub use loader::{Loader, Prebuilt};
+#[doc(hidden)]
+pub use maps::MapDef;
+pub use maps::{CoreMap, Map, SharedMap};
 pub use plugin::{Outcome, Plugin, Verdict};
 pub use respond::Respond;
 pub use ringway_abi::ids::{self, HeaderId};
@@ -260,5 +264,5 @@ pub mod prelude {
     pub use crate::ids::{self, HeaderId};
     pub use crate::message::{Message, RequestExt};
     pub use crate::view::{self, HeaderView, RequestView, ResponseView};
-    pub use crate::{Accept, Chunk, CoreCx, Cx, Done, Fault, HostError, Kept, Level, Loader, Outcome, Plugin, Prebuilt, Verdict};
+    pub use crate::{Accept, Chunk, CoreCx, CoreMap, Cx, Done, Fault, HostError, Kept, Level, Loader, Outcome, Plugin, Prebuilt, SharedMap, Verdict};
 }

@@ -86,6 +86,10 @@ impl Loader<'_> {
         NonNull::new(unsafe { (self.host().get_ext)(self.raw.as_ptr(), id.as_ptr()) }.cast_mut())
     }
 
+    pub(crate) fn raw(&self) -> *mut RawLoader {
+        self.raw.as_ptr()
+    }
+
     /// Reports why load or core_init failed.
     pub(crate) fn fail(&self, line: &Line) {
         let bytes = line.bytes();

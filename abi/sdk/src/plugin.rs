@@ -51,6 +51,13 @@ pub trait Plugin: Sized + 'static {
     /// the operator; the plugin is not used at all then.
     fn core_init(shared: &Arc<Self::Shared>, worker: u32) -> Result<Self, Fault>;
 
+    /// Once per worker, right after [`Plugin::core_init`]: for what only a loader gives, such as the core arrays of [`maps`](crate::maps). A fault is one
+    /// of `core_init`.
+    fn core_ready(&mut self, loader: &mut Loader<'_>) -> Result<(), Fault> {
+        let _ = loader;
+        Ok(())
+    }
+
     /// A client connected. [`Verdict::Drop`] closes the connection.
     fn on_accept(&mut self, cx: &mut CoreCx<'_>, accept: Accept) -> Outcome {
         let _ = accept;

@@ -1,8 +1,10 @@
 //! Hooks of loaded `.so` files: the call alone, the gateway's frame around it, chains.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion};
+use ringway::plugin::chain::LinkCounters;
 use ringway_benches::chains::{BareHook, LINK_COUNTS, LOOKUPS, Worker};
 use ringway_benches::exchange::Exchange;
 use ringway_benches::inputs::{BROWSER_20, GET_8, RESPONSE_SMALL};
@@ -24,6 +26,32 @@ pub fn calls(c: &mut Criterion) {
             group.bench_function(BenchmarkId::new(format!("chain of {count}"), language), |b| b.iter(|| black_box(&mut frame).run_request(0)));
         }
     }
+}
+
+/// What counting a call costs: the same calls with the counter of a link and without. Each link has counters of its own.
+pub fn counters(c: &mut Criterion) {
+    let worker = Worker::new(&["bench-lookup-c"]);
+    let mut received = Received::new(&worker.slab, GET_8);
+    received.parse_request(&worker.names);
+    let request = received.request();
+    let mut bare = BareHook::new("bench-lookup-c");
+    let mut group = c.benchmark_group("16 calls of a hook");
+    group.bench_function("not counted", |b| {
+        b.iter(|| {
+            for _ in 0..16 {
+                black_box(bare.call(black_box(request.request())));
+            }
+        })
+    });
+    let links: Vec<Arc<LinkCounters>> = (0..16).map(|_| Arc::default()).collect();
+    group.bench_function("counted", |b| {
+        b.iter(|| {
+            for counters in &links {
+                LinkCounters::count(&counters.calls);
+                black_box(bare.call(black_box(request.request())));
+            }
+        })
+    });
 }
 
 pub fn post_hooks(c: &mut Criterion) {

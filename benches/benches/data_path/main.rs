@@ -6,6 +6,7 @@ mod edits;
 mod formats;
 mod head;
 mod hooks;
+mod maps;
 mod route;
 mod write;
 
@@ -21,7 +22,7 @@ fn short() -> Criterion {
 criterion_group! {
     name = benches;
     config = short();
-    targets = head::requests, head::responses, head::chunked, hooks::calls, hooks::post_hooks, hooks::exchanges, edits::edits,
-        write::heads, write::made, route::route, formats::formats
+    targets = head::requests, head::responses, head::chunked, hooks::calls, hooks::counters, hooks::post_hooks, hooks::exchanges, edits::edits,
+        write::heads, write::made, route::route, formats::formats, maps::calls
 }
 criterion_main!(benches);

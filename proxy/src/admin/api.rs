@@ -4,19 +4,27 @@
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::json;
 
 use super::board::Board;
 use super::server::{Answer, Request};
-use super::{Change, Order, Refusal, edit, metrics, show};
-use crate::config::OnError;
+use super::{Change, Order, Refusal, edit, maps, metrics, show};
+use crate::config::{MapPolicy, OnError};
+use crate::plugin::times::SAMPLE_EVERY;
 use crate::run::Event;
+use crate::worker::program::Share;
 
 /// How long a change may take before its caller is told to look at the log.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long the admin listener of a process may go on after another one has taken over.
+const LISTENER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two looks at it.
+const LISTENER_LOOK: Duration = Duration::from_millis(10);
 
 /// The body of a request that loads a plugin.
 #[derive(Debug, Default, Deserialize)]
@@ -26,10 +34,23 @@ struct Wanted {
     config: Option<serde_json::Map<String, serde_json::Value>>,
     on_error: Option<String>,
     routes: Vec<String>,
+    maps: Option<MapPolicy>,
+    canary: Option<Trial>,
+}
+
+/// Which exchanges get a version that is on trial.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Trial {
+    Percent(u32),
+    Worker(u32),
 }
 
 /// The answer to a request.
 pub fn answer(request: &Request, board: &Board, events: &mpsc::Sender<Event>) -> Answer {
+    if let Some(answer) = maps::answer(request, board) {
+        return answer;
+    }
     let parts: Vec<&str> = request.path.trim_matches('/').split('/').collect();
     match (request.method.as_str(), parts.as_slice()) {
         ("GET" | "HEAD", reading) => match read(reading, board) {
@@ -37,6 +58,7 @@ pub fn answer(request: &Request, board: &Board, events: &mpsc::Sender<Event>) ->
             None if writing(reading).is_some() => not_allowed(reading),
             None => Answer::error(404, "there is nothing here; see docs/admin.md"),
         },
+        ("POST", ["api", "upgrade"]) => upgrade(&request.body, board, events),
         (method, parts) => match change(method, parts, request) {
             Ok(Some(change)) => carry_out(change, events),
             Ok(None) if read(parts, board).is_some() || writing(parts).is_some() => not_allowed(parts),
@@ -58,9 +80,11 @@ fn read(parts: &[&str], board: &Board) -> Option<Answer> {
             Some(plugin) => Answer::json(200, &plugin),
             None => Answer::error(404, &format!("there is no plugin `{name}`")),
         },
+        ["api", "stats"] => Answer::json(200, &json!({ "stats": snapshot.timing, "sample_every": SAMPLE_EVERY })),
         ["api", "chains"] => Answer::json(200, &show::chains(&snapshot)),
         ["api", "upstreams"] => Answer::json(200, &show::upstreams(&snapshot)),
         ["api", "config"] => Answer::json(200, &show::config(&snapshot)),
+        ["api", "crashes"] => Answer::json(200, &json!({ "restarts": board.restarts, "crashes": board.crashes })),
         _ => return None,
     })
 }
@@ -68,7 +92,7 @@ fn read(parts: &[&str], board: &Board) -> Option<Answer> {
 /// The methods that change what is at this path.
 fn writing(parts: &[&str]) -> Option<&'static str> {
     match parts {
-        ["api", "reload"] | ["api", "plugins", _, "rollback" | "disable" | "enable"] => Some("POST"),
+        ["api", "reload" | "upgrade"] | ["api", "stats", "on" | "off"] | ["api", "plugins", _, "promote" | "rollback" | "disable" | "enable"] => Some("POST"),
         ["api", "plugins", _] => Some("GET, POST, PUT, DELETE"),
         _ => None,
     }
@@ -83,6 +107,9 @@ fn change(method: &str, parts: &[&str], request: &Request) -> Result<Option<Chan
     Ok(Some(match (method, parts) {
         ("POST", ["api", "reload"]) => Change::Reload,
         ("POST" | "PUT", ["api", "plugins", name]) => load(name, method == "PUT", &request.body)?,
+        ("POST", ["api", "stats", "on"]) => Change::Stats(true),
+        ("POST", ["api", "stats", "off"]) => Change::Stats(false),
+        ("POST", ["api", "plugins", name, "promote"]) => Change::Promote((*name).into()),
         ("POST", ["api", "plugins", name, "rollback"]) => Change::Rollback((*name).into()),
         ("POST", ["api", "plugins", name, "disable"]) => Change::Disable((*name).into()),
         ("POST", ["api", "plugins", name, "enable"]) => Change::Enable((*name).into()),
@@ -107,13 +134,48 @@ fn load(name: &str, replaces: bool, body: &[u8]) -> Result<Change, Refusal> {
         None => OnError::Closed,
         Some(text) => edit::on_error(text).ok_or_else(|| Refusal::new(400, "`on_error` is \"closed\" or \"open\""))?,
     };
+    let canary = match wanted.canary {
+        None => None,
+        Some(Trial::Percent(percent @ 1..=99)) => Some(Share::Percent(percent)),
+        Some(Trial::Percent(_)) => return Err(Refusal::new(400, "`canary.percent` is a number from 1 to 99")),
+        Some(Trial::Worker(worker)) => Some(Share::Worker(worker)),
+    };
     let config = wanted.config.map(|config| json!(config).to_string());
-    Ok(Change::Load { name: name.into(), path: wanted.path, config, on_error, routes: wanted.routes, replaces })
+    Ok(Change::Load { name: name.into(), path: wanted.path, config, on_error, routes: wanted.routes, maps: wanted.maps, replaces, canary })
+}
+
+/// The body of a request for another program.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct WantedProgram {
+    binary: Option<PathBuf>,
+}
+
+fn upgrade(body: &[u8], board: &Board, events: &mpsc::Sender<Event>) -> Answer {
+    let wanted: WantedProgram = match body {
+        [] => WantedProgram::default(),
+        body => match serde_json::from_slice(body) {
+            Ok(wanted) => wanted,
+            Err(error) => return Answer::error(400, &format!("the body is not what is expected: {error}")),
+        },
+    };
+    let answer = ask(|reply| Event::Upgrade(wanted.binary, reply), events);
+    // Whoever hears that another process serves is answered by that one from then on.
+    let deadline = Instant::now() + LISTENER_TIMEOUT;
+    while answer.status == 200 && !board.admin_ended.load(Ordering::Relaxed) && Instant::now() < deadline {
+        thread::sleep(LISTENER_LOOK);
+    }
+    answer
 }
 
 fn carry_out(change: Change, events: &mpsc::Sender<Event>) -> Answer {
+    ask(|reply| Event::Order(Order { change, reply }), events)
+}
+
+/// Has the main thread do something, and waits for the outcome.
+fn ask(event: impl FnOnce(mpsc::Sender<Result<serde_json::Value, Refusal>>) -> Event, events: &mpsc::Sender<Event>) -> Answer {
     let (reply, outcome) = mpsc::channel();
-    if events.send(Event::Order(Order { change, reply })).is_err() {
+    if events.send(event(reply)).is_err() {
         return Answer::error(503, "the gateway is ending");
     }
     match outcome.recv_timeout(CHANGE_TIMEOUT) {

@@ -5,17 +5,20 @@
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::maps::feeds::Feeds;
 use super::plugins::{Loaded, MadeOf};
 use super::status::Standing;
 use crate::config::Config;
 use crate::exchange::core::WorkerStats;
 use crate::plugin::inspect::PluginFacts;
 use crate::plugin::loaded::Metric;
+use crate::plugin::maps::Map;
+use crate::supervisor::crash::Crash;
 use crate::upstream;
-use crate::worker::program::PluginCounts;
+use crate::worker::program::{PluginCounts, Share};
 
 /// Shared by the main thread, which writes, and the admin threads, which read.
 pub struct Board {
@@ -25,6 +28,18 @@ pub struct Board {
     pub stats: Vec<Arc<WorkerStats>>,
     /// The process accepts no more connections.
     pub draining: AtomicBool,
+    /// Another process serves from now on.
+    pub handed_over: AtomicBool,
+    /// The admin listener of this process accepts no more.
+    pub admin_ended: AtomicBool,
+    /// Connections of the admin listener.
+    pub admin_open: AtomicUsize,
+    /// Deaths of the gateway process, the oldest first; this one was started after them.
+    pub crashes: Vec<Crash>,
+    /// How often it was started again.
+    pub restarts: u64,
+    /// Who follows the rings.
+    pub feeds: Arc<Feeds>,
 }
 
 /// What is in force.
@@ -41,6 +56,10 @@ pub struct Snapshot {
     pub leaked: Vec<String>,
     /// By worker.
     pub counts: Vec<PluginCounts>,
+    /// Hooks are measured.
+    pub timing: bool,
+    /// A version on trial.
+    pub canary: Option<CanaryState>,
     /// Servers.
     pub upstreams: Arc<upstream::Shared>,
     /// Programs put in force since the start.
@@ -55,6 +74,8 @@ pub struct PluginState {
     pub facts: PluginFacts,
     /// Its metrics.
     pub metrics: Vec<Metric>,
+    /// Its maps.
+    pub maps: Vec<Arc<Map>>,
     /// Its name in the configuration.
     pub name: String,
     /// What it was loaded from.
@@ -65,6 +86,8 @@ pub struct PluginState {
     pub loaded_unix_ns: u64,
     /// Whether it runs.
     pub standing: Standing,
+    /// How often its instances were replaced after panics, over all workers.
+    pub restarts: u64,
     /// What ran before.
     pub previous: Option<MadeOf>,
     /// Why the last change that concerned it failed.
@@ -77,14 +100,33 @@ impl PluginState {
         PluginState {
             facts: loaded.version.facts().clone(),
             metrics: loaded.version.metrics().to_vec(),
+            maps: loaded.version.maps().to_vec(),
             name: loaded.version.name().to_owned(),
             made_of: loaded.made_of.clone(),
             generation: loaded.generation,
             loaded_unix_ns: loaded.loaded_unix_ns,
             standing: loaded.standing.clone(),
+            restarts: loaded.restarts.iter().sum(),
             previous: loaded.previous.clone(),
             last_error: loaded.last_error.clone(),
         }
+    }
+}
+
+/// A version that some exchanges run instead of the one in force.
+pub struct CanaryState {
+    /// What it is; its name is that of the plugin in force.
+    pub state: PluginState,
+    /// Which exchanges.
+    pub share: Share,
+    /// Since when.
+    pub began_unix_ns: u64,
+}
+
+impl CanaryState {
+    /// Of a loaded version.
+    pub fn of(loaded: &Loaded, share: Share, began_unix_ns: u64) -> CanaryState {
+        CanaryState { state: PluginState::of(loaded), share, began_unix_ns }
     }
 }
 
@@ -126,7 +168,18 @@ pub struct LoadingPlugin {
 impl Board {
     /// A board that shows this.
     pub fn new(snapshot: Snapshot, stats: Vec<Arc<WorkerStats>>) -> Board {
-        Board { snapshot: Mutex::new(Arc::new(snapshot)), loading: Mutex::default(), stats, draining: AtomicBool::new(false) }
+        Board {
+            snapshot: Mutex::new(Arc::new(snapshot)),
+            loading: Mutex::default(),
+            stats,
+            draining: AtomicBool::new(false),
+            handed_over: AtomicBool::new(false),
+            admin_ended: AtomicBool::new(false),
+            admin_open: AtomicUsize::new(0),
+            crashes: Vec::new(),
+            restarts: 0,
+            feeds: Arc::default(),
+        }
     }
 
     /// What is in force at this moment.

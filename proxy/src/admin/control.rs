@@ -9,25 +9,34 @@
 //! Invariants: a version is in `plugins` or in `old` from its load until its `unload`, so that the last reference to it is
 //! dropped here; `counts`, `blueprint` and `plugins` belong to the same configuration.
 
-use std::collections::BTreeSet;
+mod canary;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 
 use serde_json::{Value, json};
 
-use super::board::{Board, FailedPlugin, LoadingPlugin, OldVersion, PluginState, Snapshot};
+use self::canary::OnTrial;
+use self::watch::Panics;
+use super::board::{Board, CanaryState, FailedPlugin, LoadingPlugin, OldVersion, PluginState, Snapshot};
+use super::maps::feeds::WantedSink;
 use super::plugins::{Loaded, Loader, find};
 use super::status::Standing;
 use super::{edit, fixed, mappings};
-use crate::config::{Config, ConfigErrors, OnError, Plugin, PluginIndex, Problem};
+use crate::config::{Config, ConfigErrors, MapPolicy, OnError, Plugin, PluginIndex, Problem};
 use crate::exchange::core::WorkerStats;
 use crate::http1::names::NameTable;
 use crate::plugin::loaded::default_store;
+use crate::plugin::maps::MapStore;
+use crate::plugin::times::SAMPLE_EVERY;
 use crate::route::RouteTable;
+use crate::supervisor::protocol::Standings;
 use crate::upstream::{self, Shared};
 use crate::worker::crew::Crew;
-use crate::worker::program::{Blueprint, PluginCounts};
+use crate::worker::program::{Blueprint, Canary, PluginCounts, Share};
 
 /// Plugins that could not be loaded are remembered up to this number.
 const FAILED_PLUGINS_MAX: usize = 16;
@@ -49,11 +58,33 @@ pub enum Change {
         on_error: OnError,
         /// For a new plugin: the routes that it is attached to, as their last link.
         routes: Vec<String>,
+        /// What happens to a map that does not fit; `None`: what the configuration says.
+        maps: Option<MapPolicy>,
         /// The plugin must be there already.
         replaces: bool,
+        /// For a plugin that is there: only these exchanges get the new version, until it is promoted.
+        canary: Option<Share>,
     },
-    /// Back to what ran before the last change of this plugin.
+    /// The version on trial takes the place of the one in force.
+    Promote(String),
+    /// Ends the trial of a version; without one, back to what ran before the last change of this plugin.
     Rollback(String),
+    /// The gateway ends the trial of a version.
+    EndTrial {
+        /// Its name in the configuration.
+        name: String,
+        /// Why, for the operator.
+        reason: String,
+    },
+    /// New core instances of a plugin on these workers.
+    Restart {
+        /// Its name in the configuration.
+        name: String,
+        /// Their indices.
+        workers: Vec<usize>,
+    },
+    /// Measure hooks, or stop it.
+    Stats(bool),
     /// Pass the plugin by (`on_error = "open"`), or refuse what would reach it.
     Disable(String),
     /// Undo that, and end a quarantine.
@@ -78,9 +109,10 @@ impl Change {
     /// The plugin that it is about.
     fn plugin(&self) -> Option<&str> {
         match self {
-            Change::Reload => None,
+            Change::Reload | Change::Stats(_) => None,
             Change::Load { name, .. } | Change::Quarantine { name, .. } | Change::Unload { name, .. } => Some(name),
-            Change::Rollback(name) | Change::Disable(name) | Change::Enable(name) => Some(name),
+            Change::EndTrial { name, .. } | Change::Restart { name, .. } => Some(name),
+            Change::Promote(name) | Change::Rollback(name) | Change::Disable(name) | Change::Enable(name) => Some(name),
         }
     }
 }
@@ -127,6 +159,12 @@ pub struct Control {
     blueprint: Arc<Blueprint>,
     upstreams: Arc<Shared>,
     counts: Vec<PluginCounts>,
+    /// Hooks are measured.
+    timing: bool,
+    /// A version beside the one in force.
+    canary: Option<OnTrial>,
+    /// By the name of the plugin.
+    panics: BTreeMap<String, Panics>,
     /// Versions that are not in force any more.
     old: Vec<Loaded>,
     /// One of each earlier program, which the workers' exchanges hold too: alone here, its exchanges have ended.
@@ -139,16 +177,24 @@ pub struct Control {
 }
 
 impl Control {
-    /// Inspects and loads every plugin of the configuration, and resolves its servers.
+    /// Inspects and loads every plugin of the configuration, and resolves its servers. Plugins that `standings` names are
+    /// out of force from the beginning.
     ///
     /// # Errors
     /// Every plugin that cannot be loaded.
-    pub fn load(config: Config, workers: usize) -> Result<Control, ConfigErrors> {
-        let mut loader = Loader { store: default_store(), generation: 0 };
+    pub fn load(config: Config, workers: usize, standings: &Standings) -> Result<Control, ConfigErrors> {
+        let maps = MapStore::new(config.server.state.as_deref(), workers as u32);
+        let mut loader = Loader { store: default_store(), generation: 0, maps, map_bytes: config.limits.map_bytes as u64 };
         let mut names = NameTable::new();
-        let plugins = loader.load_all(&config, &[], &mut names).map_err(|problems| ConfigErrors { problems })?;
+        // What cannot even be inspected is a problem of `load_all`.
+        let out = config.plugins.iter().filter_map(|plugin| loader.put_out(plugin, standings.quarantined.get(&plugin.name)?).ok());
+        let out: Vec<Loaded> = out.collect();
+        let mut plugins = loader.load_all(&config, &out, &mut names).map_err(|problems| ConfigErrors { problems })?;
+        for plugin in plugins.iter_mut().filter(|plugin| standings.disabled.iter().any(|name| name == plugin.version.name())) {
+            plugin.standing = Standing::Disabled;
+        }
         let names = Arc::new(names);
-        let blueprint = Arc::new(blueprint(&config, &plugins, &names));
+        let blueprint = Arc::new(blueprint(&config, &plugins, &names, false, None));
         let upstreams = Shared::new(&config);
         upstreams.current().for_each(|upstream| upstream::resolve::resolve_all(upstream));
         upstreams.current().for_each(watch_upstream);
@@ -161,6 +207,9 @@ impl Control {
             blueprint,
             upstreams,
             counts,
+            timing: false,
+            canary: None,
+            panics: BTreeMap::new(),
             old: Vec::new(),
             old_tables: Vec::new(),
             failed: Vec::new(),
@@ -180,9 +229,50 @@ impl Control {
         &self.config
     }
 
+    /// Which plugins are out of force.
+    pub fn standings(&self) -> Standings {
+        let mut standings = Standings::default();
+        for plugin in &self.plugins {
+            let name = plugin.version.name().to_owned();
+            match &plugin.standing {
+                Standing::InForce => {}
+                Standing::Disabled => standings.disabled.push(name),
+                Standing::Quarantined { reason } => drop(standings.quarantined.insert(name, reason.clone())),
+            }
+        }
+        standings
+    }
+
     /// A board for this.
     pub fn board(&self, stats: Vec<Arc<WorkerStats>>) -> Board {
-        Board::new(self.snapshot(), stats)
+        self.settle_maps();
+        let board = Board::new(self.snapshot(), stats);
+        board.feeds.set_sinks(self.sinks());
+        board
+    }
+
+    /// The maps of the plugins in force are the ones that a restart finds.
+    fn settle_maps(&self) {
+        for plugin in &self.plugins {
+            for map in plugin.version.maps() {
+                if let Err(error) = map.settle() {
+                    tracing::error!(plugin = plugin.version.name(), map = map.shape().name(), %error, "the map will not be found after a restart");
+                }
+            }
+        }
+    }
+
+    /// Where the records of rings go.
+    fn sinks(&self) -> Vec<WantedSink> {
+        let of = |(plugin, loaded): (&Plugin, &Loaded)| {
+            let ring = |name: &str| loaded.version.maps().iter().find(|map| map.shape().name() == name).map(Arc::clone);
+            let sinks = plugin
+                .sinks
+                .iter()
+                .filter_map(|(map, target)| Some(WantedSink { map: ring(map)?, target: target.clone(), name: format!("{}/{map}", plugin.name) }));
+            sinks.collect::<Vec<_>>()
+        };
+        self.config.plugins.iter().zip(&self.plugins).flat_map(of).collect()
     }
 
     /// Makes a change on all workers, or none.
@@ -199,23 +289,33 @@ impl Control {
             _ => None,
         });
         let outcome = match change {
+            change if self.hinders(change).is_some() => Err(self.busy()),
             Change::Reload => self.reload(crew),
-            Change::Load { name, path, config, on_error, routes, replaces } => {
-                let wanted = Wanted { path: path.clone(), config: config.clone(), on_error: *on_error };
+            Change::Load { name, path, config, on_error, routes, maps, replaces, canary } => {
+                let wanted = Wanted { path: path.clone(), config: config.clone(), on_error: *on_error, maps: *maps };
                 match find(&self.plugins, name).map(|(index, _)| index) {
-                    Some(index) => self.swap(index, wanted, crew),
+                    Some(index) => self.swap(index, wanted, *canary, crew),
                     None if *replaces => Err(Refusal::no_plugin(name)),
+                    None if canary.is_some() => Err(Refusal::new(422, "a plugin that is new has no version to be tried against")),
                     None => self.add(name, wanted, routes, crew),
                 }
             }
+            Change::Promote(name) => self.promote(name, crew),
+            Change::Rollback(name) if self.on_trial(name) => self.end_trial(name, None, crew),
             Change::Rollback(name) => self.rollback(name, crew),
+            Change::EndTrial { name, reason } => self.end_trial(name, Some(reason), crew),
+            Change::Restart { name, workers } => self.restart(name, workers, crew),
+            Change::Stats(timing) => self.set_timing(*timing, crew),
             Change::Disable(name) => self.set_standing(name, Standing::Disabled, crew),
             Change::Enable(name) => self.set_standing(name, Standing::InForce, crew),
             Change::Quarantine { name, reason } => self.set_standing(name, Standing::Quarantined { reason: reason.clone() }, crew),
             Change::Unload { name, force } => self.unload(name, *force, crew),
         };
         match &outcome {
-            Ok(_) => tracing::info!(?change, publications = self.publications, "change made"),
+            Ok(_) => {
+                tracing::info!(?change, publications = self.publications, "change made");
+                board.feeds.set_sinks(self.sinks());
+            }
             Err(refusal) => {
                 self.failures += 1;
                 tracing::error!(?change, "nothing was changed: {}", refusal.text);
@@ -257,7 +357,7 @@ impl Control {
         let mut names = (*self.names).clone();
         let plugins = self.loader.load_all(&next, &self.plugins, &mut names).map_err(Refusal::unfit)?;
         let warnings: Vec<String> = next.warnings.iter().map(ToString::to_string).collect();
-        self.publish(next, plugins, names, crew)?;
+        self.publish(Next { config: next, plugins, names, ..self.same() }, crew)?;
         Ok(json!({ "reloaded": &*self.config.source, "publications": self.publications, "warnings": warnings }))
     }
 
@@ -266,7 +366,8 @@ impl Control {
             return Err(Refusal::new(422, format!("`{name}` cannot be a name: use 1 to 63 letters, digits, `-`, `_` and `.`")));
         }
         let Some(path) = wanted.path else { return Err(Refusal::new(422, "a new plugin needs a `path`")) };
-        let plugin = Plugin { name: name.into(), path, on_error: wanted.on_error, config: wanted.config.unwrap_or_else(|| "{}".into()) };
+        let config = wanted.config.unwrap_or_else(|| "{}".into());
+        let plugin = Plugin { name: name.into(), path, on_error: wanted.on_error, config, maps: wanted.maps.unwrap_or_default(), sinks: Vec::new() };
         let next = edit::add(&self.config, plugin.clone(), routes).map_err(|route| Refusal::new(422, format!("there is no route `{route}`")))?;
         if let Some(route) = next.routes.iter().find(|route| route.links.len() > crate::config::CHAIN_LINKS_MAX) {
             return Err(Refusal::new(422, format!("the chain of the route {} is full", route.name)));
@@ -275,18 +376,23 @@ impl Control {
         let loaded = self.loader.load(&plugin, None, &mut names).map_err(|problem| Refusal::unfit(vec![problem]))?;
         let mut plugins = self.plugins.clone();
         plugins.push(loaded);
-        self.publish(next, plugins, names, crew)?;
+        self.publish(Next { config: next, plugins, names, ..self.same() }, crew)?;
         Ok(self.show(name))
     }
 
-    fn swap(&mut self, index: PluginIndex, wanted: Wanted, crew: &Crew) -> Result<Value, Refusal> {
+    fn swap(&mut self, index: PluginIndex, wanted: Wanted, canary: Option<Share>, crew: &Crew) -> Result<Value, Refusal> {
         let now = self.config.plugin(index);
         let plugin =
             Plugin { path: wanted.path.unwrap_or_else(|| now.path.clone()), config: wanted.config.unwrap_or_else(|| now.config.clone()), ..now.clone() };
         let mut names = (*self.names).clone();
         let was = &self.plugins[index.0 as usize];
-        let loaded = self.loader.load(&plugin, Some(was), &mut names).map_err(|problem| Refusal::unfit(vec![problem]))?;
-        self.exchange(index, plugin, loaded, names, crew)
+        // For this change only: the next one is refused again when its maps do not fit.
+        let wanted = Plugin { maps: wanted.maps.unwrap_or(plugin.maps), ..plugin.clone() };
+        let loaded = self.loader.load(&wanted, Some(was), &mut names).map_err(|problem| Refusal::unfit(vec![problem]))?;
+        match canary {
+            None => self.exchange(index, plugin, loaded, names, crew),
+            Some(share) => self.try_out(index, OnTrial::new(plugin, loaded, share), names, crew),
+        }
     }
 
     fn rollback(&mut self, name: &str, crew: &Crew) -> Result<Value, Refusal> {
@@ -310,15 +416,22 @@ impl Control {
         let next = edit::replace(&self.config, index, plugin);
         let mut plugins = self.plugins.clone();
         plugins[index.0 as usize] = loaded;
-        self.publish(next, plugins, names, crew)?;
+        self.publish(Next { config: next, plugins, names, ..self.same() }, crew)?;
+        self.forgive(&name);
         Ok(self.show(&name))
     }
 
     fn set_standing(&mut self, name: &str, standing: Standing, crew: &Crew) -> Result<Value, Refusal> {
         let (index, _) = find(&self.plugins, name).ok_or_else(|| Refusal::no_plugin(name))?;
-        let mut plugins = self.plugins.clone();
-        plugins[index.0 as usize].standing = standing;
-        self.publish(self.config.clone(), plugins, (*self.names).clone(), crew)?;
+        let mut next = self.same();
+        let plugin = &mut next.plugins[index.0 as usize];
+        if standing.is_in_force() && !plugin.version.is_open() {
+            let loaded = self.loader.load(self.config.plugin(index), None, &mut next.names).map_err(|problem| Refusal::unfit(vec![problem]))?;
+            *plugin = Loaded { previous: plugin.previous.take(), ..loaded };
+        }
+        plugin.standing = standing;
+        self.publish(next, crew)?;
+        self.forgive(name);
         Ok(self.show(name))
     }
 
@@ -333,16 +446,30 @@ impl Control {
         if !attached.is_empty() && !force {
             return Err(Refusal::new(409, format!("the plugin `{name}` is attached to {}; `force` removes these links", attached.join(", "))));
         }
-        let mut plugins = self.plugins.clone();
-        plugins.remove(index.0 as usize);
-        self.publish(edit::remove(&self.config, index), plugins, (*self.names).clone(), crew)?;
+        let mut next = Next { config: edit::remove(&self.config, index), ..self.same() };
+        next.plugins.remove(index.0 as usize);
+        self.publish(next, crew)?;
         Ok(json!({ "unloaded": name, "links_removed": attached }))
     }
 
+    fn set_timing(&mut self, timing: bool, crew: &Crew) -> Result<Value, Refusal> {
+        if self.timing != timing {
+            self.publish(Next { timing, ..self.same() }, crew)?;
+        }
+        Ok(json!({ "stats": timing, "sample_every": SAMPLE_EVERY }))
+    }
+
+    /// What is in force, to be changed in parts.
+    fn same(&self) -> Next {
+        Next { config: self.config.clone(), plugins: self.plugins.clone(), names: (*self.names).clone(), timing: self.timing, canary: self.canary.clone() }
+    }
+
     /// The two phases. After an error everything is as before, and what was loaded for it is let go.
-    fn publish(&mut self, config: Config, plugins: Vec<Loaded>, names: NameTable, crew: &Crew) -> Result<(), Refusal> {
+    fn publish(&mut self, next: Next, crew: &Crew) -> Result<(), Refusal> {
+        let Next { config, plugins, names, timing, canary } = next;
         let names = Arc::new(names);
-        let next = Arc::new(blueprint(&config, &plugins, &names));
+        let on_trial = canary.as_ref().and_then(|canary| canary.part(&plugins));
+        let next = Arc::new(blueprint(&config, &plugins, &names, timing, on_trial));
         let upstreams = self.upstreams.next(&config, self.old_tables.is_empty());
         let new_upstreams: Vec<_> = upstreams.current().filter(|new| !self.upstreams.upstreams.iter().any(|old| Arc::ptr_eq(old, new))).cloned().collect();
         for upstream in &new_upstreams {
@@ -360,19 +487,35 @@ impl Control {
                 self.upstreams = upstreams;
                 self.counts = counts;
                 self.publications += 1;
-                std::mem::replace(&mut self.plugins, plugins)
+                self.timing = timing;
+                let canary = std::mem::replace(&mut self.canary, canary);
+                let gone = std::mem::replace(&mut self.plugins, plugins);
+                self.settle_maps();
+                (gone, canary)
             }
-            Err(_) => plugins,
+            Err(_) => (plugins, canary),
         };
-        let stays = |version: &Loaded| self.plugins.iter().any(|other| Arc::ptr_eq(&other.version, &version.version));
-        let gone: Vec<Loaded> = gone.into_iter().filter(|version| !stays(version)).collect();
+        let in_force = || self.plugins.iter().chain(self.canary.as_ref().map(|canary| &canary.loaded));
+        let stays = |version: &Loaded| in_force().any(|other| Arc::ptr_eq(&other.version, &version.version));
+        let gone = gone.0.into_iter().chain(gone.1.map(|canary| canary.loaded));
+        let gone: Vec<Loaded> = gone.filter(|version| !stays(version)).collect();
         self.old.extend(gone);
         self.forget_used();
         published.map_err(|reason| Refusal::new(422, reason))
     }
 
-    /// Unloads versions that no worker uses any more. Called a few times a second.
-    pub fn tend(&mut self, board: &Board) {
+    /// Makes the changes that plugins have brought upon themselves, and unloads versions that no worker uses any more. Called
+    /// a few times a second.
+    pub fn tend(&mut self, crew: &Crew, board: &Board) {
+        if !board.draining.load(Ordering::Relaxed) {
+            for change in self.due() {
+                // The outcome is logged by `apply`. An instance that cannot be made again is one that cannot be used.
+                if let (Err(refusal), Change::Restart { name, .. }) = (self.apply(&change, crew, board), &change) {
+                    let reason = format!("it panicked, and no new instance of it could be made: {}", refusal.text);
+                    let _ = self.apply(&Change::Quarantine { name: name.clone(), reason }, crew, board);
+                }
+            }
+        }
         self.old_tables.retain(|table| Arc::strong_count(table) > 1);
         let mut unloaded = false;
         for old in std::mem::take(&mut self.old) {
@@ -397,7 +540,8 @@ impl Control {
 
     /// A library that is in use is not leaked, or not any more.
     fn forget_used(&mut self) {
-        let used: BTreeSet<&String> = self.plugins.iter().chain(&self.old).map(|plugin| &plugin.made_of.hash).collect();
+        let on_trial = self.canary.as_ref().map(|canary| &canary.loaded);
+        let used: BTreeSet<&String> = self.plugins.iter().chain(&self.old).chain(on_trial).map(|plugin| &plugin.made_of.hash).collect();
         self.leaked.retain(|hash| !used.contains(hash));
     }
 
@@ -421,6 +565,8 @@ impl Control {
             failed: self.failed.clone(),
             leaked: self.leaked.clone(),
             counts: self.counts.clone(),
+            timing: self.timing,
+            canary: self.canary.as_ref().map(|canary| CanaryState::of(&canary.loaded, canary.share, canary.began_unix_ns)),
             upstreams: Arc::clone(&self.upstreams),
             publications: self.publications,
             failures: self.failures,
@@ -433,15 +579,26 @@ struct Wanted {
     path: Option<PathBuf>,
     config: Option<String>,
     on_error: OnError,
+    maps: Option<MapPolicy>,
 }
 
-fn blueprint(config: &Config, plugins: &[Loaded], names: &Arc<NameTable>) -> Blueprint {
+/// What a publication puts in force.
+struct Next {
+    config: Config,
+    plugins: Vec<Loaded>,
+    names: NameTable,
+    timing: bool,
+    canary: Option<OnTrial>,
+}
+
+fn blueprint(config: &Config, plugins: &[Loaded], names: &Arc<NameTable>, timing: bool, canary: Option<Canary>) -> Blueprint {
+    let versions = plugins.iter().map(|plugin| Arc::clone(&plugin.version)).collect();
     Blueprint {
-        config: config.clone(),
-        plugins: plugins.iter().map(|plugin| Arc::clone(&plugin.version)).collect(),
         disabled: plugins.iter().map(|plugin| !plugin.standing.is_in_force()).collect(),
-        names: Arc::clone(names),
-        table: Arc::new(RouteTable::new(config)),
+        restarts: plugins.iter().map(|plugin| plugin.restarts.clone()).collect(),
+        timing,
+        canary,
+        ..Blueprint::new(config.clone(), versions, Arc::clone(names))
     }
 }
 

@@ -17,6 +17,8 @@ pub fn differences(running: &Config, next: &Config) -> Vec<Problem> {
         ("driver", old.driver != new.driver),
         ("pin_workers", old.pin_workers != new.pin_workers),
         ("huge_pages", old.huge_pages != new.huge_pages),
+        ("supervisor", old.supervisor != new.supervisor),
+        ("state", old.state != new.state),
     ] {
         if differs {
             // The line of the token would show the secret.

@@ -9,8 +9,10 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::board::{Board, Snapshot};
+use super::show::{hook_name, times_of};
 use super::status::Standing;
 use crate::clock;
+use crate::config::PluginIndex;
 use crate::exchange::core::WorkerStats;
 use crate::plugin::chain::LinkCounters;
 use crate::upstream::SharedServer;
@@ -24,6 +26,7 @@ pub fn text(board: &Board, snapshot: &Snapshot) -> String {
     upstreams(&mut text, snapshot);
     text.one("publications_total", "counter", "Programs put in force.", snapshot.publications);
     text.one("change_failures_total", "counter", "Changes that failed and changed nothing.", snapshot.failures);
+    text.one("restarts_total", "counter", "Deaths of the gateway process after which it was started again.", board.restarts);
     text.one("draining", "gauge", "1 while no new connections are accepted.", u64::from(board.draining.load(Ordering::Relaxed)));
     text.0
 }
@@ -86,12 +89,15 @@ fn workers(text: &mut Text, board: &Board) {
 type LinkCounter = (&'static str, &'static str, fn(&LinkCounters) -> &AtomicU64);
 
 /// Every counter of a link.
-pub const LINK_COUNTERS: [LinkCounter; 5] = [
+pub const LINK_COUNTERS: [LinkCounter; 8] = [
     ("calls", "Hooks called.", |counters| &counters.calls),
     ("aborts", "Hooks that failed.", |counters| &counters.aborts),
+    ("panics", "Hooks that failed by a panic; counted as aborts too.", |counters| &counters.panics),
     ("responds", "Exchanges answered by the link.", |counters| &counters.responds),
     ("drops", "Connections dropped by the link.", |counters| &counters.drops),
     ("edits", "Hooks that edited a message.", |counters| &counters.edits),
+    ("dones", "Hooks that ended the part of the link in their exchange.", |counters| &counters.dones),
+    ("bodies", "Hooks that asked for the whole request body.", |counters| &counters.bodies),
 ];
 
 fn links(text: &mut Text, snapshot: &Snapshot) {
@@ -133,9 +139,66 @@ fn plugins(text: &mut Text, snapshot: &Snapshot) {
     for plugin in &snapshot.plugins {
         text.sample("loaded_plugin_quarantined", &[("plugin", &plugin.name)], plugin.standing.reason().is_some().into());
     }
+    text.family("loaded_plugin_restarts", "gauge", "Instances of the version in force that were replaced after panics.");
+    for plugin in &snapshot.plugins {
+        text.sample("loaded_plugin_restarts", &[("plugin", &plugin.name)], plugin.restarts);
+    }
+    on_trial(text, snapshot);
+    hook_times(text, snapshot);
     text.one("old_plugin_versions", "gauge", "Versions that exchanges in flight still run.", snapshot.old.len() as u64);
     text.one("leaked_libraries", "gauge", "Libraries that stayed mapped after their plugin was unloaded.", snapshot.leaked.len() as u64);
+    maps(text, snapshot);
     plugin_metrics(text, snapshot);
+}
+
+fn maps(text: &mut Text, snapshot: &Snapshot) {
+    let maps = || snapshot.plugins.iter().flat_map(|plugin| plugin.maps.iter().map(move |map| (plugin.name.as_str(), map)));
+    text.family("map_entries", "gauge", "Keys in a map, entries of an array, records of a ring that wait.");
+    for (plugin, map) in maps() {
+        text.sample("map_entries", &[("plugin", plugin), ("map", map.shape().name())], map.entries() as u64);
+    }
+    text.family("map_dropped_total", "counter", "Records that found no room in a ring.");
+    for (plugin, map) in maps() {
+        if let Some((_, dropped)) = map.traffic() {
+            text.sample("map_dropped_total", &[("plugin", plugin), ("map", map.shape().name())], dropped);
+        }
+    }
+}
+
+/// The version that is on trial.
+fn on_trial(text: &mut Text, snapshot: &Snapshot) {
+    let plugin = snapshot.canary.as_ref().map(|canary| (canary, plugin_index(snapshot, &canary.state.name)));
+    for (name, help, of) in LINK_COUNTERS {
+        let name = format!("canary_{name}_total");
+        text.family(&name, "counter", help);
+        if let Some((canary, index)) = plugin {
+            let generation = canary.state.generation.to_string();
+            let labels = [("plugin", canary.state.name.as_str()), ("version", &canary.state.facts.version), ("generation", &generation)];
+            let counters = snapshot.counts.iter().filter_map(|counts| counts.canary.as_deref()).flat_map(|counts| counts.of_plugin(&snapshot.config, index));
+            text.sample(&name, &labels, counters.map(|counters| of(counters).load(Ordering::Relaxed)).sum());
+        }
+    }
+}
+
+fn plugin_index(snapshot: &Snapshot, name: &str) -> PluginIndex {
+    PluginIndex(snapshot.plugins.iter().position(|plugin| plugin.name == name).unwrap_or_default() as u32)
+}
+
+/// How long hooks take, as far as it was measured.
+fn hook_times(text: &mut Text, snapshot: &Snapshot) {
+    text.one("stats", "gauge", "1 while hooks are measured.", snapshot.timing.into());
+    text.family("hook_ns", "summary", "Nanoseconds of the calls of a hook that were measured.");
+    let counts: Vec<_> = snapshot.counts.iter().collect();
+    for plugin in &snapshot.plugins {
+        for (bit, sum) in times_of(snapshot, &counts, plugin_index(snapshot, &plugin.name)).iter().filter(|(_, sum)| sum.samples > 0) {
+            let (name, labels) = ("hook_ns", [("plugin", plugin.name.as_str()), ("hook", hook_name(*bit))]);
+            for (quantile, percent) in [("0.5", 50), ("0.99", 99), ("1", 100)] {
+                text.sample(name, &[labels[0], labels[1], ("quantile", quantile)], sum.quantile_ns(percent));
+            }
+            text.sample(&format!("{name}_sum"), &labels, sum.sum_ns);
+            text.sample(&format!("{name}_count"), &labels, sum.samples);
+        }
+    }
 }
 
 /// What the plugins define themselves: one family for each name, whoever defines it.

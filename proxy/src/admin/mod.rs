@@ -3,7 +3,7 @@
 //! [`control`] runs on the main thread and makes every change: verify, load, publish to all workers, or nothing changed.
 //! [`board`] is what it shows, replaced whole after each change. [`server`] is the listener, on threads of its own; `api`
 //! answers requests from the board or hands a change to the main thread; `metrics` and `show` write what is read; `edit`
-//! changes configurations; [`plugins`] opens plugin files; [`status`] says what a plugin is; `mappings` finds libraries that stayed.
+//! changes configurations; [`plugins`] opens plugin files; [`maps`] shows and writes what plugins keep; [`status`] says what a plugin is; `mappings` finds libraries that stayed.
 //!
 //! Must not: run on a worker, or hold a plugin on any thread but the main one (its `unload` belongs there).
 
@@ -13,6 +13,7 @@ pub mod control;
 mod edit;
 mod fixed;
 mod mappings;
+pub mod maps;
 mod metrics;
 pub mod plugins;
 pub mod server;

@@ -11,10 +11,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::status::Standing;
 use crate::clock;
-use crate::config::{Config, Key, Plugin, PluginIndex, Problem};
+use crate::config::{Config, Key, MapPolicy, Plugin, PluginIndex, Problem};
 use crate::http1::names::NameTable;
 use crate::plugin::inspect::{self, Offer, PluginFacts};
 use crate::plugin::loaded::PluginVersion;
+use crate::plugin::maps::store::Policy;
+use crate::plugin::maps::{Map, MapKind, MapShape, MapStore};
 
 /// One plugin of the configuration in force.
 #[derive(Clone)]
@@ -29,6 +31,8 @@ pub struct Loaded {
     pub loaded_unix_ns: u64,
     /// Whether it runs.
     pub standing: Standing,
+    /// How often its instances were replaced after panics, by worker; missing ones were not.
+    pub restarts: Vec<u64>,
     /// What ran before, for a rollback.
     pub previous: Option<MadeOf>,
     /// Why the last change that concerned it failed.
@@ -68,10 +72,26 @@ impl PluginFile {
         }
     }
 
-    fn open(self, plugin: &Plugin, store: &Path, names: &mut NameTable) -> Result<PluginVersion, Problem> {
+    /// Every sink leads out of a ring that the plugin has.
+    fn check_sinks(&self, plugin: &Plugin) -> Result<(), Problem> {
+        for (map, target) in &plugin.sinks {
+            let problem = Problem::new(format!("the plugin `{}` has no ring `{map}` for {target}", plugin.name));
+            match self.facts.maps.iter().find(|shape| shape.name() == map) {
+                Some(shape) if shape.kind() == MapKind::Ring => {}
+                Some(shape) => return Err(problem.cause(format!("the map `{map}` is of the kind {}", shape.kind()))),
+                None => {
+                    let known: Vec<&str> = self.facts.maps.iter().map(MapShape::name).collect();
+                    return Err(problem.cause(if known.is_empty() { "it has no maps".into() } else { format!("its maps are: {}", known.join(", ")) }));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn open(self, plugin: &Plugin, maps: Vec<Arc<Map>>, store: &Path, names: &mut NameTable) -> Result<PluginVersion, Problem> {
         // What a `load` that fails has registered is forgotten with this copy.
         let mut grown = names.clone();
-        let version = PluginVersion::load(&plugin.name, self.facts, &self.bytes, plugin.config.as_bytes(), store, &mut grown)
+        let version = PluginVersion::load_with_maps(&plugin.name, self.facts, &self.bytes, plugin.config.as_bytes(), store, &mut grown, maps)
             .map_err(|fault| Problem::new(format!("the plugin `{}` cannot be loaded from {}", plugin.name, plugin.path.display())).cause(fault.to_string()))?;
         *names = grown;
         Ok(version)
@@ -84,6 +104,10 @@ pub struct Loader {
     pub store: PathBuf,
     /// The generation of the last version.
     pub generation: u64,
+    /// Where maps come from.
+    pub maps: MapStore,
+    /// `limits.map_bytes`
+    pub map_bytes: u64,
 }
 
 impl Loader {
@@ -93,6 +117,7 @@ impl Loader {
     /// Each plugin that cannot be loaded, with its place in the file.
     pub fn load_all(&mut self, config: &Config, running: &[Loaded], names: &mut NameTable) -> Result<Vec<Loaded>, Vec<Problem>> {
         let (mut loaded, mut problems) = (Vec::with_capacity(config.plugins.len()), Vec::new());
+        self.map_bytes = config.limits.map_bytes as u64;
         for (index, plugin) in config.plugins.iter().enumerate() {
             let was = running.iter().find(|other| other.version.name() == plugin.name);
             match self.load(plugin, was, names) {
@@ -109,12 +134,16 @@ impl Loader {
     /// The refusal or the plugin's own reason.
     pub fn load(&mut self, plugin: &Plugin, was: Option<&Loaded>, names: &mut NameTable) -> Result<Loaded, Problem> {
         let file = PluginFile::read(&plugin.name, &plugin.path)?;
+        file.check_sinks(plugin)?;
         let made_of =
             MadeOf { path: plugin.path.clone(), config: plugin.config.clone(), hash: file.facts.file_hash.clone(), version: file.facts.version.clone() };
         if let Some(was) = was.filter(|was| was.made_of.hash == made_of.hash && was.made_of.config == made_of.config) {
             return Ok(Loaded { made_of, last_error: None, ..was.clone() });
         }
-        let version = file.open(plugin, &self.store, names)?;
+        let policy = Policy { fresh: plugin.maps == MapPolicy::Fresh, bytes_max: self.map_bytes };
+        let maps = self.maps.open(&plugin.name, &file.facts.maps, policy);
+        let maps = maps.map_err(|fault| Problem::new(format!("the maps of the plugin `{}` cannot be had", plugin.name)).cause(fault.to_string()))?;
+        let version = file.open(plugin, maps, &self.store, names)?;
         self.generation += 1;
         tracing::info!(plugin = plugin.name, path = %plugin.path.display(), version = made_of.version, generation = self.generation, "plugin loaded");
         Ok(Loaded {
@@ -124,7 +153,29 @@ impl Loader {
             loaded_unix_ns: clock::unix_ns(),
             // What an operator has put out stays out; new code or configuration ends a quarantine.
             standing: if was.is_some_and(|was| was.standing == Standing::Disabled) { Standing::Disabled } else { Standing::InForce },
+            restarts: Vec::new(),
             previous: was.map(|was| was.made_of.clone()),
+            last_error: None,
+        })
+    }
+
+    /// A plugin whose code is not to run: it is inspected and not opened.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn put_out(&mut self, plugin: &Plugin, reason: &str) -> Result<Loaded, Problem> {
+        let PluginFile { facts, .. } = PluginFile::read(&plugin.name, &plugin.path)?;
+        let made_of = MadeOf { path: plugin.path.clone(), config: plugin.config.clone(), hash: facts.file_hash.clone(), version: facts.version.clone() };
+        self.generation += 1;
+        tracing::warn!(plugin = plugin.name, version = made_of.version, reason, "plugin quarantined: it is not loaded");
+        Ok(Loaded {
+            version: Arc::new(PluginVersion::unopened(&plugin.name, facts)),
+            made_of,
+            generation: self.generation,
+            loaded_unix_ns: clock::unix_ns(),
+            standing: Standing::Quarantined { reason: reason.to_owned() },
+            restarts: Vec::new(),
+            previous: None,
             last_error: None,
         })
     }

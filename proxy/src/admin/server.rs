@@ -5,17 +5,25 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use super::api;
 use super::board::Board;
+use super::maps;
 use crate::config::{ListenAddress, Token};
-use crate::run::{self, Event};
+use crate::plugin::maps::Map;
+use crate::run::Event;
+use crate::supervisor::sockets::bind_unix;
+use crate::worker::ListenSocket;
 
 /// Connections served at once; one more is closed without an answer.
 const CONNECTIONS_MAX: usize = 32;
@@ -29,19 +37,25 @@ pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// For each write of an answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection that follows a ring stays silent.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Bytes of records that leave in one write.
+const FOLLOW_BYTES: usize = 64 * 1024;
 /// After a failed `accept`, mostly for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long the listener of a process that another one follows may go on.
+const HAND_OVER_LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// A bound admin socket.
 pub struct AdminListener {
-    socket: Option<ListenSocket>,
+    socket: ListenSocket,
     address: ListenAddress,
-    token: Option<Token>,
 }
 
-enum ListenSocket {
-    Tcp(TcpListener),
-    Unix(UnixListener),
+impl AsFd for AdminListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 /// A request as the API sees it.
@@ -77,7 +91,6 @@ struct Desk {
     /// The socket can be reached by browsers: names that resolve to it prove nothing.
     is_tcp: bool,
     events: mpsc::Sender<Event>,
-    open: AtomicUsize,
 }
 
 impl AdminListener {
@@ -85,7 +98,7 @@ impl AdminListener {
     ///
     /// # Errors
     /// When the address cannot be had.
-    pub fn bind(address: &ListenAddress, token: Option<Token>) -> io::Result<AdminListener> {
+    pub fn bind(address: &ListenAddress) -> io::Result<AdminListener> {
         let (socket, address) = match address {
             ListenAddress::Tcp(address) => {
                 let socket = TcpListener::bind(address)?;
@@ -93,12 +106,21 @@ impl AdminListener {
                 (ListenSocket::Tcp(socket), ListenAddress::Tcp(taken))
             }
             ListenAddress::Unix(path) => {
-                let socket = run::bind_unix(path)?;
+                let socket = bind_unix(path)?;
                 fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
                 (ListenSocket::Unix(socket), ListenAddress::Unix(path.clone()))
             }
         };
-        Ok(AdminListener { socket: Some(socket), address, token })
+        Ok(AdminListener { socket, address })
+    }
+
+    /// One that another process has bound.
+    pub fn of_socket(socket: OwnedFd, address: ListenAddress) -> AdminListener {
+        let socket = match &address {
+            ListenAddress::Tcp(_) => ListenSocket::Tcp(socket.into()),
+            ListenAddress::Unix(_) => ListenSocket::Unix(socket.into()),
+        };
+        AdminListener { socket, address }
     }
 
     /// Where it listens.
@@ -106,26 +128,37 @@ impl AdminListener {
         &self.address
     }
 
-    /// Serves on a thread for the rest of the process. Changes go to `events`.
+    /// Serves on a thread, until the process ends or another one follows it. Changes go to `events`.
     ///
     /// # Errors
     /// When no thread can be made.
-    pub fn start(&mut self, board: &Arc<Board>, events: mpsc::Sender<Event>) -> io::Result<()> {
-        let Some(socket) = self.socket.take() else { return Ok(()) };
+    pub fn start(self, board: &Arc<Board>, token: Option<Token>, events: mpsc::Sender<Event>) -> io::Result<()> {
+        let AdminListener { socket, .. } = self;
+        // Other processes may accept from it too, and be faster.
+        match &socket {
+            ListenSocket::Tcp(socket) => socket.set_nonblocking(true)?,
+            ListenSocket::Unix(socket) => socket.set_nonblocking(true)?,
+        }
         let is_tcp = matches!(socket, ListenSocket::Tcp(_));
-        let desk = Arc::new(Desk { board: Arc::clone(board), token: self.token.clone(), is_tcp, events, open: AtomicUsize::new(0) });
-        let accept = move || loop {
-            let accepted = match &socket {
-                ListenSocket::Tcp(socket) => socket.accept().map(|(stream, _)| Stream::Tcp(stream)),
-                ListenSocket::Unix(socket) => socket.accept().map(|(stream, _)| Stream::Unix(stream)),
-            };
-            match accepted {
-                Ok(stream) => serve_on_thread(&desk, stream),
-                Err(error) => {
-                    tracing::warn!(%error, "the admin listener pauses");
-                    thread::sleep(ACCEPT_PAUSE);
+        let desk = Arc::new(Desk { board: Arc::clone(board), token, is_tcp, events });
+        let accept = move || {
+            while !desk.board.handed_over.load(Ordering::Relaxed) {
+                // An error is one of accept, too.
+                let _ = poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&HAND_OVER_LOOK));
+                let accepted = match &socket {
+                    ListenSocket::Tcp(socket) => socket.accept().map(|(stream, _)| Stream::Tcp(stream)),
+                    ListenSocket::Unix(socket) => socket.accept().map(|(stream, _)| Stream::Unix(stream)),
+                };
+                match accepted {
+                    Ok(stream) => serve_on_thread(&desk, stream),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "the admin listener pauses");
+                        thread::sleep(ACCEPT_PAUSE);
+                    }
                 }
             }
+            desk.board.admin_ended.store(true, Ordering::Relaxed);
         };
         thread::Builder::new().name("admin".into()).spawn(accept)?;
         Ok(())
@@ -168,24 +201,28 @@ impl Stream {
 }
 
 fn serve_on_thread(desk: &Arc<Desk>, stream: Stream) {
-    if desk.open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
-        desk.open.fetch_sub(1, Ordering::Relaxed);
+    if desk.board.admin_open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
+        desk.board.admin_open.fetch_sub(1, Ordering::Relaxed);
         return;
     }
     let theirs = Arc::clone(desk);
     let spawned = thread::Builder::new().name("admin-conn".into()).spawn(move || {
         // Nobody is left to tell when the connection fails.
         let _ = serve(&theirs, stream);
-        theirs.open.fetch_sub(1, Ordering::Relaxed);
+        theirs.board.admin_open.fetch_sub(1, Ordering::Relaxed);
     });
     if spawned.is_err() {
-        desk.open.fetch_sub(1, Ordering::Relaxed);
+        desk.board.admin_open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 fn serve(desk: &Desk, mut stream: Stream) -> io::Result<()> {
     stream.set_write_timeout(WRITE_TIMEOUT)?;
     let (answer, head_only) = match receive(desk, &mut stream) {
+        Ok(request) if let Some(followed) = maps::followed(&request, &desk.board) => match followed {
+            Ok(map) => return follow(desk, stream, map),
+            Err(answer) => (answer, false),
+        },
         Ok(request) => (api::answer(&request, &desk.board, &desk.events), request.method == "HEAD"),
         Err(answer) => (answer, false),
     };
@@ -207,6 +244,33 @@ fn serve(desk: &Desk, mut stream: Stream) -> io::Result<()> {
         head += &answer.body;
     }
     stream.write_all(head.as_bytes())
+}
+
+/// Sends the records of a ring as they come, a line of JSON each, until the client or the map is gone.
+fn follow(desk: &Desk, mut stream: Stream, map: Arc<Map>) -> io::Result<()> {
+    let following = desk.board.feeds.follow(&map)?;
+    // It ends when its plugin does.
+    drop(map);
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\ncache-control: no-store\r\nconnection: close\r\n\r\n")?;
+    let mut told = 0;
+    loop {
+        let mut lines = match following.lines.recv_timeout(HEARTBEAT) {
+            Ok(line) => line.to_string(),
+            // An empty line finds out whether the client is still there.
+            Err(RecvTimeoutError::Timeout) => "\n".to_owned(),
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        };
+        while lines.len() < FOLLOW_BYTES {
+            let Ok(line) = following.lines.try_recv() else { break };
+            lines += &line;
+        }
+        let missed = following.missed.load(Ordering::Relaxed);
+        if missed > told {
+            lines += &format!("{}\n", serde_json::json!({ "missed": missed - told }));
+            told = missed;
+        }
+        stream.write_all(lines.as_bytes())?;
+    }
 }
 
 /// Reads one request; an error is its answer.

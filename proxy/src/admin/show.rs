@@ -1,20 +1,23 @@
 //! What is in force, as JSON.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ringway_abi::raw;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::board::{Board, FailedPlugin, LoadingPlugin, PluginState, Snapshot};
+use super::board::{Board, CanaryState, FailedPlugin, LoadingPlugin, PluginState, Snapshot};
 use super::metrics::LINK_COUNTERS;
 use super::plugins::MadeOf;
 use super::status::Status;
 use crate::clock;
 use crate::config::{AccessLog, Balance, Config, Link, MissingHost, OnError, PluginIndex};
 use crate::plugin::chain::LinkCounters;
+use crate::plugin::times::TimeSum;
 use crate::upstream::Target;
+use crate::worker::program::PluginCounts;
 
 /// `GET /api/plugins`.
 pub fn plugins(board: &Board, snapshot: &Snapshot) -> Value {
@@ -52,15 +55,8 @@ pub fn plugin(snapshot: &Snapshot, state: &PluginState) -> Value {
     let index = snapshot.plugins.iter().position(|other| other.name == state.name).unwrap_or_default();
     let facts = &state.facts;
     let made_of = |of: &MadeOf| json!({ "version": of.version, "hash": of.hash, "path": of.path });
-    let metrics: Map<String, Value> = state
-        .metrics
-        .iter()
-        .enumerate()
-        .map(|(number, metric)| {
-            let words = snapshot.counts.iter().filter_map(|counts| counts.metrics.get(index)?.get(number));
-            (metric.name.clone(), words.map(|word| word.load(Ordering::Relaxed)).fold(0, u64::wrapping_add).into())
-        })
-        .collect();
+    let index = PluginIndex(index as u32);
+    let counts: Vec<&PluginCounts> = snapshot.counts.iter().collect();
     json!({
         "name": state.name,
         "status": state.standing.status().word(),
@@ -77,25 +73,83 @@ pub fn plugin(snapshot: &Snapshot, state: &PluginState) -> Value {
         "hooks": facts.hook_names(),
         "wants": facts.want_names(),
         "scratch_bytes": facts.scratch_bytes,
-        "attached": super::edit::attached(&snapshot.config, PluginIndex(index as u32)),
-        "counters": counters_of(snapshot, PluginIndex(index as u32)),
-        "metrics": metrics,
+        "maps": state.maps.iter().map(|map| map.shape().name()).collect::<Vec<_>>(),
+        "attached": super::edit::attached(&snapshot.config, index),
+        "counters": counters_of(snapshot, &counts, index),
+        "hook_times": hook_times(times_of(snapshot, &counts, index)),
+        "metrics": metrics_of(state, &counts, index),
+        "restarts": state.restarts,
+        "canary": snapshot.canary.as_ref().filter(|canary| canary.state.name == state.name).map(|canary| on_trial(snapshot, canary, index)),
         "previous": state.previous.as_ref().map(made_of),
         "last_error": state.last_error,
     })
 }
 
-/// The counters of all links to a plugin, added up.
-fn counters_of(snapshot: &Snapshot, plugin: PluginIndex) -> Value {
-    let config = &snapshot.config;
-    let mine = snapshot.counts.iter().flat_map(|counts| {
-        let routes = config.routes.iter().map(|route| &route.links).zip(&counts.routes);
-        let listeners = config.listeners.iter().map(|listener| &listener.links).zip(&counts.listeners);
-        routes.chain(listeners).flat_map(|(links, counters)| links.iter().zip(counters))
-    });
-    counters(mine.filter(|(link, _)| link.plugin == plugin).map(|(_, counters)| counters))
+/// The version on trial.
+fn on_trial(snapshot: &Snapshot, canary: &CanaryState, plugin: PluginIndex) -> Value {
+    let CanaryState { state, share, began_unix_ns } = canary;
+    let counts: Vec<&PluginCounts> = snapshot.counts.iter().filter_map(|counts| counts.canary.as_deref()).collect();
+    json!({
+        "version": state.facts.version,
+        "build_id": state.facts.build_id,
+        "hash": state.facts.file_hash,
+        "path": state.made_of.path,
+        "generation": state.generation,
+        "share": share.to_string(),
+        "began_unix_ns": began_unix_ns,
+        "counters": counters_of(snapshot, &counts, plugin),
+        "hook_times": hook_times(times_of(snapshot, &counts, plugin)),
+        "metrics": metrics_of(state, &counts, plugin),
+    })
 }
 
+/// What a plugin counts itself, over all workers.
+fn metrics_of(state: &PluginState, counts: &[&PluginCounts], plugin: PluginIndex) -> Value {
+    let metrics = state.metrics.iter().enumerate().map(|(number, metric)| {
+        let words = counts.iter().filter_map(|counts| counts.metrics.get(plugin.0 as usize)?.get(number));
+        (metric.name.clone(), words.map(|word| word.load(Ordering::Relaxed)).fold(0, u64::wrapping_add).into())
+    });
+    Value::Object(metrics.collect())
+}
+
+/// The counters of all links to a plugin, and of what runs for no link, added up.
+fn counters_of(snapshot: &Snapshot, counts: &[&PluginCounts], plugin: PluginIndex) -> Value {
+    let mine: Vec<_> = counts.iter().flat_map(|counts| counts.of_plugin(&snapshot.config, plugin)).collect();
+    counters(mine.into_iter())
+}
+
+/// The times of the hooks of a plugin, over all workers and links, by the hook's bit.
+pub fn times_of(snapshot: &Snapshot, counts: &[&PluginCounts], plugin: PluginIndex) -> BTreeMap<u32, TimeSum> {
+    let mut sums: BTreeMap<u32, TimeSum> = BTreeMap::new();
+    for times in counts.iter().flat_map(|counts| counts.of_plugin(&snapshot.config, plugin)).filter_map(|counters| counters.times.get()) {
+        for (bit, times) in raw::HOOKS.iter().filter_map(|(bit, _)| Some((*bit, times.of(*bit)?))) {
+            sums.entry(bit).or_default().add(times);
+        }
+    }
+    sums
+}
+
+fn hook_times(times: BTreeMap<u32, TimeSum>) -> Value {
+    let measured = times.iter().filter(|(_, sum)| sum.samples > 0).map(|(bit, sum)| {
+        let shown = json!({
+            "samples": sum.samples,
+            "sum_ns": sum.sum_ns,
+            "mean_ns": sum.sum_ns / sum.samples,
+            "p50_ns": sum.quantile_ns(50),
+            "p99_ns": sum.quantile_ns(99),
+            "max_ns": sum.max_ns,
+        });
+        (hook_name(*bit).to_owned(), shown)
+    });
+    Value::Object(measured.collect())
+}
+
+/// The name of a hook by its bit.
+pub fn hook_name(bit: u32) -> &'static str {
+    raw::HOOKS.iter().find(|(known, _)| *known == bit).map_or("", |(_, name)| name)
+}
+
+/// What a link counted, or several together.
 fn counters<'a>(of: impl Iterator<Item = &'a Arc<LinkCounters>> + Clone) -> Value {
     let sums = LINK_COUNTERS.map(|(name, _, counter)| (name.to_owned(), Value::from(of.clone().map(|c| counter(c).load(Ordering::Relaxed)).sum::<u64>())));
     Value::Object(sums.into_iter().collect())
@@ -185,11 +239,11 @@ fn has_cost(cost: &Cost, has: &impl Fn(u32) -> bool, wants: &impl Fn(u64) -> boo
 /// See `exchange`: each stands for a test of the plan there.
 const COSTS: [Cost; 8] = [
     Cost { hooks: 0, wants: raw::WANT_EDIT_REQUEST, text: "request head is re-written when it edits it" },
-    Cost { hooks: raw::HOOK_REQUEST_CHUNK, wants: 0, text: "request bodies are shown" },
+    Cost { hooks: raw::HOOK_REQUEST_CHUNK, wants: 0, text: "request bodies are shown, so they are copied through user space" },
     Cost { hooks: raw::HOOK_REQUEST_BODY, wants: 0, text: "request bodies are buffered whole when it asks for them" },
     Cost { hooks: raw::HOOK_REQUEST_CHUNK, wants: raw::WANT_EDIT_REQUEST_BODY, text: "request bodies are sent chunked" },
     Cost { hooks: raw::HOOK_RESPONSE, wants: 0, text: "response head is shown" },
-    Cost { hooks: raw::HOOK_RESPONSE_CHUNK, wants: 0, text: "response bodies are shown" },
+    Cost { hooks: raw::HOOK_RESPONSE_CHUNK, wants: 0, text: "response bodies are shown, so they are copied through user space" },
     Cost { hooks: raw::HOOK_RESPONSE_CHUNK, wants: raw::WANT_EDIT_RESPONSE_BODY, text: "response bodies are sent chunked" },
     Cost { hooks: 0, wants: raw::WANT_TIME, text: "the precise clock is read" },
 ];
@@ -198,10 +252,11 @@ const COSTS: [Cost; 8] = [
 pub fn upstreams(snapshot: &Snapshot) -> Value {
     let now_ms = clock::monotonic_ms();
     let shown = snapshot.upstreams.current().map(|upstream| {
-        let servers = upstream.servers.iter().map(|server| {
+        let servers = upstream.servers.iter().zip(upstream.in_flight()).map(|(server, in_flight)| {
             json!({
                 "address": server.address.to_string(),
                 "weight": server.weight,
+                "in_flight": in_flight,
                 "state": match () {
                     () if server.targets().is_empty() => "unresolved",
                     () if !server.is_healthy() => "unhealthy",
@@ -258,7 +313,9 @@ pub fn config(snapshot: &Snapshot) -> Value {
             "driver": server.driver,
             "pin_workers": server.pin_workers,
             "huge_pages": server.huge_pages,
+            "supervisor": server.supervisor,
             "half_close": server.half_close,
+            "state": server.state,
         },
         "limits": &*config.limits,
         "timeouts": &*config.timeouts,
@@ -283,7 +340,8 @@ pub fn config(snapshot: &Snapshot) -> Value {
             "idle_connections": upstream.idle_connections,
         })).collect::<Vec<_>>(),
         "plugins": config.plugins.iter().map(|plugin| json!({
-            "name": plugin.name, "path": plugin.path, "on_error": on_error(plugin.on_error),
+            "name": plugin.name, "path": plugin.path, "on_error": on_error(plugin.on_error), "maps": plugin.maps,
+            "sinks": plugin.sinks.iter().map(|(map, target)| (map.clone(), target.to_string().into())).collect::<serde_json::Map<_, Value>>(),
         })).collect::<Vec<_>>(),
         "routes": config.routes.iter().map(|route| json!({
             "name": route.name,

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -23,6 +23,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(150);
 /// Bytes of an answer.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of the head of an answer.
+const HEAD_BYTES_MAX: u64 = 16 << 10;
 /// Header lines of an answer.
 const FIELDS_MAX: usize = 32;
 
@@ -72,6 +74,48 @@ fn exchange(address: &str, request: &[u8]) -> io::Result<Vec<u8>> {
             Err(last)
         }
     }
+}
+
+/// Sends a GET and gives each line of an answer without an end to `each`, until the gateway or the caller ends.
+pub(super) fn follow(address: &str, path: &str, mut each: impl FnMut(&str) -> io::Result<()>) -> Result<(), Problem> {
+    let token = std::env::var(TOKEN_VARIABLE).map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let host = if address.starts_with("unix:") { "localhost" } else { address };
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n{token}connection: close\r\n\r\n");
+    let broken = |error: io::Error| Problem::new(format!("no gateway answers at {address}")).cause(error.to_string());
+    let mut answer: Box<dyn BufRead> = match address.strip_prefix("unix:") {
+        Some(path) => Box::new(BufReader::new(send(UnixStream::connect(path).map_err(broken)?, &request).map_err(broken)?)),
+        None => Box::new(BufReader::new(send(TcpStream::connect(address).map_err(broken)?, &request).map_err(broken)?)),
+    };
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let before = head.len();
+        (&mut answer).take(HEAD_BYTES_MAX).read_until(b'\n', &mut head).map_err(broken)?;
+        if head.len() == before || head.len() as u64 > HEAD_BYTES_MAX {
+            return Err(broken(io::Error::other("what answers does not speak HTTP")));
+        }
+    }
+    if !head.starts_with(b"HTTP/1.1 200 ") {
+        answer.take(ANSWER_BYTES_MAX).read_to_end(&mut head).map_err(broken)?;
+        let refusal = read(&head).and_then(|(_, body)| serde_json::from_slice::<Value>(body).ok());
+        return Err(refused(&refusal.unwrap_or_default()));
+    }
+    let mut line = String::new();
+    loop {
+        line.clear();
+        match answer.read_line(&mut line) {
+            Ok(0) => return Ok(()),
+            Ok(_) if line.trim_end().is_empty() => {}
+            // Nobody reads what is printed any more.
+            Ok(_) if each(line.trim_end()).is_err() => return Ok(()),
+            Ok(_) => {}
+            Err(error) => return Err(broken(error)),
+        }
+    }
+}
+
+fn send<S: Write>(mut stream: S, request: &str) -> io::Result<S> {
+    stream.write_all(request.as_bytes())?;
+    Ok(stream)
 }
 
 fn converse(mut stream: impl Read + Write, request: &[u8]) -> io::Result<Vec<u8>> {

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{GOOD, WRONG, report};
 use crate::plugin::inspect::{Offer, PluginFacts, Refused, inspect};
+use crate::plugin::maps::MapShape;
 
 pub(super) fn inspect_files(files: &[PathBuf], json: bool, offer: &Offer, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<i32> {
     let mut code = GOOD;
@@ -47,6 +48,7 @@ fn facts_text(path: &Path, facts: &PluginFacts, out: &mut dyn Write) -> io::Resu
         ("wants", list(&facts.want_names())),
         ("scratch", scratch),
         ("metrics", list(&facts.metrics)),
+        ("maps", list(&facts.maps.iter().map(map_text).collect::<Vec<_>>())),
         ("machine", facts.machine.to_owned()),
         ("libraries", list(&facts.needed)),
         ("not found", list(&facts.unchecked)),
@@ -60,6 +62,17 @@ fn facts_text(path: &Path, facts: &PluginFacts, out: &mut dyn Write) -> io::Resu
         }
     }
     Ok(())
+}
+
+fn map_text(map: &MapShape) -> String {
+    format!("{} ({} of {}, \"{}\")", map.name(), map.kind(), map.entries_max(), map.value_fields())
+}
+
+fn map_json(map: &MapShape) -> serde_json::Value {
+    json!({
+        "name": map.name(), "kind": map.kind().to_string(), "key_bytes": map.key_bytes(), "value_bytes": map.value_bytes(),
+        "value_fields": map.value_fields(), "entries_max": map.entries_max(),
+    })
 }
 
 fn facts_json(path: &Path, facts: &PluginFacts) -> serde_json::Value {
@@ -77,6 +90,7 @@ fn facts_json(path: &Path, facts: &PluginFacts) -> serde_json::Value {
         "wants": facts.want_names(),
         "scratch_bytes": facts.scratch_bytes,
         "metrics": facts.metrics,
+        "maps": facts.maps.iter().map(map_json).collect::<Vec<_>>(),
         "machine": facts.machine,
         "libraries": facts.needed,
         "libraries_not_found": facts.unchecked,

@@ -1,7 +1,7 @@
 //! The command line: what can be typed, what it prints, and the exit code.
 //!
 //! Owns the definitions for clap, the commands that only read files (`check`, `plugin inspect`, `config schema`) and those that
-//! ask a running gateway (`plugin list` and its like, `chain show`, `reload`). `run` and `proxy` end in a function that the caller gives to [`execute`]. Exit codes: 0 good, 1 the input is wrong, 2 usage (clap's).
+//! ask a running gateway (`plugin list` and its like, `chain show`, `map`, `tail`, `reload`). `run` and `proxy` end in a function that the caller gives to [`execute`]. Exit codes: 0 good, 1 the input is wrong, 2 usage (clap's).
 //! Results go to `out`, everything that is said about problems to `err`.
 #![forbid(unsafe_code)]
 
@@ -24,7 +24,11 @@ use crate::plugin::inspect::Offer;
 
 pub use admin::Admin;
 pub use admin::chains::ChainCommand;
+pub use admin::crashes::{CrashCommand, Upgrade};
+pub use admin::maps::{MapCommand, OneKey, OneMap, Tail};
 pub use admin::plugins::{Load, Named, Swap, Unload};
+pub use admin::stats::StatsCommand;
+pub use admin::top::Top;
 pub use check::inspect_plugins;
 pub use plugin::PluginCommand;
 
@@ -52,6 +56,12 @@ Examples:
       which plugins of a running gateway see a request, and what each of them costs
   ringway plugin swap rate-limit target/plugins/rate-limit.so
       new code for a plugin while traffic flows
+  ringway map dump counter paths
+      what a plugin of a running gateway has counted
+  ringway plugin swap rate-limit target/new/rate-limit.so --canary 10%
+      the same, for one exchange in ten; then `plugin promote` or `plugin rollback`
+  ringway top
+      what each plugin does at this moment
 
 Exit codes: 0 good, 1 the input is wrong, 2 wrong usage.";
 
@@ -87,12 +97,41 @@ pub enum Command {
     /// Look at the chains of a running gateway
     #[command(subcommand)]
     Chain(ChainCommand),
+    /// Look at the maps of plugins in a running gateway, and set their values
+    #[command(subcommand)]
+    Map(MapCommand),
+    /// Print the records that a plugin of a running gateway writes, as they come
+    #[command(
+        after_help = "Ends with the map, or when it is interrupted. With -j each record is a line of JSON.\n\nExamples:\n  ringway tail counter\n  ringway tail counter/slow -j"
+    )]
+    Tail(Tail),
+    /// Measure how long the hooks of a running gateway take
+    #[command(subcommand)]
+    Stats(StatsCommand),
+    /// Watch the plugins of a running gateway
+    #[command(after_help = "Examples:\n  ringway top\n  ringway top -n 1 -j")]
+    Top(Top),
     /// Have a running gateway read its configuration again
     #[command(after_help = "Exits 1 when the configuration is wrong; nothing has changed then.\n\nExample:\n  ringway reload --admin 127.0.0.1:9901")]
     Reload(Admin),
+    /// Have a running gateway go on as another program, with the same sockets and no request lost
+    #[command(
+        after_help = "The new program is started beside the old one and takes over when it is ready; then the old one finishes what it has. Exits 1 when that fails; nothing has changed then.\n\nExample:\n  ringway upgrade --binary target/release/ringway"
+    )]
+    Upgrade(Upgrade),
+    /// Look at the crashes of a gateway
+    #[command(subcommand)]
+    Crash(CrashCommand),
     /// Help with writing configurations
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// The gateway process of `ringway run`, which starts it
+    #[command(hide = true)]
+    Gateway {
+        /// The descriptor that leads to the supervisor
+        #[arg(long, value_name = "NUMBER")]
+        control: i32,
+    },
 }
 
 /// Where the configuration is.
@@ -151,9 +190,16 @@ pub fn execute(cli: Cli, offer: &Offer, out: &mut dyn Write, err: &mut dyn Write
         }
         Command::Check(file) => check::check(&file.config, offer, out, err),
         Command::Plugin(command) => command.execute(offer, out, err),
+        Command::Map(command) => command.execute(out, err),
+        Command::Tail(tail) => tail.execute(out, err),
         Command::Chain(command) => command.execute(out, err),
+        Command::Stats(command) => command.execute(out, err),
+        Command::Top(top) => top.execute(out, err),
         Command::Reload(admin) => Question::reload().ask(&admin, out, err),
+        Command::Upgrade(upgrade) => upgrade.execute(out, err),
+        Command::Crash(command) => command.execute(out, err),
         Command::Config(ConfigCommand::Schema) => schema(out),
+        Command::Gateway { control } => Ok(crate::supervisor::link::serve(control)),
     };
     // Nobody is left to read an error about a closed pipe.
     code.unwrap_or(WRONG)

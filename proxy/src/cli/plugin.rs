@@ -37,16 +37,19 @@ pub enum PluginCommand {
     Load(Load),
     /// Replace the code or the configuration of a plugin while traffic flows
     #[command(
-        after_help = "Requests in flight finish with the version they began with. On any error the old version goes on.\n\nExamples:\n  ringway plugin swap limit                      (the same file, built again)\n  ringway plugin swap limit target/new/rate-limit.so"
+        after_help = "Requests in flight finish with the version they began with. On any error the old version goes on.\n\nExamples:\n  ringway plugin swap limit                      (the same file, built again)\n  ringway plugin swap limit target/new/rate-limit.so\n  ringway plugin swap limit target/new/rate-limit.so --canary 10%"
     )]
     Swap(Swap),
     /// Unload a plugin from a running gateway
     Unload(Unload),
     /// Pass a plugin by (on_error = "open"), or refuse what would reach it (on_error = "closed")
     Disable(Named),
-    /// Undo `disable`
+    /// Undo `disable`, or end a quarantine
     Enable(Named),
-    /// Go back to the version that ran before the last swap
+    /// Give all exchanges to the version that is on trial
+    #[command(after_help = "Example:\n  ringway plugin swap limit target/new/rate-limit.so --canary 10% && ringway plugin promote limit")]
+    Promote(Named),
+    /// End the trial of a version; without one, go back to what ran before the last swap
     Rollback(Named),
 }
 
@@ -62,6 +65,7 @@ impl PluginCommand {
             PluginCommand::Unload(unload) => Question::unload(&unload).ask(&unload.admin, out, err),
             PluginCommand::Disable(Named { name, admin }) => Question::turn(&name, "disable").ask(&admin, out, err),
             PluginCommand::Enable(Named { name, admin }) => Question::turn(&name, "enable").ask(&admin, out, err),
+            PluginCommand::Promote(Named { name, admin }) => Question::turn(&name, "promote").ask(&admin, out, err),
             PluginCommand::Rollback(Named { name, admin }) => Question::turn(&name, "rollback").ask(&admin, out, err),
         }
     }

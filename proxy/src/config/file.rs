@@ -70,8 +70,12 @@ pub(super) struct Server {
     pub pin_workers: bool,
     /// Advise the kernel to back the slabs with huge pages.
     pub huge_pages: bool,
+    /// `ringway run` starts the gateway in a process of its own, and again when that one dies; the sockets stay open meanwhile.
+    pub supervisor: bool,
     /// A client that shuts down its sending side while its response is awaited. "abort": it has left, the exchange ends. "serve": it gets its response.
     pub half_close: HalfClose,
+    /// A folder for what outlives the process: the maps of plugins, and crash records. Absent: maps end with it, crash records with the supervisor.
+    pub state: Option<String>,
 }
 
 impl Default for Server {
@@ -90,7 +94,9 @@ impl Default for Server {
             driver: Driver::Auto,
             pin_workers: true,
             huge_pages: true,
+            supervisor: true,
             half_close: HalfClose::Abort,
+            state: None,
         }
     }
 }
@@ -369,6 +375,12 @@ pub(super) struct Plugin {
     /// Handed to the plugin's `load` as JSON.
     #[serde(default)]
     pub config: Option<BTreeMap<String, serde_json::Value>>,
+    /// What happens to a map that was kept and does not fit the plugin: "keep" refuses the plugin, "fresh" begins with an empty map.
+    #[serde(default)]
+    pub maps: MapPolicy,
+    /// Where the records of its rings go, by the name of the map: "file:/PATH" (appended) or "unix:/PATH" (a socket that somebody listens on); a line of JSON each.
+    #[serde(default)]
+    pub sinks: BTreeMap<String, String>,
     /// Attaches the plugin to every route: before ("pre_builtin") or after ("builtin", then "post_builtin") the route's own plugins. Bifrost's key.
     #[serde(default)]
     pub placement: Option<Placement>,
@@ -386,6 +398,17 @@ pub enum OnError {
     Closed,
     /// The exchange goes on as if the hook had not run.
     Open,
+}
+
+/// What happens to a map that does not fit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MapPolicy {
+    /// The plugin is refused.
+    #[default]
+    Keep,
+    /// An empty one takes its place.
+    Fresh,
 }
 
 /// Where a plugin that is attached to every route stands.

@@ -33,7 +33,6 @@ pub use tree::Step as Key;
 impl Config {
     /// Reads and checks a file; variables come from the environment.
     pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
-        let name = path.display().to_string();
         let text = std::fs::read(path).map_err(|error| {
             let problem = Problem::new("the configuration cannot be read").in_file(path).cause(error.to_string());
             match error.kind() {
@@ -46,8 +45,13 @@ impl Config {
             let line = error.as_bytes()[..valid].iter().filter(|&&byte| byte == b'\n').count() + 1;
             Problem::new(format!("the configuration is not UTF-8: line {line} holds other bytes")).in_file(path)
         })?;
-        let config = Config::parse(&name, &text, &|variable| std::env::var(variable).ok())?;
-        Ok(Config { file: Some(path.into()), ..config })
+        Config::of_file(path, &text)
+    }
+
+    /// Checks what was read from a file; variables come from the environment.
+    pub fn of_file(path: &Path, text: &str) -> Result<Config, ConfigErrors> {
+        let config = Config::parse(&path.display().to_string(), text, &|variable| std::env::var(variable).ok())?;
+        Ok(Config { file: Some(path.into()), text: Some(text.into()), ..config })
     }
 
     /// A problem with the value at `keys` of the file that this came from, with its place as the file stands now.

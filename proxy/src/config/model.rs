@@ -12,7 +12,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::address::{ConnectTarget, HostPattern, ListenAddress, PathPattern, ServerAddress};
-pub use super::file::{Driver, Forwarded, HalfClose, HeaderMatch, HealthKind, HostDiffers, LogFormat, LogLevel, OnError};
+pub use super::file::{Driver, Forwarded, HalfClose, HeaderMatch, HealthKind, HostDiffers, LogFormat, LogLevel, MapPolicy, OnError};
 use super::problem::Problem;
 use crate::http1::head::UnderscorePolicy;
 use crate::http1::target::PathPolicy;
@@ -25,6 +25,8 @@ pub struct Config {
     pub source: Arc<str>,
     /// The file, when it came from one: it can be read again.
     pub file: Option<Arc<Path>>,
+    /// The text of that file, as it was read: another process can start with the same.
+    pub text: Option<Arc<str>>,
     /// The process as a whole.
     pub server: Arc<Server>,
     /// How much of everything.
@@ -86,8 +88,12 @@ pub struct Server {
     pub pin_workers: bool,
     /// Advise huge pages for the slabs.
     pub huge_pages: bool,
+    /// The gateway runs in a process of its own, which a supervisor starts again when it dies.
+    pub supervisor: bool,
     /// What a client means that shuts down its sending side.
     pub half_close: HalfClose,
+    /// Where maps and crash records are kept; `None`: nowhere.
+    pub state: Option<PathBuf>,
 }
 
 /// What HTTP leaves open: the section `[http]`.
@@ -257,6 +263,28 @@ pub struct Plugin {
     pub on_error: OnError,
     /// JSON for the plugin's `load`; `{}` when nothing was configured.
     pub config: String,
+    /// What happens to a map that was kept and does not fit.
+    pub maps: MapPolicy,
+    /// Where the records of its rings go, by the name of the map.
+    pub sinks: Vec<(String, SinkTarget)>,
+}
+
+/// Where records go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkTarget {
+    /// Appended to this file.
+    File(PathBuf),
+    /// Sent to the socket of this path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for SinkTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SinkTarget::File(path) => write!(f, "file:{}", path.display()),
+            SinkTarget::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// A plugin attached to a route or listener.

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::address::{ListenAddress, is_token};
 use super::file;
-use super::model::{AccessLog, Config, Http, Link, Listener, MissingHost, Plugin, PluginIndex, Server, Token, UpstreamIndex};
+use super::model::{AccessLog, Config, Http, Link, Listener, MissingHost, Plugin, PluginIndex, Server, SinkTarget, Token, UpstreamIndex};
 use super::problem::{ConfigErrors, Problem, closest, sort};
 use super::tree::{Document, Step};
 use crate::http1::target::is_host;
@@ -102,6 +102,7 @@ impl<'a> Resolver<'a> {
         Config {
             source: source.into(),
             file: None,
+            text: None,
             server: Arc::new(server),
             limits: Arc::new(limits),
             timeouts,
@@ -179,6 +180,9 @@ impl<'a> Resolver<'a> {
             "stdout" => AccessLog::Stdout,
             path => AccessLog::File(path.into()),
         };
+        if server.state.as_ref().is_some_and(String::is_empty) {
+            self.problem(at!["server", "state"], Problem::new("`state` is empty").help("write the path of a folder, or leave it out"));
+        }
         if server.access_log.is_empty() {
             self.problem(at!["server", "access_log"], Problem::new("`access_log` is empty").help("write \"off\", \"stdout\" or the path of a file"));
         }
@@ -196,7 +200,9 @@ impl<'a> Resolver<'a> {
             driver: server.driver,
             pin_workers: server.pin_workers,
             huge_pages: server.huge_pages,
+            supervisor: server.supervisor,
             half_close: server.half_close,
+            state: server.state.as_ref().map(PathBuf::from),
         }
     }
 
@@ -240,7 +246,12 @@ impl<'a> Resolver<'a> {
                 Some(config) => serde_json::json!(config).to_string(),
                 None => "{}".to_owned(),
             };
-            plugins.push(Plugin { name: plugin.name.clone(), path: PathBuf::from(&plugin.path), on_error: plugin.on_error, config });
+            let mut sinks = Vec::new();
+            for (map, target) in &plugin.sinks {
+                sinks.extend(self.take(at!["plugin", index, "sinks", map.as_str()], sink(target)).map(|target| (map.clone(), target)));
+            }
+            let path = PathBuf::from(&plugin.path);
+            plugins.push(Plugin { name: plugin.name.clone(), path, on_error: plugin.on_error, config, maps: plugin.maps, sinks });
         }
         plugins
     }
@@ -352,6 +363,14 @@ pub(super) fn unknown<'n>(kind: &str, name: &str, known: impl Iterator<Item = &'
 /// Whether `name` can name a plugin, an upstream, a route in metrics and on the command line.
 pub fn is_name(name: &str) -> bool {
     (1..=63).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
+fn sink(text: &str) -> Result<SinkTarget, Problem> {
+    match text.split_once(':') {
+        Some(("file", path)) if !path.is_empty() => Ok(SinkTarget::File(path.into())),
+        Some(("unix", path)) if !path.is_empty() => Ok(SinkTarget::Unix(path.into())),
+        _ => Err(Problem::new(format!("`{text}` is no place for records")).help("write \"file:/PATH\" or \"unix:/PATH\"")),
+    }
 }
 
 fn network(text: &str) -> Result<IpNet, Problem> {

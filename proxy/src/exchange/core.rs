@@ -243,7 +243,15 @@ pub struct Core<U> {
     pub date: DateLine,
     /// The gateway is stopping: connections close after their exchange.
     pub draining: Cell<bool>,
+    /// Connections that wait for a request are closed.
+    pub closing: Cell<bool>,
     program: RefCell<Rc<Program>>,
+    /// A second program for some of the exchanges.
+    canary: RefCell<Option<Rc<Program>>>,
+    /// Of 100 exchanges, how many run the canary; 0 without one.
+    canary_percent: Cell<u32>,
+    /// Hundredths of an exchange that the canary is owed.
+    canary_owed: Cell<u32>,
     requests: Cell<u64>,
     /// Exchanges that may begin now.
     permits: Cell<usize>,
@@ -269,7 +277,11 @@ impl<U> Core<U> {
             pipes: PipePool::default(),
             date: DateLine::default(),
             draining: Cell::new(false),
+            closing: Cell::new(false),
             program: RefCell::new(program),
+            canary: RefCell::default(),
+            canary_percent: Cell::new(0),
+            canary_owed: Cell::new(0),
             requests: Cell::new(0),
             permits: Cell::new(permits),
             permits_low: permits - permits / CROWDED_SHARE,
@@ -287,6 +299,34 @@ impl<U> Core<U> {
     /// Exchanges that begin from now on use this program.
     pub fn publish(&self, program: Rc<Program>) {
         *self.program.borrow_mut() = program;
+    }
+
+    /// Of 100 exchanges that begin from now on, so many run this program; `None`: none.
+    pub fn publish_canary(&self, canary: Option<(Rc<Program>, u32)>) {
+        let (program, percent) = canary.map_or((None, 0), |(program, percent)| (Some(program), percent.min(100)));
+        self.canary_percent.set(percent);
+        // Dropped after the borrow has ended: it may run `core_fini`.
+        drop(self.canary.replace(program));
+    }
+
+    /// The program of an exchange whose head was read under `program`: this one or the canary, for the whole exchange.
+    #[inline]
+    pub fn program_for(&self, program: Rc<Program>) -> Rc<Program> {
+        if self.canary_percent.get() == 0 { program } else { self.draw(program) }
+    }
+
+    #[cold]
+    fn draw(&self, program: Rc<Program>) -> Rc<Program> {
+        // A head that was read under an earlier program does not know the header names of this one.
+        if !Rc::ptr_eq(&program, &self.program.borrow()) {
+            return program;
+        }
+        let owed = self.canary_owed.get() + self.canary_percent.get();
+        self.canary_owed.set(owed % 100);
+        match self.canary.borrow().as_ref().filter(|_| owed >= 100) {
+            Some(canary) => Rc::clone(canary),
+            None => program,
+        }
     }
 
     /// A number that no other request of this process has: the worker in the upper bits.

@@ -177,7 +177,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 Ok(facts) => facts,
                 Err(end) => return end,
             };
-            let mut exchange = self.begin(program, facts);
+            let mut exchange = self.begin(self.core.program_for(program), facts);
             let next = self.exchange(&mut exchange).await;
             self.watch.disarm(Lane::Exchange);
             self.finish(&exchange, next);
@@ -185,7 +185,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 Next::End(end) => return end,
                 Next::KeepAlive => self.input.shift(),
             }
-            if self.core.draining.get() && self.input.filled == 0 && self.input.pending.is_empty() {
+            if self.core.closing.get() && self.input.filled == 0 && self.input.pending.is_empty() {
                 return End::Linger;
             }
             if self.core.is_crowded() && self.input.filled == 0 && self.input.pending.is_empty() {

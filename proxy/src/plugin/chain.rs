@@ -6,13 +6,14 @@
 //! chain, and exchanges in flight keep the one they began with.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use ringway_abi::raw::{self, Hook, RawChunk};
 use ringway_abi::{RequestView, ResponseView};
 
 use super::loaded::CorePlugin;
+use super::times::LinkTimes;
 
 /// Links of one chain: their state per exchange is kept in words of 64 bits.
 pub const LINKS_MAX: usize = 64;
@@ -59,25 +60,34 @@ impl Plan {
     }
 }
 
-/// Counters of one link on one worker: written by the worker, read by anyone.
+/// Counters of one link on one worker: written by the worker, read by anyone. Workers share no line of the cache.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct LinkCounters {
     /// Hooks called.
     pub calls: AtomicU64,
     /// Hooks that failed.
     pub aborts: AtomicU64,
+    /// Hooks that failed by a panic or an exception; counted in `aborts` too.
+    pub panics: AtomicU64,
     /// Exchanges answered by this link.
     pub responds: AtomicU64,
     /// Connections dropped by this link.
     pub drops: AtomicU64,
     /// Hooks that edited a message.
     pub edits: AtomicU64,
+    /// Hooks after which the link had done its part of the exchange.
+    pub dones: AtomicU64,
+    /// Hooks that asked for the whole body.
+    pub bodies: AtomicU64,
+    /// How long its hooks take; there from the first time that somebody wanted to know.
+    pub times: OnceLock<LinkTimes>,
 }
 
 impl LinkCounters {
     /// Adds one to a counter that only this thread writes.
     #[inline]
-    pub(super) fn count(word: &AtomicU64) {
+    pub fn count(word: &AtomicU64) {
         word.store(word.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 }
@@ -102,6 +112,8 @@ pub struct CoreLink {
     pub(super) has_scratch: bool,
     pub(super) on_error: OnError,
     pub(super) post_always: bool,
+    /// One call in so many is measured.
+    pub(super) sample_every: Option<u64>,
     pub(super) on_request: Option<Hook<RequestView>>,
     pub(super) on_request_chunk: Option<Hook<RawChunk>>,
     pub(super) on_request_body: Option<Hook<RawChunk>>,
@@ -123,6 +135,7 @@ impl CoreLink {
             has_scratch: false,
             on_error: OnError::Closed,
             post_always: false,
+            sample_every: None,
             on_request: Some(refuse::<RequestView>),
             on_request_chunk: None,
             on_request_body: None,
@@ -178,6 +191,7 @@ impl CoreChain {
                     has_scratch: descriptor.scratch_bytes > 0,
                     on_error: part.on_error,
                     post_always: part.post_always,
+                    sample_every: None,
                     on_request: descriptor.on_request,
                     on_request_chunk: descriptor.on_request_chunk,
                     on_request_body: descriptor.on_request_body,
@@ -191,6 +205,16 @@ impl CoreChain {
             })
             .collect();
         CoreChain { links, plan }
+    }
+
+    /// The same chain, where one call in `every` is measured: a power of two. Only links whose counters hold times do that.
+    #[must_use]
+    pub fn sampled(mut self, every: u64) -> CoreChain {
+        debug_assert!(every.is_power_of_two());
+        for link in self.links.iter_mut().filter(|link| link.counters.times.get().is_some()) {
+            link.sample_every = Some(every);
+        }
+        self
     }
 
     /// What it costs.

@@ -13,6 +13,7 @@
 mod tests;
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ringway_abi::raw::{self, Hook, RawChunk, RawCx};
 use ringway_abi::view::{ORIGIN_GATEWAY, ORIGIN_PLUGIN};
@@ -21,6 +22,7 @@ use super::arena::Arena;
 use super::chain::{CoreChain, LinkCounters, OnError};
 use super::host::{HOST, HostShared};
 use super::loaded::CorePlugin;
+use super::running::{self, Running};
 use crate::clock;
 use crate::error::PluginFault;
 use crate::view::message::{Message, Staged};
@@ -417,7 +419,10 @@ impl Frame {
         }
         for at in (0..self.chain.links.len()).rev() {
             let Some(hook) = self.chain.links[at].on_done.filter(|_| self.reached & (1 << at) != 0) else { continue };
-            let _ = self.call(at, raw::HOOK_DONE, hook, std::ptr::from_ref(done));
+            // The verdict means nothing here, but a panic is one wherever it happens.
+            if self.call(at, raw::HOOK_DONE, hook, std::ptr::from_ref(done)) == raw::PANICKED {
+                LinkCounters::count(&self.chain.links[at].counters.panics);
+            }
             self.drop_edits();
         }
     }
@@ -464,11 +469,50 @@ impl Frame {
         self.wants = link.wants;
         self.link = at;
         LinkCounters::count(&link.counters.calls);
+        match link.sample_every {
+            None => self.enter(hook, event),
+            Some(every) => self.enter_measured(&link.counters, every, which, hook, event),
+        }
+    }
+
+    /// One call in `every` is measured.
+    #[cold]
+    fn enter_measured<T>(&mut self, counters: &LinkCounters, every: u64, which: u32, hook: Hook<T>, event: *const T) -> u32 {
+        let times = counters.times.get().and_then(|times| times.of(which));
+        let began = times.and_then(|times| times.begin(every));
+        let verdict = self.enter(hook, event);
+        if let (Some(times), Some(began)) = (times, began) {
+            times.end(began);
+        }
+        verdict
+    }
+
+    #[inline]
+    fn enter<T>(&mut self, hook: Hook<T>, event: *const T) -> u32 {
         let cx: *mut RawCx = std::ptr::from_mut(self).cast();
+        running::enter(cx.cast());
         // SAFETY: the hook contract of ringway.h: `cx` is the head of this frame (`repr(C)`, first field) and valid for
         // the call; `event` is valid for the call; the plugin's core instance belongs to this thread. The frame is only
         // reached through `cx` until the hook returns.
-        unsafe { hook(cx, event) }
+        let verdict = unsafe { hook(cx, event) };
+        running::leave();
+        verdict
+    }
+
+    /// What a crash record says about the hook that `frame` runs.
+    ///
+    /// # Safety
+    /// `frame` was given to [`running::enter`] by this thread, which has not called [`running::leave`] since: the hook
+    /// runs, and nothing of the frame is moved or freed meanwhile.
+    pub(super) unsafe fn running<'a>(frame: *const Frame) -> Option<Running<'a>> {
+        // SAFETY: as above; during a call nothing of the frame is borrowed, and whoever asks has interrupted the hook.
+        let frame = unsafe { &*frame };
+        let link = frame.chain.links.get(frame.raw.link as usize)?;
+        let hook = raw::HOOKS.iter().find(|(bit, _)| *bit == frame.raw.hook).map_or("", |(_, name)| name);
+        // SAFETY: the view of the running exchange, or null outside of one.
+        let request = unsafe { frame.raw.request.as_ref() };
+        let version = link.plugin.version();
+        Some(Running { plugin: version.name(), facts: version.facts(), step: hook, link: Some(frame.raw.link), request })
     }
 
     /// Checks a verdict, counts it, and lets the edits take effect or drops them.
@@ -483,6 +527,7 @@ impl Frame {
                 self.made = None;
                 self.apply_edits(at);
                 self.finished |= 1 << at;
+                LinkCounters::count(&self.chain.links[at].counters.dones);
                 return Settled::GoOn;
             }
             raw::RESPOND if self.made.is_some() => {
@@ -503,9 +548,11 @@ impl Frame {
             raw::NEED_BODY if which == raw::HOOK_REQUEST && self.may_buffer(at) => {
                 self.made = None;
                 self.apply_edits(at);
+                LinkCounters::count(&self.chain.links[at].counters.bodies);
                 return Settled::Stop(Flow::NeedBody(at));
             }
             raw::ABORTED => PluginFault::Aborted,
+            raw::PANICKED => PluginFault::Panicked,
             raw::RESPOND => PluginFault::ResponseMissing,
             raw::NEED_BODY => PluginFault::BodyNotDeclared,
             _ => PluginFault::BadVerdict,
@@ -513,6 +560,9 @@ impl Frame {
         self.drop_edits();
         let link = &self.chain.links[at];
         LinkCounters::count(&link.counters.aborts);
+        if fault == PluginFault::Panicked {
+            LinkCounters::count(&link.counters.panics);
+        }
         self.culprit = Some(at);
         self.shared.report_fault(link.plugin.version().name(), which, fault, verdict);
         match link.on_error {
@@ -599,10 +649,11 @@ impl Frame {
     }
 }
 
-/// `on_tick` of one plugin instance on its worker's thread; whether it failed. Any other verdict means nothing there.
-pub fn run_tick(shared: &Rc<HostShared>, plugin: &Rc<CorePlugin>, worker: u32) -> Option<PluginFault> {
+/// `on_tick` of one plugin instance on its worker's thread, counted in `counters`; whether it failed. Any other verdict means
+/// nothing there.
+pub fn run_tick(shared: &Rc<HostShared>, plugin: &Rc<CorePlugin>, counters: &Arc<LinkCounters>, worker: u32) -> Option<PluginFault> {
     let hook = plugin.version().descriptor().on_tick?;
-    let link = super::chain::LinkParts { plugin: Rc::clone(plugin), on_error: OnError::Closed, post_always: false, counters: std::sync::Arc::default() };
+    let link = super::chain::LinkParts { plugin: Rc::clone(plugin), on_error: OnError::Closed, post_always: false, counters: Arc::clone(counters) };
     let mut frame = Frame::new(Rc::clone(shared), worker);
     frame.chain = Rc::new(CoreChain::new(vec![link]));
     let now_unix_ns = clock::unix_ns_coarse();

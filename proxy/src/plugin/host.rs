@@ -7,7 +7,7 @@
 //! Soundness rests on the contract of `ringway.h`: `cx` is the one that the running hook was given, pointers are valid
 //! for their lengths. A null pointer, an oversized length or a call at the wrong time is an error, not a crash.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use ringway_abi::view::ORIGIN_PLUGIN;
 use super::chain::CoreChain;
 use super::frame::{Frame, MadeResponse};
 use super::loaded::{Loader, PREBUILT_MAX, Prebuilt, add_single_writer};
+use super::maps::calls::{MAPS, MapHandle};
 use crate::clock;
 use crate::error::PluginFault;
 use crate::http1::bytes::{is_field_value, is_token};
@@ -484,7 +485,21 @@ unsafe extern "C" fn load_log(handle: *mut RawLoader, level: u32, text: *const u
     log_line(loader.plugin, 0, level, text);
 }
 
-/// Extension tables come with later versions; none is offered yet.
-unsafe extern "C" fn get_ext(_: *mut RawLoader, _: *const c_char) -> *const c_void {
-    ptr::null()
+/// The maps of the plugin that is being loaded.
+///
+/// # Safety
+/// As for [`loader`].
+pub(super) unsafe fn handles_of<'a>(handle: *mut RawLoader) -> Option<&'a [MapHandle]> {
+    // SAFETY: the caller's promise.
+    unsafe { loader(handle) }.map(|loader| loader.maps)
+}
+
+/// Every extension table by its id.
+unsafe extern "C" fn get_ext(_: *mut RawLoader, id: *const c_char) -> *const c_void {
+    if id.is_null() {
+        return ptr::null();
+    }
+    // SAFETY: not null (checked), NUL-terminated (the contract of the host table).
+    let id = unsafe { CStr::from_ptr(id) };
+    if id == ringway_abi::maps::EXTENSION { ptr::from_ref(&MAPS).cast() } else { ptr::null() }
 }

@@ -4,7 +4,7 @@
 //! process, its libraries. Constructors run inside `dlopen`, so whoever opens a plugin calls [`inspect`] first and opens
 //! the bytes that were inspected. Must not load or run anything.
 //!
-//! Read first: `ringway.h` §5 and §6, SPEC.md S-40 to S-47.
+//! Read first: `ringway.h` §5 to §7, SPEC.md S-40 to S-47 and S-86.
 #![forbid(unsafe_code)]
 
 mod descriptor;
@@ -22,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 use self::descriptor::Descriptor;
 use self::note::Note;
 use super::elf::Elf;
+use super::maps::MapShape;
 pub use refusal::{Refusal, Refused};
 
 /// What this gateway can do for a plugin.
@@ -36,7 +37,7 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// ABI 1.0: every hook but `on_event`, every capability but suspending and maps.
+    /// ABI 1.0: every hook but `on_event`, every capability but suspending.
     pub const V1_0: Offer = Offer {
         wants: raw::WANT_EDIT_REQUEST
             | raw::WANT_EDIT_RESPONSE
@@ -45,7 +46,8 @@ impl Offer {
             | raw::WANT_REQUEST_BODY
             | raw::WANT_RESPOND
             | raw::WANT_UPSTREAM
-            | raw::WANT_TIME,
+            | raw::WANT_TIME
+            | raw::WANT_MAPS,
         hooks: raw::HOOK_ACCEPT
             | raw::HOOK_REQUEST
             | raw::HOOK_REQUEST_CHUNK
@@ -83,6 +85,8 @@ pub struct PluginFacts {
     pub scratch_bytes: u32,
     /// Names of its metrics.
     pub metrics: Vec<String>,
+    /// Its maps.
+    pub maps: Vec<MapShape>,
     /// The GNU build id in hex.
     pub build_id: Option<String>,
     /// The libraries it needs.
@@ -128,6 +132,7 @@ pub fn inspect_bytes(file: &[u8], offer: &Offer) -> Result<PluginFacts, Refusal>
     note.check(offer)?;
     let descriptor = Descriptor::find(&elf)?;
     let metrics = descriptor.check(&note)?;
+    let maps = descriptor.maps(note.wants)?;
     descriptor.check_functions()?;
     check_memory(&elf)?;
     let (missing, unchecked) = libraries::missing(&elf);
@@ -146,6 +151,7 @@ pub fn inspect_bytes(file: &[u8], offer: &Offer) -> Result<PluginFacts, Refusal>
         hooks: note.hooks,
         scratch_bytes: note.scratch_bytes,
         metrics,
+        maps,
         build_id: elf.notes(b"GNU", 3).first().map(|id| hex(id)),
         needed: elf.needed(),
         unchecked,

@@ -21,10 +21,17 @@ use ringway_abi::raw::{self, METRIC_COUNTER, METRIC_GAUGE, RawLoader};
 
 use super::host::HOST;
 use super::inspect::PluginFacts;
+use super::maps::Map;
+use super::maps::calls::{MapHandle, handles};
+use super::maps::file::MapFault;
+use super::maps::store::anonymous;
+use super::running::during;
 use crate::http1::names::NameTable;
 
 /// Responses one plugin may lay out at load.
 pub const PREBUILT_MAX: usize = 256;
+/// Cores for which there is room in the maps of a version that is loaded without others.
+const CORES_ALONE: u32 = 64;
 /// Bytes of the text of `load_error` that are kept.
 const ERROR_BYTES_MAX: usize = 1023;
 
@@ -55,6 +62,8 @@ pub struct Prebuilt {
 pub enum LoadFault {
     /// The copy that is opened could not be made.
     Copy(PathBuf, io::Error),
+    /// Its maps cannot be had.
+    Maps(MapFault),
     /// The dynamic loader refused it.
     Open(String),
     /// The descriptor in memory is not what the file promised.
@@ -67,6 +76,7 @@ impl std::fmt::Display for LoadFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             LoadFault::Copy(path, error) => write!(f, "cannot keep a private copy at {}: {error}", path.display()),
+            LoadFault::Maps(fault) => write!(f, "{fault}"),
             LoadFault::Open(text) => write!(f, "the dynamic loader refused it: {text}"),
             LoadFault::Descriptor(what) => write!(f, "its descriptor is malformed: {what}"),
             LoadFault::Load(text) => write!(f, "its load function failed: {text}"),
@@ -84,9 +94,48 @@ pub struct PluginVersion {
     state: *mut c_void,
     metrics: Vec<Metric>,
     prebuilt: Vec<Prebuilt>,
-    /// Last field: closed after everything that points into it.
-    _library: Library,
+    maps: Vec<Arc<Map>>,
+    /// What `load` opened of them.
+    _handles: Box<[MapHandle]>,
+    /// Last field: closed after everything that points into it. `None`: never opened, and the descriptor is [`NOTHING`].
+    library: Option<Library>,
 }
+
+/// The descriptor of a plugin that was not opened.
+const NOTHING: &raw::Plugin = &raw::Plugin {
+    size: size_of::<raw::Plugin>() as u32,
+    abi_major: raw::ABI_MAJOR,
+    abi_minor: raw::ABI_MINOR,
+    abi_min_minor: 0,
+    language: 0,
+    scratch_bytes: 0,
+    layout_fingerprint: 0,
+    wants: 0,
+    hooks: 0,
+    reserved: 0,
+    name: ptr::null(),
+    version: ptr::null(),
+    metrics: ptr::null(),
+    maps: ptr::null(),
+    metric_count: 0,
+    map_count: 0,
+    metric_bytes: 0,
+    map_bytes: 0,
+    load: None,
+    unload: None,
+    core_init: None,
+    core_fini: None,
+    on_accept: None,
+    on_request: None,
+    on_request_chunk: None,
+    on_request_body: None,
+    on_response: None,
+    on_response_chunk: None,
+    on_event: None,
+    on_done: None,
+    on_tick: None,
+    get_ext: None,
+};
 
 // SAFETY: the descriptor and the library are constant; the ABI says that `state` is shared by the cores, so the plugin
 // answers for its own synchronisation; everything else is plain data that does not change after `load`.
@@ -99,6 +148,8 @@ pub(super) struct Loader<'a> {
     pub(super) plugin: &'a str,
     /// What only `load` may add to; `None` in `core_init`.
     pub(super) settling: Option<Settling<'a>>,
+    /// Its maps, as they are seen there.
+    pub(super) maps: &'a [MapHandle],
     error: Vec<u8>,
 }
 
@@ -124,16 +175,35 @@ impl Loader<'_> {
 }
 
 impl PluginVersion {
-    /// Opens a private copy of `bytes` (which [`super::inspect`] accepted as `facts`) and runs `load` with `config` (JSON).
-    /// `name` is the name of the configuration; header names that the plugin registers go to `names`.
+    /// [`PluginVersion::load_with_maps`], with maps that end with it and have room for [`CORES_ALONE`] cores.
     ///
     /// # Errors
     /// [`LoadFault`]; the library is closed again then.
     pub fn load(name: &str, facts: PluginFacts, bytes: &[u8], config: &[u8], store: &Path, names: &mut NameTable) -> Result<PluginVersion, LoadFault> {
+        let maps: Result<_, _> = facts.maps.iter().map(|shape| anonymous(shape, CORES_ALONE).map(Arc::new)).collect();
+        PluginVersion::load_with_maps(name, facts, bytes, config, store, names, maps.map_err(LoadFault::Maps)?)
+    }
+
+    /// Opens a private copy of `bytes` (which [`super::inspect`] accepted as `facts`) and runs `load` with `config` (JSON).
+    /// `name` is the name of the configuration; header names that the plugin registers go to `names`. `maps` are those of
+    /// `facts`, in that order.
+    ///
+    /// # Errors
+    /// [`LoadFault`]; the library is closed again then.
+    pub fn load_with_maps(
+        name: &str,
+        facts: PluginFacts,
+        bytes: &[u8],
+        config: &[u8],
+        store: &Path,
+        names: &mut NameTable,
+        maps: Vec<Arc<Map>>,
+    ) -> Result<PluginVersion, LoadFault> {
         let path = private_copy(store, &facts.file_hash, bytes).map_err(|e| LoadFault::Copy(store.to_path_buf(), e))?;
         // SAFETY: running the constructors of a shared object is what loading a trusted plugin means (DESIGN §8); it has
         // passed every check that can be made without running it.
-        let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) }.map_err(|e| LoadFault::Open(e.to_string()))?;
+        let opened = during(name, &facts, "constructor", || unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) });
+        let library = opened.map_err(|e| LoadFault::Open(e.to_string()))?;
         // SAFETY: inspection found a data symbol of this name and at least the size of the descriptor in the file.
         let symbol = unsafe { library.get::<*const raw::Plugin>(raw::SYMBOL) }.map_err(|e| LoadFault::Open(e.to_string()))?;
         let address = symbol.into_raw().cast::<raw::Plugin>();
@@ -144,18 +214,39 @@ impl PluginVersion {
         // is open, which is longer than this reference is used.
         let plugin: &'static raw::Plugin = unsafe { &*address };
         let metrics = read_metrics(plugin)?;
-        let mut loader = Loader { plugin: name, settling: Some(Settling { names, prebuilt: Vec::new() }), error: Vec::new() };
+        let handles = handles(&maps, None);
+        let mut loader = Loader { plugin: name, settling: Some(Settling { names, prebuilt: Vec::new() }), maps: &handles, error: Vec::new() };
         let mut state = ptr::null_mut();
         if let Some(load) = plugin.load {
             let loader_pointer = ptr::from_mut(&mut loader).cast::<RawLoader>();
             // SAFETY: the contract of `load` in ringway.h: all pointers are valid for the call, on this one thread.
-            let status = unsafe { load(&raw const HOST, loader_pointer, config.as_ptr(), config.len() as u32, &mut state) };
+            let status = during(name, &facts, "load", || unsafe { load(&raw const HOST, loader_pointer, config.as_ptr(), config.len() as u32, &mut state) });
             if status != raw::OK {
                 return Err(LoadFault::Load(loader.reason(status)));
             }
         }
         let prebuilt = loader.settling.map(|settling| settling.prebuilt).unwrap_or_default();
-        Ok(PluginVersion { name: name.to_owned(), facts, plugin, state, metrics, prebuilt, _library: library })
+        Ok(PluginVersion { name: name.to_owned(), facts, plugin, state, metrics, prebuilt, maps, _handles: handles, library: Some(library) })
+    }
+
+    /// One that stands in its place in chains and is not opened: none of its code runs, not even its constructors.
+    pub fn unopened(name: &str, facts: PluginFacts) -> PluginVersion {
+        PluginVersion {
+            name: name.to_owned(),
+            facts,
+            plugin: NOTHING,
+            state: ptr::null_mut(),
+            metrics: Vec::new(),
+            prebuilt: Vec::new(),
+            maps: Vec::new(),
+            _handles: Box::default(),
+            library: None,
+        }
+    }
+
+    /// Whether its library is open.
+    pub fn is_open(&self) -> bool {
+        self.library.is_some()
     }
 
     /// The name in the configuration.
@@ -178,6 +269,11 @@ impl PluginVersion {
         &self.metrics
     }
 
+    /// Its maps, in the order of their definitions.
+    pub fn maps(&self) -> &[Arc<Map>] {
+        &self.maps
+    }
+
     /// The response laid out as number `id`.
     pub(super) fn prebuilt(&self, id: u32) -> Option<&Prebuilt> {
         self.prebuilt.get(id as usize)
@@ -188,7 +284,7 @@ impl Drop for PluginVersion {
     fn drop(&mut self) {
         if let Some(unload) = self.plugin.unload {
             // SAFETY: `load` succeeded, every core instance is gone (each holds this version alive), and it is called once.
-            unsafe { unload(self.state) };
+            during(&self.name, &self.facts, "unload", || unsafe { unload(self.state) });
         }
     }
 }
@@ -198,6 +294,8 @@ pub struct CorePlugin {
     version: Arc<PluginVersion>,
     core: *mut c_void,
     metrics: Arc<[AtomicU64]>,
+    /// What `core_init` opened of its maps; dropped after `core_fini` (see `Drop`).
+    _handles: Box<[MapHandle]>,
 }
 
 impl CorePlugin {
@@ -207,18 +305,20 @@ impl CorePlugin {
     /// When `core_init` fails, with the plugin's words.
     pub fn new(version: Arc<PluginVersion>, worker: u32, metrics: Arc<[AtomicU64]>) -> Result<Rc<CorePlugin>, String> {
         let mut core = version.state;
+        let handles = handles(&version.maps, Some(worker));
         if let Some(init) = version.plugin.core_init {
             core = ptr::null_mut();
-            let mut loader = Loader { plugin: &version.name, settling: None, error: Vec::new() };
+            let mut loader = Loader { plugin: &version.name, settling: None, maps: &handles, error: Vec::new() };
             let loader_pointer = ptr::from_mut(&mut loader).cast::<RawLoader>();
             // SAFETY: the contract of `core_init`: called once for this worker, on its thread, after `load`; all pointers
             // are valid for the call.
-            let status = unsafe { init(&raw const HOST, loader_pointer, version.state, worker, &mut core) };
+            let status =
+                during(&version.name, &version.facts, "core_init", || unsafe { init(&raw const HOST, loader_pointer, version.state, worker, &mut core) });
             if status != raw::OK {
                 return Err(format!("plugin {}: core_init failed on worker {worker}: {}", version.name, loader.reason(status)));
             }
         }
-        Ok(Rc::new(CorePlugin { version, core, metrics }))
+        Ok(Rc::new(CorePlugin { version, core, metrics, _handles: handles }))
     }
 
     /// The version it is an instance of.
@@ -241,7 +341,7 @@ impl Drop for CorePlugin {
         if let (Some(_), Some(fini)) = (self.version.plugin.core_init, self.version.plugin.core_fini) {
             // SAFETY: `core_init` succeeded on this thread (`CorePlugin` is not `Send`), its last hook has returned, and
             // it is called once.
-            unsafe { fini(self.core) };
+            during(&self.version.name, &self.version.facts, "core_fini", || unsafe { fini(self.core) });
         }
     }
 }
@@ -299,12 +399,7 @@ fn text(pointer: *const c_char) -> Option<String> {
 /// The content-addressed copy that is opened: opening the operator's path again after a rename would return the old
 /// code, and a file that changes while it is mapped would kill the process.
 fn private_copy(store: &Path, hash: &str, bytes: &[u8]) -> io::Result<PathBuf> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(store)?;
-    let directory = fs::metadata(store)?;
-    // SAFETY: no argument, never fails.
-    if directory.uid() != unsafe { libc::geteuid() } || directory.mode() & 0o022 != 0 {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "others can write there; remove it or name another place"));
-    }
+    private_folder(store)?;
     let path = store.join(format!("{hash}.so"));
     if fs::read(&path).is_ok_and(|kept| kept == bytes) {
         return Ok(path);
@@ -315,6 +410,17 @@ fn private_copy(store: &Path, hash: &str, bytes: &[u8]) -> io::Result<PathBuf> {
     file.sync_all()?;
     fs::rename(&partial, &path)?;
     Ok(path)
+}
+
+/// Makes a folder that only this user can write to, or finds one.
+pub(super) fn private_folder(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let directory = fs::metadata(folder)?;
+    // SAFETY: no argument, never fails.
+    if directory.uid() != unsafe { libc::geteuid() } || directory.mode() & 0o022 != 0 {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "others can write there; remove it or name another place"));
+    }
+    Ok(())
 }
 
 /// Where copies of plugins are kept when the configuration names no place: private to this user.

@@ -12,7 +12,7 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::clock;
 use crate::config::{Balance, Config, Outlier, ServerAddress, Upstream, UpstreamIndex};
@@ -54,6 +54,8 @@ pub struct SharedUpstream {
     pub config: Upstream,
     /// Its servers, in the order of the configuration.
     pub servers: Vec<SharedServer>,
+    /// What each worker has in flight, by server.
+    in_flight: Mutex<Vec<Weak<[AtomicU32]>>>,
 }
 
 /// All upstreams of one configuration, and those of earlier ones that exchanges in flight may still use.
@@ -161,7 +163,19 @@ impl SharedServer {
 
 impl SharedUpstream {
     fn new(config: &Upstream) -> SharedUpstream {
-        SharedUpstream { servers: config.servers.iter().map(|s| SharedServer::new(&s.address, s.weight)).collect(), config: config.clone() }
+        SharedUpstream {
+            servers: config.servers.iter().map(|s| SharedServer::new(&s.address, s.weight)).collect(),
+            config: config.clone(),
+            in_flight: Mutex::default(),
+        }
+    }
+
+    /// Exchanges in flight by server, of all workers.
+    pub fn in_flight(&self) -> Vec<u64> {
+        let groups = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        let groups: Vec<_> = groups.iter().filter_map(Weak::upgrade).collect();
+        let of = |server: usize| groups.iter().map(|group| u64::from(group[server].load(Ordering::Relaxed))).sum();
+        (0..self.servers.len()).map(of).collect()
     }
 }
 
@@ -224,6 +238,8 @@ impl Shared {
 #[derive(Debug)]
 pub struct Group {
     servers: Vec<Turn>,
+    /// Exchanges of this worker by server: written here, read by anyone.
+    in_flight: Arc<[AtomicU32]>,
     /// Requests of this worker since the last decay.
     pub requests: Cell<u64>,
     /// Retries of this worker since the last decay.
@@ -234,7 +250,6 @@ pub struct Group {
 struct Turn {
     /// For the smooth weighted round robin.
     current: Cell<i64>,
-    in_flight: Cell<u32>,
     attempts: Cell<u32>,
 }
 
@@ -252,7 +267,11 @@ pub struct Pick {
 impl Group {
     /// A group without history.
     pub fn new(shared: &SharedUpstream) -> Group {
-        Group { servers: shared.servers.iter().map(|_| Turn::default()).collect(), requests: Cell::new(0), retries: Cell::new(0) }
+        let in_flight: Arc<[AtomicU32]> = shared.servers.iter().map(|_| AtomicU32::new(0)).collect();
+        let mut groups = shared.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        groups.retain(|group| group.strong_count() > 0);
+        groups.push(Arc::downgrade(&in_flight));
+        Group { servers: shared.servers.iter().map(|_| Turn::default()).collect(), in_flight, requests: Cell::new(0), retries: Cell::new(0) }
     }
 
     /// The server for the next attempt.
@@ -270,7 +289,7 @@ impl Group {
         match &shared.config.balance {
             Balance::RoundRobin => self.next_in_turn(shared, candidates),
             Balance::LeastConnections => candidates.min_by_key(|at| {
-                let load = u64::from(self.servers[*at].in_flight.get()) + 1;
+                let load = u64::from(self.in_flight[*at].load(Ordering::Relaxed)) + 1;
                 // Compared as load / weight, without a division.
                 (load * 1_000_000) / u64::from(shared.servers[*at].weight.max(1))
             }),
@@ -307,15 +326,15 @@ impl Group {
     /// An exchange begins on this server.
     #[inline]
     pub fn begin(&self, server: usize) {
-        let count = &self.servers[server].in_flight;
-        count.set(count.get() + 1);
+        let count = &self.in_flight[server];
+        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     /// An exchange ended on this server.
     #[inline]
     pub fn end(&self, server: usize) {
-        let count = &self.servers[server].in_flight;
-        count.set(count.get().saturating_sub(1));
+        let count = &self.in_flight[server];
+        count.store(count.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
     }
 
     /// How often this server was connected to.

@@ -13,7 +13,7 @@ mod publish;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -56,10 +56,16 @@ const COMPLETION_ENTRIES: u32 = 8192;
 /// Submission entries of the ring.
 const SUBMISSION_ENTRIES: u32 = 1024;
 
+/// Ticks of a worker's beginning at which its accepts are issued anew: two seconds.
+const ACCEPT_RENEWALS: u32 = 40;
+
 /// What the process tells a worker; taken at the next tick.
 pub enum Command {
     /// Accept no more, let exchanges finish, close idle connections.
-    Drain,
+    Drain {
+        /// Until idle connections are closed: one more request of each is answered, and the answer announces the close.
+        patience_ms: u64,
+    },
     /// End now.
     Stop,
     /// Build the next program beside the one in force, and answer.
@@ -158,6 +164,15 @@ pub enum ListenSocket {
     Tcp(std::net::TcpListener),
     /// Unix stream.
     Unix(std::os::unix::net::UnixListener),
+}
+
+impl AsFd for ListenSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            ListenSocket::Tcp(socket) => socket.as_fd(),
+            ListenSocket::Unix(socket) => socket.as_fd(),
+        }
+    }
 }
 
 /// A running worker.
@@ -260,6 +275,10 @@ struct Local {
     /// Ends the accepts that wait; `None` once connections are accepted no more.
     accepting: RefCell<Option<Canceller>>,
     draining: Cell<bool>,
+    /// How often the accepts are still issued anew.
+    renewals: Cell<u32>,
+    /// When a drain closes what is idle.
+    closing_from_ms: Cell<u64>,
     stopped: Cell<bool>,
     /// Slots of a burst were given back; when all are, the heap has something to give back too.
     burst_over: Cell<bool>,
@@ -335,7 +354,7 @@ impl Local {
     /// Ends operations whose deadline has passed and calls idle reads back.
     fn sweep(&self) {
         let now = clock::monotonic_ms();
-        let hurry = self.draining.get() || self.core.is_crowded();
+        let hurry = self.core.closing.get() || self.core.is_crowded();
         let half_closed = self.config.borrow().server.half_close == HalfClose::Abort;
         for entry in self.connections.borrow().entries.iter().flatten().filter(|entry| entry.sleeps_until <= now) {
             let watch = &entry.watch;
@@ -361,6 +380,19 @@ impl Local {
         }
     }
 
+    /// Issues the accepts anew, for the first while. Linux tears the ring of a dead process down a little after the process:
+    /// the accept that waited there may take the wake-up for a connection that is then left in the backlog.
+    fn renew_accepts(&self) {
+        let left = self.renewals.get();
+        if left == 0 {
+            return;
+        }
+        self.renewals.set(left - 1);
+        if let Some(accepting) = self.accepting.borrow_mut().as_mut() {
+            std::mem::replace(accepting, Canceller::new()).cancel();
+        }
+    }
+
     /// For the next accept; `None` when there is to be none.
     fn accept_handle(&self) -> Option<CancelHandle> {
         self.accepting.borrow().as_ref().map(Canceller::handle)
@@ -369,6 +401,7 @@ impl Local {
     /// Lets go of the plugins: `core_fini` runs here, on the worker's thread.
     fn release(&self) {
         self.prepared.borrow_mut().take();
+        self.core.publish_canary(None);
         self.plugins.borrow_mut().clear();
         self.accept.borrow_mut().clear();
         let empty = Program { routes: Vec::new(), ..(*self.core.program()).clone() };
@@ -391,7 +424,7 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
     let slots = config.limits.slab_slots() as u32;
     let slab = Slab::new(slot_layout(&config, blueprint.scratch_bytes().max(raw::SCRATCH_BYTES_MAX as usize)), slots, config.server.huge_pages)
         .map_err(|e| format!("worker {index}: no memory for slots: {e}"))?;
-    let Built { program, accept, plugins } = build(&blueprint, &upstreams, &counts, index, &slab, &[])?;
+    let Built { program, accept, plugins, .. } = build(&blueprint, &upstreams, &counts, index, &slab, &[])?;
     // The process holds the plugins too: this is never the last reference, and `unload` never runs here.
     drop(blueprint);
     let pool = Pool::new(upstreams, (*config.timeouts).clone(), ring, Arc::clone(&stats));
@@ -405,6 +438,8 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
         connections: RefCell::default(),
         accepting: RefCell::new(Some(Canceller::new())),
         draining: Cell::new(false),
+        renewals: Cell::new(ACCEPT_RENEWALS),
+        closing_from_ms: Cell::new(0),
         stopped: Cell::new(false),
         burst_over: Cell::new(false),
         waiting: RefCell::default(),
@@ -429,6 +464,7 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
     let _ = ready.send(Ok(index));
     let mut buffer = vec![0u8; 64];
     let mut second = 0;
+    let mut was_quiet = false;
     loop {
         let (result, returned) = tick.read(buffer).await;
         buffer = returned;
@@ -437,9 +473,12 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
             local.stopped.set(true);
         }
         on_tick(&local, &commands, &mut second);
-        if local.stopped.get() || (local.draining.get() && local.connections.borrow().count() == 0) {
+        let is_quiet = local.draining.get() && local.connections.borrow().count() == 0;
+        // An accept that was called back may have brought a connection all the same: its task is seen a tick later.
+        if local.stopped.get() || (is_quiet && was_quiet) {
             break;
         }
+        was_quiet = is_quiet;
     }
     local.release();
     Ok(())
@@ -451,9 +490,10 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
         let command = commands.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let Some(command) = command else { break };
         match command {
-            Command::Drain => {
+            Command::Drain { patience_ms } => {
                 local.draining.set(true);
                 local.core.draining.set(true);
+                local.closing_from_ms.set(clock::monotonic_ms() + patience_ms);
                 // The listeners are closed with their last accept, so that the kernel refuses whoever comes now.
                 if let Some(accepting) = local.accepting.take() {
                     accepting.cancel();
@@ -465,8 +505,12 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
             Command::Abandon => drop(local.prepared.take()),
         }
     }
+    local.renew_accepts();
+    if local.draining.get() && clock::monotonic_ms() >= local.closing_from_ms.get() {
+        local.core.closing.set(true);
+    }
     local.sweep();
-    if local.draining.get() {
+    if local.core.closing.get() {
         local.close_idle();
     }
     for waker in local.waiting.take() {
@@ -487,7 +531,7 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
         local.core.upstreams.decay();
         local.core.stats.slots.store(local.core.slab.used() as u64, Ordering::Relaxed);
         for instance in local.plugins.borrow().iter().filter(|instance| !instance.disabled) {
-            if let Some(fault) = run_tick(&local.core.program().host, &instance.plugin, local.core.worker) {
+            if let Some(fault) = run_tick(&local.core.program().host, &instance.plugin, &instance.counters, local.core.worker) {
                 local.core.stats.faults.count(Fault::Plugin(fault));
             }
         }
@@ -505,6 +549,7 @@ async fn accept_tcp(local: Rc<Local>, socket: TcpListener, listener: u16) {
                 admit(&local, Shared::new(Stream::Tcp(stream)), peer);
             }
             Err(_) if local.draining.get() => break,
+            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {}
             Err(error) => pause(&local, &error).await,
         }
     }
@@ -520,6 +565,7 @@ async fn accept_unix(local: Rc<Local>, socket: UnixListener, listener: u16) {
                 admit(&local, Shared::new(Stream::Unix(stream)), peer);
             }
             Err(_) if local.draining.get() => break,
+            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {}
             Err(error) => pause(&local, &error).await,
         }
     }
@@ -543,9 +589,6 @@ async fn pause(local: &Local, error: &io::Error) {
 fn admit(local: &Rc<Local>, stream: Shared, peer: Peer) {
     let stats = &local.core.stats;
     add(&stats.accepted, 1);
-    if local.draining.get() {
-        return;
-    }
     if let Err(fault) = local.admission.admit(peer.address, &local.config().limits) {
         add(&stats.refused, 1);
         stats.faults.count(Fault::Resource(fault));
@@ -588,7 +631,7 @@ async fn connection(local: Rc<Local>, stream: Shared, peer: Peer) {
             }
         }
         match Box::pin(active(&local, &stream, peer, &watch, &park)).await {
-            End::Park if local.draining.get() && !watch.is_holding() => break,
+            End::Park if local.core.closing.get() && !watch.is_holding() => break,
             End::Park => parked = true,
             End::Close => break,
             End::Linger => {

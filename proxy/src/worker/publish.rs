@@ -44,6 +44,7 @@ impl Local {
             Some(Prepared { built, config, upstreams }) => {
                 self.core.upstreams.publish(upstreams, (*config.timeouts).clone());
                 self.core.publish(built.program);
+                self.core.publish_canary(built.canary);
                 *self.config.borrow_mut() = Rc::new(config);
                 // Dropping an instance runs `core_fini`, which must find nothing borrowed.
                 drop(self.accept.replace(built.accept));

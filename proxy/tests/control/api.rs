@@ -28,6 +28,7 @@ fn what_runs_can_be_looked_at() {
     assert_eq!((&upstream["name"], &upstream["servers"][0]["state"]), (&json!("app"), &json!("usable")));
     let shown = governed.good("GET", "/api/config", "");
     assert_eq!((&shown["server"]["workers"], &shown["routes"][0]["name"]), (&json!(2), &json!("all")));
+    assert_eq!(upstream["servers"][0]["in_flight"], 0);
     for (sample, value) in [
         ("ringway_requests_total", 5),
         ("ringway_responses_total{class=\"2xx\"}", 5),
@@ -46,6 +47,8 @@ fn what_runs_can_be_looked_at() {
 fn every_line_of_the_metrics_is_well_formed() {
     let (folder, origin) = (tempfile::tempdir().unwrap(), origin());
     let governed = Governed::start(with_versioned(&versioned(folder.path(), "1", &[]), &origin));
+    governed.good("POST", "/api/stats/on", "");
+    governed.versions();
     let response = governed.ask("GET", "/metrics", "");
     assert_eq!(response.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     let (mut families, mut samples) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
@@ -53,11 +56,13 @@ fn every_line_of_the_metrics_is_well_formed() {
     for line in text.lines() {
         if let Some(family) = line.strip_prefix("# TYPE ") {
             let (name, kind) = family.split_once(' ').unwrap();
-            assert!(families.insert(name) && ["counter", "gauge", "untyped"].contains(&kind), "{line}");
+            assert!(families.insert(name) && ["counter", "gauge", "summary", "untyped"].contains(&kind), "{line}");
         } else if !line.starts_with("# HELP ") {
             let (sample, value) = line.rsplit_once(' ').unwrap();
             assert!(samples.insert(sample) && value.parse::<u64>().is_ok(), "{line}");
-            assert!(families.contains(sample.split('{').next().unwrap()), "{line}");
+            let name = sample.split('{').next().unwrap();
+            let of_summary = name.strip_suffix("_sum").or(name.strip_suffix("_count")).unwrap_or(name);
+            assert!(families.contains(name) || families.contains(of_summary), "{line}");
         }
     }
     assert!(samples.len() > 100);
@@ -204,6 +209,7 @@ fn a_draining_gateway_is_alive_and_not_ready() {
     let mut client = Client::connect(governed.address());
     client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");
     eventually("the request has arrived", || origin.begun() == 1);
+    assert_eq!(governed.good("GET", "/api/upstreams", "")["upstreams"][0]["servers"][0]["in_flight"], 1);
     governed.gateway.signal(libc::SIGTERM);
     governed.gateway.wait_for("draining");
     assert_eq!(governed.ask("GET", "/healthz", "").status, 200);

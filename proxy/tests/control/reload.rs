@@ -1,6 +1,7 @@
 //! Configurations that are read again while traffic flows.
 
 use std::fs;
+use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
@@ -91,6 +92,67 @@ fn a_good_reload_under_load_drops_nothing() {
     assert_eq!(governed.metric("ringway_responses_total{class=\"2xx\"}"), Some(total));
     assert_eq!((first.count() + second.count()) as u64, total);
     assert!(first.count() > 100 && second.count() > 100);
+    governed.gateway.stop();
+}
+
+/// Switches to another protocol, then gives every byte back.
+fn echo() -> Origin {
+    Origin::raw(|mut stream, origin| {
+        let mut buffer = Vec::new();
+        if origin.read_request(&mut stream, &mut buffer, 0).is_none() {
+            return;
+        }
+        let _ = stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+        let Ok(mut from) = stream.try_clone() else { return };
+        let _ = std::io::copy(&mut from, &mut stream);
+    })
+}
+
+#[test]
+fn a_tunnel_goes_on_across_reloads_under_load() {
+    let (first, second, echo) = (origin(), origin(), echo());
+    let made = |used: &Origin, round: usize| {
+        let tunnel = "[[route]]\nname = \"tunnel\"\npath = \"/tunnel\"\nupstream = \"echo\"\nallow_upgrade = [\"websocket\"]";
+        let all = format!("[[route]]\nname = \"all\"\nupstream = \"app\"\n[timeouts]\nfirst_byte = \"{}s\"", 10 + round);
+        config().workers(2).upstream("app", &[used.address()], "").upstream("echo", &[echo.address()], "").with(tunnel).with(&all)
+    };
+    let governed = Governed::start(made(&first, 0));
+    let mut tunnel = Client::connect(governed.address());
+    tunnel.send(
+        "GET /tunnel HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    assert_eq!(tunnel.response().status, 101);
+    let (stop, answered) = (AtomicBool::new(false), AtomicU64::new(0));
+    let address = governed.address().to_owned();
+    let mut echoed = 0;
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = Client::connect(&address);
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(client.get("/").status, 200);
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for round in 1..=10 {
+            rewrite(&governed, made(if round % 2 == 0 { &first } else { &second }, round));
+            // One message is on its way while the configuration changes, one follows.
+            tunnel.send("during");
+            governed.good("POST", "/api/reload", "");
+            tunnel.send("behind");
+            assert_eq!(tunnel.read_exactly(12), b"duringbehind", "round {round}");
+            echoed += 12;
+            let before = answered.load(Ordering::Relaxed);
+            eventually("traffic goes on", || answered.load(Ordering::Relaxed) > before + 50);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    println!("reloads 10, requests {}, failed 0, bytes through one tunnel {echoed}", answered.load(Ordering::Relaxed));
+    assert!(first.count() > 50 && second.count() > 50, "the configuration did change");
+    tunnel.finish();
+    assert!(tunnel.read_to_end().0.is_empty());
     governed.gateway.stop();
 }
 

@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(30);
 fn a_hundred_swaps_under_load_lose_and_corrupt_nothing() {
     let (folder, origin) = (tempfile::tempdir().unwrap(), origin());
     origin.forget();
-    let files = ["1", "2"].map(|version| versioned(folder.path(), version, &[]));
+    let files = ["1", "2"].map(|version| versioned(folder.path(), version, &["-DMAPS"]));
     let probe = plugin("order-probe").display().to_string();
     let text = format!(
         "[[plugin]]\nname = \"versioned\"\npath = {:?}\n[[plugin]]\nname = \"probe\"\npath = {probe:?}\nconfig = {{ tag = \"A\" }}\n\
@@ -31,6 +31,7 @@ fn a_hundred_swaps_under_load_lose_and_corrupt_nothing() {
     let governed = Governed::start(config().workers(2).upstream("app", &[origin.address()], "").with(&text));
     let (stop, answered) = (AtomicBool::new(false), AtomicU64::new(0));
     let address = governed.address().to_owned();
+    let mut counted_before = 0;
     let clients = thread::scope(|scope| {
         let clients: Vec<_> = (0..CONNECTIONS)
             .map(|number| {
@@ -50,6 +51,11 @@ fn a_hundred_swaps_under_load_lose_and_corrupt_nothing() {
             let before = answered.load(Ordering::Relaxed);
             thread::sleep(PAUSE);
             eventually("traffic goes on", || answered.load(Ordering::Relaxed) > before);
+            // Every answer was counted before it was given, by whichever version.
+            let now = counted(&governed);
+            assert!(now >= counted_before && now >= before, "{now} after {counted_before}, with {before} answers");
+            counted_before = now;
+            assert!(dumped(&governed) >= before, "a dump while traffic flows");
         }
         stop.store(true, Ordering::Relaxed);
         clients.into_iter().map(|client| client.join().unwrap()).collect::<Vec<Outcome>>()
@@ -67,11 +73,26 @@ fn a_hundred_swaps_under_load_lose_and_corrupt_nothing() {
     let versions: Vec<&str> = shown.keys().map(|(code, _)| code.as_str()).chain(shown.keys().map(|(_, tag)| tag.as_str())).collect();
     assert!(["1", "2", "A", "B"].iter().all(|version| versions.contains(version)), "{shown:?}");
     assert_eq!(governed.metric("ringway_plugin_seen{plugin=\"versioned\"}"), Some(requests), "the counter only grows");
+    let workers = governed.good("GET", "/api/maps/versioned/workers?key=0", "")["sum"]["requests"].as_u64();
+    println!("counted in maps, by all versions: {}", counted(&governed));
+    assert_eq!((counted(&governed), dumped(&governed), workers), (requests, requests, Some(requests)), "every map has counted every request once");
     eventually("every old version is unloaded", || governed.good("GET", "/api/plugins", "")["draining"] == json!([]));
     let loaded = governed.gateway.events(|event| event["message"] == "plugin loaded").len();
     let unloaded = governed.gateway.events(|event| event["message"] == "plugin unloaded").len();
     assert_eq!((loaded, unloaded), (SWAPS + 2, SWAPS));
     governed.gateway.stop();
+}
+
+/// What all versions together have counted in a map.
+fn counted(governed: &Governed) -> u64 {
+    governed.good("GET", "/api/maps/versioned/total?key=0", "")["value"]["requests"].as_u64().unwrap()
+}
+
+/// The same, added up from a dump of the counts of every path.
+fn dumped(governed: &Governed) -> u64 {
+    let dump = governed.good("GET", "/api/maps/versioned/paths", "");
+    assert_eq!((&dump["busy"], &dump["next"]), (&json!(0), &serde_json::Value::Null));
+    dump["dump"].as_array().unwrap().iter().map(|entry| entry["value"]["requests"].as_u64().unwrap()).sum()
 }
 
 struct Outcome {
@@ -86,6 +107,7 @@ struct Outcome {
 fn client(address: &str, number: usize, stop: &AtomicBool, answered: &AtomicU64) -> Outcome {
     let mut outcome = Outcome { requests: 0, failures: Vec::new(), stall: Duration::ZERO, shown: BTreeMap::new() };
     let mut client = Client::connect(address);
+    let mut last_count = 0;
     while !stop.load(Ordering::Relaxed) && outcome.failures.is_empty() {
         let path = format!("/{number}/{}", outcome.requests);
         let begun = Instant::now();
@@ -106,6 +128,12 @@ fn client(address: &str, number: usize, stop: &AtomicBool, answered: &AtomicU64)
         if !whole || pre != post || order != order_post {
             outcome.failures.push(format!("{path}: {response:?}"));
         }
+        // The counter in the map only grows, whichever version counts.
+        let count = response.header("x-count").and_then(|count| count.parse::<u64>().ok()).unwrap_or_default();
+        if count <= last_count {
+            outcome.failures.push(format!("{path}: the count is {count} after {last_count}"));
+        }
+        last_count = count;
         *outcome.shown.entry((pre, order.to_owned())).or_default() += 1;
     }
     outcome
@@ -186,7 +214,7 @@ fn libraries_that_stay_mapped_are_counted() {
     governed.good("DELETE", "/api/plugins/probe?force", "");
     governed.gateway.wait_for("plugin unloaded");
     let leaked = || governed.good("GET", "/api/plugins", "")["leaked_libraries"].as_array().unwrap().len();
-    eventually("what is mapped is counted", || leaked() == mapped(governed.gateway.pid()).len());
+    eventually("what is mapped is counted", || leaked() == mapped(governed.gateway.serving_pid()).len());
     println!("libraries that stay mapped after order-probe (Rust) was unloaded: {}", leaked());
     assert_eq!(governed.metric("ringway_leaked_libraries"), Some(leaked() as u64));
     // Loading it again makes it a library in use.

@@ -25,6 +25,8 @@ pub struct Gateway {
     child: Child,
     log: Arc<Log>,
     addresses: Vec<String>,
+    /// The process that serves, as the log says.
+    serving: u32,
     /// Holds the configuration file; a test may put more here.
     pub folder: TempDir,
 }
@@ -44,7 +46,7 @@ impl Gateway {
     /// Runs a command line that serves at one address, and waits until it listens.
     pub fn command(arguments: &[&str]) -> Gateway {
         let (child, log) = Launch::default().run(ringway(arguments));
-        Gateway { child, log, addresses: Vec::new(), folder: tempfile::tempdir().unwrap() }.listening(1, &arguments.join(" "))
+        Gateway { child, log, addresses: Vec::new(), serving: 0, folder: tempfile::tempdir().unwrap() }.listening(1, &arguments.join(" "))
     }
 
     fn listening(mut self, listeners: usize, what: &str) -> Gateway {
@@ -52,8 +54,9 @@ impl Gateway {
             let status = self.ended();
             panic!("the gateway does not listen (ended: {status:?}):\n{}\n{what}", self.log().join("\n"));
         };
-        let address = |line: &String| serde_json::from_str::<Value>(line).unwrap()["address"].as_str().unwrap().to_owned();
-        self.addresses = lines.iter().map(address).collect();
+        let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        self.addresses = lines.iter().map(|line| line["address"].as_str().unwrap().to_owned()).collect();
+        self.serving = lines[0]["pid"].as_u64().unwrap() as u32;
         self
     }
 
@@ -72,12 +75,19 @@ impl Gateway {
         format!("http://{}{path}", self.address())
     }
 
+    /// The process that was started: signals go there.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
+    /// The process that served first; the same one where there is no supervisor.
+    pub fn serving_pid(&self) -> u32 {
+        self.serving
+    }
+
+    /// What the process that served first holds.
     pub fn memory(&self) -> Memory {
-        memory_of(self.pid())
+        memory_of(self.serving_pid())
     }
 
     /// CPU time of all its threads so far.
@@ -148,6 +158,7 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Without its supervisor the gateway process drains; it ends when it sees that nobody is left.
         if std::thread::panicking() {
             eprintln!("--- the gateway's log:\n{}", self.log().join("\n"));
         }
@@ -159,13 +170,13 @@ impl Launch {
     pub fn start(self, config: &Config) -> Gateway {
         let listeners = config.text().matches("[[listener]]").count();
         let (child, log, folder) = self.spawn(config);
-        Gateway { child, log, addresses: Vec::new(), folder }.listening(listeners, &config.text())
+        Gateway { child, log, addresses: Vec::new(), serving: 0, folder }.listening(listeners, &config.text())
     }
 
     /// Starts it, expecting that it refuses. Its exit code and everything it said.
     pub fn refuse(self, config: &Config) -> (Option<i32>, String) {
         let (child, log, _folder) = self.spawn(config);
-        let mut gateway = Gateway { child, log, addresses: Vec::new(), folder: tempfile::tempdir().unwrap() };
+        let mut gateway = Gateway { child, log, addresses: Vec::new(), serving: 0, folder: tempfile::tempdir().unwrap() };
         let status = gateway.wait("the gateway refuses to start");
         gateway.log.ended();
         (status.code(), gateway.log().join("\n"))

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use ringway::config::Config;
 use ringway::exchange::core::{Core, WorkerStats};
 use ringway::http1::names::NameTable;
-use ringway::route::RouteTable;
 use ringway::run::load_plugin;
 use ringway::upstream;
 use ringway::view::slab::Slab;
@@ -61,8 +60,7 @@ impl World {
             Arc::new(load(&plugin.name, &plugin.path, &plugin.config, &mut names))
         });
         let plugins: Vec<_> = plugins.collect();
-        let table = Arc::new(RouteTable::new(&config));
-        World { blueprint: Arc::new(Blueprint { config, disabled: vec![false; plugins.len()], plugins, names: Arc::new(names), table }) }
+        World { blueprint: Arc::new(Blueprint::new(config, plugins, Arc::new(names))) }
     }
 
     /// A worker with nothing done yet.

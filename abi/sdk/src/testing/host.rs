@@ -10,6 +10,7 @@ use std::time::Duration;
 use ringway_abi::raw::{self, RawCx};
 
 use super::exchange::{Answer, Exchange};
+use super::maps::TestMap;
 use super::table::{Call, LoadCall, TABLE};
 use super::{Request, Response, probe};
 use crate::{Export, Level, panics};
@@ -34,6 +35,7 @@ pub(super) struct State {
     pub(super) answer_bytes_max: usize,
     pub(super) exchange_bytes_max: usize,
     pub(super) upstreams: Vec<String>,
+    pub(super) maps: Vec<TestMap>,
 }
 
 /// A line that the plugin logged.
@@ -134,6 +136,26 @@ impl<P: Export> TestHost<P> {
         }
     }
 
+    /// The value of a key in a map, by its name in `export_plugin!`; panics when there is no such map.
+    #[track_caller]
+    pub fn map_value(&self, name: &str, key: impl AsRef<[u8]>) -> Option<Vec<u8>> {
+        self.map(name).get(key.as_ref())
+    }
+
+    /// The records of a ring that nobody has taken yet; panics when there is no such map.
+    #[track_caller]
+    pub fn take_records(&mut self, name: &str) -> Vec<Vec<u8>> {
+        std::mem::take(&mut *self.map(name).records.lock().expect("no test panics inside"))
+    }
+
+    #[track_caller]
+    fn map(&self, name: &str) -> &TestMap {
+        match self.state().maps.iter().find(|map| map.name == name) {
+            Some(map) => map,
+            None => panic!("export_plugin! defines no map {name:?}"),
+        }
+    }
+
     /// What was logged so far.
     pub fn logs(&self) -> &[LogLine] {
         &self.state().logs
@@ -206,6 +228,7 @@ impl State {
             answer_bytes_max: 64 * 1024,
             exchange_bytes_max: 64 * 1024,
             upstreams: Vec::new(),
+            maps: TestMap::all(plugin),
         }
     }
 }

@@ -16,6 +16,7 @@
 
 mod exchange;
 mod host;
+mod maps;
 mod probe;
 mod rules;
 mod table;

@@ -1,6 +1,6 @@
 //! The host table of the test host: what `ringway.h` says of each function, on owned messages.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::ptr::NonNull;
 
 use ringway_abi::owned::{Headers, Octets};
@@ -8,6 +8,7 @@ use ringway_abi::raw::{self, Host, RawCx, RawLoader};
 
 use super::exchange::Answer;
 use super::host::{LogLine, State};
+use super::maps::MAPS;
 use super::rules::{self, Kind};
 use super::{Request, Response};
 use crate::{HostError, Level};
@@ -454,6 +455,8 @@ unsafe extern "C" fn load_log(loader: *mut RawLoader, level: u32, text: *const u
     state.logs.push(log_line(level, text));
 }
 
-unsafe extern "C" fn get_ext(_: *mut RawLoader, _: *const c_char) -> *const c_void {
-    std::ptr::null()
+unsafe extern "C" fn get_ext(_: *mut RawLoader, id: *const c_char) -> *const c_void {
+    // SAFETY: the contract of the host table: NUL-terminated.
+    let id = unsafe { CStr::from_ptr(id) };
+    if id == ringway_abi::maps::EXTENSION { std::ptr::from_ref(&MAPS).cast() } else { std::ptr::null() }
 }

@@ -56,6 +56,15 @@ pub struct Swap {
     /// Its new configuration, as a JSON object
     #[arg(long, value_name = "JSON", value_parser = object)]
     pub config: Option<Map<String, Value>>,
+    /// Begin with empty maps where those that are there do not fit the new code
+    #[arg(long)]
+    pub fresh_maps: bool,
+    /// Try it on so many of the exchanges first, such as 10%; then `promote` or `rollback`
+    #[arg(long, value_name = "PERCENT", value_parser = percent, conflicts_with = "canary_worker")]
+    pub canary: Option<u32>,
+    /// Try it on all exchanges of one worker first; then `promote` or `rollback`
+    #[arg(long, value_name = "WORKER")]
+    pub canary_worker: Option<u32>,
     /// Which gateway.
     #[command(flatten)]
     pub admin: Admin,
@@ -75,6 +84,11 @@ pub struct Unload {
     pub admin: Admin,
 }
 
+fn percent(text: &str) -> Result<u32, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse().ok().filter(|percent| (1..100).contains(percent));
+    number.ok_or_else(|| "not a share of the exchanges; write 1% to 99%".to_owned())
+}
+
 fn object(text: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))
 }
@@ -88,7 +102,7 @@ impl Question {
         Question { method: "GET", path: plugin_path(name), body: None, print: print_plugin }
     }
 
-    /// `what`: rollback, disable or enable.
+    /// `what`: promote, rollback, disable or enable.
     pub(in crate::cli) fn turn(name: &str, what: &str) -> Question {
         Question { method: "POST", path: format!("{}/{what}", plugin_path(name)), body: None, print: print_outcome }
     }
@@ -99,7 +113,13 @@ impl Question {
     }
 
     pub(in crate::cli) fn swap(swap: &Swap) -> Question {
-        let body = json!({ "path": swap.file.as_deref().map(absolute), "config": swap.config });
+        let maps = swap.fresh_maps.then_some("fresh");
+        let canary = match (swap.canary, swap.canary_worker) {
+            (Some(percent), _) => json!({ "percent": percent }),
+            (None, Some(worker)) => json!({ "worker": worker }),
+            (None, None) => Value::Null,
+        };
+        let body = json!({ "path": swap.file.as_deref().map(absolute), "config": swap.config, "canary": canary, "maps": maps });
         Question { method: "PUT", path: plugin_path(&swap.name), body: Some(body), print: print_outcome }
     }
 
@@ -114,9 +134,14 @@ fn print_plugins(answer: &Value, out: &mut dyn Write) -> io::Result<()> {
     let mut rows = vec![head];
     for plugin in items(&answer["plugins"]) {
         let attached: Vec<String> = items(&plugin["attached"]).map(text).collect();
-        let counters = &plugin["counters"];
+        let counted = |of: &Value| ["calls", "aborts"].map(|key| text(&of["counters"][key])).to_vec();
         let cells = ["name", "status", "version", "language", "generation"].map(|key| text(&plugin[key]));
-        rows.push([cells.to_vec(), vec![text(&counters["calls"]), text(&counters["aborts"]), attached.join(", ")]].concat());
+        rows.push([cells.to_vec(), counted(plugin), vec![attached.join(", ")]].concat());
+        let canary = &plugin["canary"];
+        if canary.is_object() {
+            let cells = [text(&plugin["name"]), "on trial".into(), text(&canary["version"]), text(&plugin["language"]), text(&canary["generation"])];
+            rows.push([cells.to_vec(), counted(canary), vec![format!("{} of its exchanges", text(&canary["share"]))]].concat());
+        }
     }
     for old in items(&answer["draining"]) {
         rows.push(["name", "status", "version", "language", "generation"].map(|key| text(&old[key])).to_vec());
@@ -155,7 +180,11 @@ fn print_plugin(plugin: &Value, out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn print_outcome(plugin: &Value, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "{}: {}, version {}, generation {}", text(&plugin["name"]), text(&plugin["status"]), text(&plugin["version"]), text(&plugin["generation"]))
+    write!(out, "{}: {}, version {}, generation {}", text(&plugin["name"]), text(&plugin["status"]), text(&plugin["version"]), text(&plugin["generation"]))?;
+    if let Some(canary) = plugin["canary"].as_object() {
+        write!(out, "; on trial: version {}, generation {}, {}", text(&canary["version"]), text(&canary["generation"]), text(&canary["share"]))?;
+    }
+    writeln!(out)
 }
 
 fn print_unloaded(answer: &Value, out: &mut dyn Write) -> io::Result<()> {

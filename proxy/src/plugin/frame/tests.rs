@@ -502,7 +502,7 @@ fn accept_and_tick_have_no_exchange() {
         let accept = raw::Accept { size: 24, listener: 0, peer_port: 1, peer_addr: [0; 16] };
         assert_eq!(Frame::new(Rc::clone(&shared), 0).run_accept(&chain(), &accept), admitted, "{verdict}");
         assert_eq!(probe.metric(0), 1);
-        assert_eq!(run_tick(&shared, &probe.plugin, 0), failed, "{verdict}");
+        assert_eq!(run_tick(&shared, &probe.plugin, &Arc::default(), 0), failed, "{verdict}");
     }
 }
 

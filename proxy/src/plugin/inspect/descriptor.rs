@@ -6,11 +6,13 @@
 
 use std::ops::Range;
 
-use ringway_abi::raw;
+use ringway_abi::{maps as abi, raw};
 
 use super::note::Note;
 use super::{Refusal, double, half, word};
 use crate::plugin::elf::{Elf, Pointer, Relocations};
+use crate::plugin::maps::MapShape;
+use crate::plugin::maps::shape::Sizes;
 
 /// The exported constant, as it stands in the file.
 pub(super) struct Descriptor<'a> {
@@ -61,11 +63,52 @@ impl<'a> Descriptor<'a> {
         self.same("hooks", note.hooks.into(), word(self.bytes, 32).into())?;
         self.same_text("name", &note.name, std::mem::offset_of!(raw::Plugin, name))?;
         self.same_text("version", &note.version, std::mem::offset_of!(raw::Plugin, version))?;
-        let maps = word(self.bytes, std::mem::offset_of!(raw::Plugin, map_count));
-        if maps != 0 {
-            return Err(Refusal::BadDescriptor(format!("it defines {maps} maps, which ABI 1.0 does not offer")));
-        }
         self.metrics()
+    }
+
+    /// The maps' definitions. They and the want go together.
+    pub fn maps(&self, wants: u64) -> Result<Vec<MapShape>, Refusal> {
+        let count = word(self.bytes, std::mem::offset_of!(raw::Plugin, map_count));
+        let bad = |what: String| Refusal::BadDescriptor(what);
+        match (count, wants & raw::WANT_MAPS != 0) {
+            (0, false) => return Ok(Vec::new()),
+            (0, true) => return Err(bad("it wants maps and defines none".into())),
+            (_, false) => return Err(bad(format!("it defines {count} maps and does not want maps"))),
+            _ => {}
+        }
+        if count > abi::MAPS_MAX {
+            return Err(bad(format!("it defines {count} maps; at most {} are possible", abi::MAPS_MAX)));
+        }
+        let Pointer::Address(array) = self.elf.pointer(self.address + std::mem::offset_of!(raw::Plugin, maps) as u64, &self.relocations) else {
+            return Err(bad(format!("it defines {count} maps, but the pointer to them is null")));
+        };
+        let entry_bytes = u64::from(word(self.bytes, std::mem::offset_of!(raw::Plugin, map_bytes)));
+        if entry_bytes < size_of::<raw::MapDef>() as u64 || entry_bytes % 8 != 0 {
+            return Err(bad(format!("its maps have {entry_bytes} bytes each; those of ABI 1.0 have {}", size_of::<raw::MapDef>())));
+        }
+        let length = entry_bytes * u64::from(count);
+        let bytes = self.elf.bytes_at(array, length).ok_or_else(|| bad("its maps are not in the file".into()))?;
+        let relocations = self.elf.relocations(array, array.saturating_add(length)).map_err(Refusal::NotPlugin)?;
+        let mut maps: Vec<MapShape> = Vec::new();
+        for (index, entry) in bytes.chunks_exact(entry_bytes as usize).enumerate() {
+            let at = array + entry_bytes * index as u64;
+            if relocations.range(at + MAP_NUMBERS_FROM..at + entry_bytes).next().is_some() {
+                return Err(bad(format!("the linker would change the numbers of map {index}")));
+            }
+            let text = |field: u64, longest| match self.elf.pointer(at + field, &relocations) {
+                Pointer::Address(address) => self.elf.text_at(address, longest).and_then(|text| std::str::from_utf8(text).ok()),
+                _ => None,
+            };
+            let name = text(0, abi::NAME_BYTES_MAX as usize).ok_or_else(|| bad(format!("map {index} has no name, or one of more than 31 bytes")))?;
+            let fields = text(8, MAP_FIELDS_BYTES_MAX).ok_or_else(|| bad(format!("the map `{name}` has no value_fields")))?;
+            let sizes = Sizes { kind: word(entry, 16), key_bytes: word(entry, 20), value_bytes: word(entry, 24), entries_max: word(entry, 28) };
+            let shape = MapShape::new(name, sizes, fields).map_err(|why| bad(format!("the map `{name}` makes no sense: {why}")))?;
+            if maps.iter().any(|other| other.name() == name) {
+                return Err(bad(format!("the map `{name}` is defined twice")));
+            }
+            maps.push(shape);
+        }
+        Ok(maps)
     }
 
     fn same(&self, field: &'static str, note: u64, descriptor: u64) -> Result<(), Refusal> {
@@ -154,6 +197,10 @@ impl<'a> Descriptor<'a> {
 const POINTERS_FROM: u64 = std::mem::offset_of!(raw::Plugin, name) as u64;
 /// and in between, here, the counts and sizes of metrics and maps.
 const COUNTS: Range<u64> = std::mem::offset_of!(raw::Plugin, metric_count) as u64..std::mem::offset_of!(raw::Plugin, load) as u64;
+/// In a map's definition, the numbers stand behind the texts.
+const MAP_NUMBERS_FROM: u64 = std::mem::offset_of!(raw::MapDef, kind) as u64;
+/// Bytes of the text `value_fields`.
+const MAP_FIELDS_BYTES_MAX: usize = 4095;
 /// The functions of the descriptor, in its order from `load` on.
 const FUNCTIONS: [&str; 14] = [
     "load",
@@ -180,4 +227,5 @@ const _: () = {
     assert!(COUNTS.start.is_multiple_of(8) && COUNTS.end - COUNTS.start == 16 && offset_of!(raw::Plugin, map_bytes) as u64 == COUNTS.start + 12);
     assert!(DESCRIPTOR_BYTES == offset_of!(raw::Plugin, get_ext) + 8);
     assert!(size_of::<raw::MetricDef>() == 24 && offset_of!(raw::MetricDef, kind) == 16);
+    assert!(size_of::<raw::MapDef>() == 32 && offset_of!(raw::MapDef, kind) == 16 && offset_of!(raw::MapDef, entries_max) == 28);
 };

@@ -78,8 +78,17 @@ const SOURCE: &str = r#"
 #ifndef METRIC_POINTER
 #define METRIC_POINTER metrics
 #endif
+#ifndef MAPS
+#define MAPS {0, 0, 0, 0, 0, 0}
+#endif
 #ifndef MAP_COUNT
 #define MAP_COUNT 0
+#endif
+#ifndef MAP_BYTES
+#define MAP_BYTES sizeof(rw_map_def)
+#endif
+#ifndef MAP_POINTER
+#define MAP_POINTER maps
 #endif
 
 #define NOTE(ident) __attribute__((section(".note.ringway"), used, aligned(4))) static const rw_note ident = { \
@@ -107,12 +116,14 @@ LINKAGE rw_verdict on_request(rw_cx *cx, const rw_request *r) { (void)cx; (void)
 LINKAGE rw_verdict on_response(rw_cx *cx, const rw_response *r) { (void)cx; (void)r; return RW_CONTINUE; }
 LINKAGE rw_verdict on_done(rw_cx *cx, const rw_done *d) { (void)cx; (void)d; return RW_CONTINUE; }
 static const METRIC_TYPE metrics[] = {METRICS};
+static const rw_map_def maps[] = {MAPS};
 int some_data = 7;
 
 SYMBOL = {
     .size = SIZE, .abi_major = RW_ABI_MAJOR, .abi_minor = RW_ABI_MINOR, .abi_min_minor = MIN_MINOR, .language = RW_LANG_C,
     .scratch_bytes = SCRATCH, .layout_fingerprint = FINGERPRINT, .wants = WANTS, .hooks = HOOKS, .name = NAME, .version = "1.2.3",
     .metrics = (const rw_metric_def *)METRIC_POINTER, .metric_count = METRIC_COUNT, .map_count = MAP_COUNT, .metric_bytes = METRIC_BYTES,
+    .maps = (const rw_map_def *)MAP_POINTER, .map_bytes = MAP_BYTES,
     .on_request = ON_REQUEST, .on_response = (rw_verdict (*)(rw_cx *, const rw_response *))ON_RESPONSE, .on_done = on_done,
     .on_tick = ON_TICK,
 };
@@ -250,7 +261,8 @@ fn each_reason_has_its_own_text() {
         ("-DNOTE_MAJOR=2", "the plugin was built for ABI major version 2, the gateway has 1"),
         ("-DMIN_MINOR=7", "the plugin needs a newer minor version of the ABI: 1.7, the gateway has 1.0"),
         ("-DFINGERPRINT=UINT64_C(7)", fingerprint.as_str()),
-        ("-DWANTS=(RW_WANT_MAPS|RW_WANT_RESPOND|UINT64_C(0x8000000000))", "the plugin wants what this gateway does not have: maps, bit 0x8000000000"),
+        ("-DWANTS=(RW_WANT_MAPS|RW_WANT_RESPOND|UINT64_C(0x8000000000))", "the plugin wants what this gateway does not have: bit 0x8000000000"),
+        ("-DWANTS=RW_WANT_MAPS", "the descriptor `ringway_plugin_v1` makes no sense: it wants maps and defines none"),
         ("-DHOOKS=(RW_HOOK_REQUEST|RW_HOOK_DONE|RW_HOOK_EVENT|0x4000)", "the plugin wants what this gateway does not have: on_event, bit 0x4000"),
         ("-DSYMBOL=__attribute__((used)) static const rw_plugin hidden", "the file exports no data symbol `ringway_plugin_v1`"),
         ("-DNOTE_HOOKS=RW_HOOK_DONE", "the note and the descriptor differ in `hooks`: 0x80 and 0x82"),
@@ -258,7 +270,7 @@ fn each_reason_has_its_own_text() {
         ("-DNOTE_NAME=\"other\"", "the note and the descriptor differ in `name`: `other` and `probe`"),
         ("-DNOTE_VERSION=\"1\"", "the note and the descriptor differ in `version`: `1` and `1.2.3`"),
         ("-DSIZE=184", "the descriptor `ringway_plugin_v1` makes no sense: its size is 184 bytes; that of ABI 1.0 is 200"),
-        ("-DMAP_COUNT=1", "the descriptor `ringway_plugin_v1` makes no sense: it defines 1 maps, which ABI 1.0 does not offer"),
+        ("-DMAP_COUNT=1", "the descriptor `ringway_plugin_v1` makes no sense: it defines 1 maps and does not want maps"),
         ("-DMETRIC_POINTER=0", "the descriptor `ringway_plugin_v1` makes no sense: it defines 2 metrics, but the pointer to them is null"),
         ("-DMETRIC_COUNT=300", "the descriptor `ringway_plugin_v1` makes no sense: it defines 300 metrics; at most 256 are possible"),
         ("-DMETRIC_BYTES=16", "the descriptor `ringway_plugin_v1` makes no sense: its metrics have 16 bytes each; those of ABI 1.0 have 24"),
@@ -279,6 +291,39 @@ fn each_reason_has_its_own_text() {
     assert_eq!(refusal(&["-Wl,-N", "-nostdlib"]), "the plugin has a segment that is writable and executable");
     let weak = &["-DWEAK_IMPORT", "-DON_TICK=weak_import"];
     assert_eq!(Built::new(weak).inspect().map(|facts| facts.hooks), Ok(raw::HOOK_REQUEST | raw::HOOK_DONE), "a weak symbol that nobody defines is null");
+}
+
+/// S-86
+#[test]
+fn maps_are_read_and_every_mistake_in_them_is_named() {
+    const WANTS: &str = "-DWANTS=RW_WANT_MAPS";
+    let two = r#"-DMAPS={"hits", " u64 n,u32 m", RW_MAP_HASH, 16, 12, 100}, {"net-1", "u64 n", RW_MAP_LPM, 20, 8, 7}"#;
+    let facts = Built::new(&[WANTS, two, "-DMAP_COUNT=2"]).inspect().expect("a good plugin");
+    let maps: Vec<String> = facts.maps.iter().map(|map| format!("{} {} {} \"{}\"", map.name(), map.kind(), map.entries_max(), map.value_fields())).collect();
+    assert_eq!(maps, ["hits hash 100 \"u64 n, u32 m\"", "net-1 lpm 7 \"u64 n\""]);
+    for (arguments, expected) in [
+        (["-DMAP_COUNT=65", "-DMAPS={0}"], "it defines 65 maps; at most 64 are possible"),
+        (["-DMAP_COUNT=1", "-DMAP_POINTER=0"], "it defines 1 maps, but the pointer to them is null"),
+        (["-DMAP_COUNT=1", "-DMAP_POINTER=0x7fffffff"], "it defines 1 maps, but the pointer to them is null"),
+        (["-DMAP_COUNT=1", "-DMAP_BYTES=24"], "its maps have 24 bytes each; those of ABI 1.0 have 32"),
+        (["-DMAP_COUNT=1", "-DMAP_BYTES=36"], "its maps have 36 bytes each; those of ABI 1.0 have 32"),
+        (["-DMAP_COUNT=1", "-DMAPS={0, \"u64 n\", 1, 4, 8, 1}"], "map 0 has no name, or one of more than 31 bytes"),
+        (["-DMAP_COUNT=1", "-DMAPS={\"0123456789012345678901234567890123\", \"u64 n\", 1, 4, 8, 1}"], "map 0 has no name, or one of more than 31 bytes"),
+        (["-DMAP_COUNT=1", "-DMAPS={\"a\", 0, 1, 4, 8, 1}"], "the map `a` has no value_fields"),
+        (
+            ["-DMAP_COUNT=1", "-DMAPS={\"a/b\", \"u64 n\", 1, 4, 8, 1}"],
+            "the map `a/b` makes no sense: its name is not of the form [a-z0-9_-]+, of at most 31 bytes",
+        ),
+        (["-DMAP_COUNT=1", "-DMAPS={\"a\", \"u64 n\", 9, 4, 8, 1}"], "the map `a` makes no sense: its kind is 9, which does not exist"),
+        (["-DMAP_COUNT=1", "-DMAPS={\"a\", \"u64 n\", 1, 8, 8, 1}"], "the map `a` makes no sense: its keys have 8 bytes; those of the kind array have 4"),
+        (["-DMAP_COUNT=1", "-DMAPS={\"a\", \"u64 n\", 1, 4, 9, 1}"], "the map `a` makes no sense: its values have 9 bytes, its value_fields 8"),
+        (["-DMAP_COUNT=1", "-DMAPS={\"a\", \"u63 n\", 1, 4, 8, 1}"], "the map `a` makes no sense: its value_fields make no sense: `u63` is no type of a field"),
+        (["-DMAP_COUNT=1", "-DMAPS={\"a\", \"u64 n\", 1, 4, 8, 0}"], "the map `a` makes no sense: it has 0 entries; 1 to 16777216 are possible"),
+        (["-DMAP_COUNT=2", "-DMAPS={\"a\", \"u64 n\", 1, 4, 8, 1}, {\"a\", \"u64 n\", 1, 4, 8, 1}"], "the map `a` is defined twice"),
+    ] {
+        let expected = format!("the descriptor `ringway_plugin_v1` makes no sense: {expected}");
+        assert_eq!(refusal(&[WANTS, arguments[0], arguments[1]]), expected, "{arguments:?}");
+    }
 }
 
 #[test]

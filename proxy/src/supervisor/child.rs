@@ -1,0 +1,167 @@
+//! One gateway process, as the supervisor sees it: started with sockets and a brief, listened to, waited for.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::Event;
+use super::protocol::{Brief, FromGateway, ToGateway};
+use super::sockets::pass_on;
+
+/// For a process that does not take its brief.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a crash record that are read.
+const RECORD_BYTES_MAX: u64 = 64 * 1024;
+
+/// A program file, open: what is started later is what was chosen, whatever its path leads to by then.
+pub struct Binary {
+    /// Where it was found.
+    pub path: PathBuf,
+    file: File,
+}
+
+impl Binary {
+    /// The program that runs.
+    ///
+    /// # Errors
+    /// Those of opening it.
+    pub fn own() -> io::Result<Binary> {
+        Ok(Binary { path: std::env::current_exe()?, file: File::open("/proc/self/exe")? })
+    }
+
+    /// The program at `path`.
+    ///
+    /// # Errors
+    /// Those of opening it.
+    pub fn open(path: &Path) -> io::Result<Binary> {
+        Ok(Binary { path: path.to_owned(), file: File::open(path)? })
+    }
+}
+
+/// A gateway process.
+pub struct Child {
+    /// Counts the processes of this supervisor.
+    pub number: u64,
+    /// What it runs.
+    pub binary: Arc<Binary>,
+    /// When it was started.
+    pub started: Instant,
+    /// It has said that it serves.
+    pub is_ready: bool,
+    process: std::process::Child,
+    control: UnixStream,
+    record: PipeReader,
+}
+
+impl Child {
+    /// Starts a process. What it says becomes events.
+    ///
+    /// # Errors
+    /// Why there is no process.
+    pub fn start(number: u64, binary: &Arc<Binary>, mut brief: Brief, events: &mpsc::Sender<Event>) -> io::Result<Child> {
+        let (control, theirs) = UnixStream::pair()?;
+        let (record, their_record) = io::pipe()?;
+        let their_control = pass_on(&theirs)?;
+        brief.record = pass_on(&their_record)?;
+        let mut command = Command::new(format!("/proc/self/fd/{}", binary.file.as_raw_fd()));
+        command.arg0("ringway").args(["gateway", "--control", &their_control.to_string()]);
+        // A group of its own: what a terminal sends reaches the supervisor alone, which passes it on.
+        let process = command.stdin(Stdio::null()).process_group(0).spawn()?;
+        drop((theirs, their_record));
+        let mut child = Child { number, binary: Arc::clone(binary), started: Instant::now(), is_ready: false, process, control, record };
+        let begun = child.control.set_write_timeout(Some(WRITE_TIMEOUT)).and_then(|()| child.listen(events)).and_then(|()| child.say(&brief));
+        match begun {
+            // It has ended already: waiting for it tells why.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(child),
+            Err(error) => {
+                child.kill();
+                let _ = child.process.wait();
+                Err(error)
+            }
+            Ok(()) => Ok(child),
+        }
+    }
+
+    fn listen(&self, events: &mpsc::Sender<Event>) -> io::Result<()> {
+        let (control, events, number) = (self.control.try_clone()?, events.clone(), self.number);
+        thread::Builder::new().name("listen".into()).spawn(move || {
+            for line in BufReader::new(control).lines() {
+                let Ok(line) = line else { return };
+                let event = match serde_json::from_str::<FromGateway>(&line) {
+                    Ok(said) => Event::Said(number, said),
+                    Err(error) => {
+                        tracing::warn!(%error, "a gateway process says what this supervisor does not understand");
+                        continue;
+                    }
+                };
+                if events.send(event).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    fn say(&mut self, what: &impl serde::Serialize) -> io::Result<()> {
+        let mut line = serde_json::to_string(what)?;
+        line.push('\n');
+        self.control.write_all(line.as_bytes())
+    }
+
+    /// Tells it something. Whether it has ended is found out by waiting.
+    pub fn tell(&mut self, what: &ToGateway) {
+        if let Err(error) = self.say(what) {
+            tracing::warn!(pid = self.pid(), %error, "a gateway process does not listen");
+        }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        // It cannot have been waited for, so the pid is still its own; an error means that it is ending.
+        let _ = kill_process(Pid::from_child(&self.process), signal);
+    }
+
+    /// Ends it.
+    pub fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// How it ended, when it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.try_wait().ok().flatten()
+    }
+
+    /// What it wrote about its crash, once it has ended.
+    pub fn record(&mut self) -> String {
+        let mut text = Vec::new();
+        // A plugin may have made a process that still holds the other end: only what is there is read.
+        if rustix::io::ioctl_fionbio(&self.record, true).is_ok() {
+            let _ = self.record.by_ref().take(RECORD_BYTES_MAX).read_to_end(&mut text);
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+/// How a process ended, in words.
+pub fn words(status: ExitStatus) -> String {
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => signal_hook::low_level::signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned),
+        (None, Some(code)) => format!("exit status {code}"),
+        (None, None) => "unknown".into(),
+    }
+}

@@ -1,0 +1,134 @@
+//! The gateway process's side: it takes over what the supervisor gives it, serves, and says what has changed.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::RawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
+use std::thread;
+
+use serde_json::json;
+
+use super::protocol::{Brief, FromGateway, PROTOCOL, Standings, ToGateway};
+use super::sockets::{Sockets, take};
+use super::{fatal, logs_of};
+use crate::config::Config;
+use crate::logs;
+use crate::run::{self, Gateway, Given};
+
+/// The line to the supervisor.
+pub struct Link {
+    control: UnixStream,
+    /// What it was last told about.
+    in_force: Option<(String, Standings)>,
+}
+
+/// Serves as the process of a supervisor that is at the other end of `control`, until it is told to stop. The exit code.
+pub fn serve(control: RawFd) -> i32 {
+    let begun = take(control).map(UnixStream::from).and_then(|control| Ok((receive(&control)?, control)));
+    let (brief, control) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            eprintln!("error: this command is for `ringway run`, which starts it with what it needs: {error}");
+            return 2;
+        }
+    };
+    let installed = take(brief.record).and_then(|record| Ok((File::from(record.try_clone()?), fatal::install(record)?)));
+    let mut record = match installed {
+        Ok((record, ())) => record,
+        Err(error) => {
+            eprintln!("error: there is no place for crash records: {error}");
+            return 1;
+        }
+    };
+    match start(brief) {
+        Ok((gateway, logs)) => {
+            let code = gateway.serve(Some(Link { control, in_force: None }));
+            drop(logs);
+            code
+        }
+        Err(reason) => {
+            // Read when the process has ended, so that it is not missed.
+            let _ = writeln!(record, "{FAILURE} {}", json!(reason));
+            1
+        }
+    }
+}
+
+/// The key of a start's failure in the record, which is a JSON text there.
+const FAILURE: &str = "failure";
+
+/// Why a process could not start, from its record.
+pub(super) fn failure(record: &str) -> Option<String> {
+    record.lines().find_map(|line| serde_json::from_str(line.strip_prefix(FAILURE)?).ok())
+}
+
+fn start(brief: Brief) -> Result<(Gateway, logs::Logs), String> {
+    let config = Config::of_file(&brief.path, &brief.text).map_err(|errors| errors.to_string())?;
+    let logs = logs_of(&config.server)?;
+    let started = if brief.protocol > PROTOCOL {
+        Err(format!("the supervisor speaks version {} of its language, this program only {PROTOCOL}", brief.protocol))
+    } else {
+        Sockets::inherit(&brief.listeners, brief.admin.as_ref()).and_then(|sockets| {
+            let given = Given { sockets: Some(sockets), standings: brief.standings, crashes: brief.crashes, restarts: brief.restarts };
+            Gateway::start_with(config, given)
+        })
+    };
+    match started {
+        Ok(gateway) => Ok((gateway, logs)),
+        Err(reason) => {
+            tracing::error!("{reason}");
+            // The line is written before the process ends.
+            drop(logs);
+            Err(reason)
+        }
+    }
+}
+
+fn receive(control: &UnixStream) -> io::Result<Brief> {
+    let mut line = String::new();
+    // Nothing is read too much: the supervisor says no more until this process has said that it is ready.
+    BufReader::new(control).read_line(&mut line)?;
+    Ok(serde_json::from_str(&line)?)
+}
+
+impl Link {
+    /// What the supervisor says becomes events, on a thread of its own.
+    ///
+    /// # Errors
+    /// When there is no thread.
+    pub fn listen(&self, to: mpsc::Sender<run::Event>) -> io::Result<()> {
+        let control = self.control.try_clone()?;
+        thread::Builder::new().name("supervisor".into()).spawn(move || {
+            for line in BufReader::new(control).lines() {
+                let Ok(line) = line else { break };
+                match serde_json::from_str::<ToGateway>(&line) {
+                    Ok(said) => drop(to.send(run::Event::Supervisor(said))),
+                    Err(error) => tracing::warn!(%error, "the supervisor says what this process does not understand"),
+                }
+            }
+            // The process may be ending as well.
+            let _ = to.send(run::Event::Orphaned);
+        })?;
+        Ok(())
+    }
+
+    /// Tells the supervisor something. It cannot be gone without [`run::Event::Orphaned`].
+    pub fn tell(&mut self, what: &FromGateway) {
+        let Ok(mut line) = serde_json::to_string(what) else { return };
+        line.push('\n');
+        if let Err(error) = self.control.write_all(line.as_bytes()) {
+            tracing::warn!(%error, "the supervisor does not listen");
+        }
+    }
+
+    /// Tells it what another process is to start with, when that has changed.
+    pub fn tell_in_force(&mut self, text: &str, standings: Standings) {
+        let now = (text.to_owned(), standings);
+        if self.in_force.as_ref() != Some(&now) {
+            self.tell(&FromGateway::InForce { text: now.0.clone(), standings: now.1.clone() });
+            self.in_force = Some(now);
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! The supervisor: the process that `ringway run` is. It owns the listening sockets and keeps a gateway process running
+//! that accepts from them.
+//!
+//! [`sockets`] are bound once and handed on; [`child`] is one gateway process, [`protocol`] what the two say, [`link`] the
+//! gateway's side of it. When the gateway dies, [`fatal`] has written what ran into a pipe; [`crash`] reads it, keeps it and
+//! counts it against the plugin. Must not: load plugins, accept connections, or do anything that could fail while traffic
+//! depends on it.
+//!
+//! Invariants: at most one process is the one that serves (`serving`) and one is to follow it (`next`); those in `leaving`
+//! finish what they have. A process is restarted only after it has served; one that could not start ends the supervisor,
+//! unless another served before it.
+
+pub mod child;
+pub mod crash;
+pub mod fatal;
+pub mod link;
+pub mod protocol;
+pub mod sockets;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant, SystemTime};
+use std::{io, process};
+
+use rustix::process::Signal;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+
+use self::child::{Binary, Child, words};
+use self::crash::{Crash, Crashes};
+use self::protocol::{Brief, FromGateway, PROTOCOL, Standings, ToGateway};
+use self::sockets::Sockets;
+use crate::config::{AccessLog, Config, Server};
+use crate::logs::{self, Logs};
+use crate::run::{forward_signals, worker_count};
+
+/// A gateway process that served for so long is restarted at once when it dies.
+const STEADY: Duration = Duration::from_secs(1);
+/// One that did not: the second time in a row after this, then twice as long each time.
+const RESTART_AFTER: Duration = Duration::from_millis(50);
+/// The longest wait before a restart.
+const RESTART_AFTER_MAX: Duration = Duration::from_secs(5);
+/// For a new process to be ready in an upgrade: plugins load meanwhile.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Between two looks at deadlines.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What the supervisor waits for.
+pub enum Event {
+    /// A signal.
+    Signal(i32),
+    /// The gateway process of that number said something.
+    Said(u64, FromGateway),
+}
+
+/// Supervises a gateway with this configuration until it is told to stop. The exit code is that of the gateway process:
+/// 0 after a drain.
+pub fn supervise(config: &Config, path: &Path, text: &str) -> i32 {
+    // The gateway process writes the access log.
+    let logs = match logs_of(&Server { access_log: AccessLog::Off, ..(*config.server).clone() }) {
+        Ok(logs) => logs,
+        Err(_) => return 1,
+    };
+    let code = match Supervisor::begin(config, path, text) {
+        Ok((supervisor, events)) => supervisor.run(&events),
+        Err(reason) => {
+            tracing::error!("{reason}");
+            1
+        }
+    };
+    drop(logs);
+    code
+}
+
+/// Installs the logs; a failure is said, since it cannot be logged.
+pub(crate) fn logs_of(server: &Server) -> Result<Logs, String> {
+    logs::install(server).map_err(|error| {
+        let reason = format!("cannot open the access log: {error}");
+        eprintln!("error: {reason}");
+        reason
+    })
+}
+
+struct Supervisor {
+    sockets: Sockets,
+    /// What the next process runs.
+    binary: Arc<Binary>,
+    /// What a process without an explicit choice is upgraded to.
+    program: PathBuf,
+    path: PathBuf,
+    text: String,
+    standings: Standings,
+    crashes: Crashes,
+    crashes_max: usize,
+    crash_window: Duration,
+    events: mpsc::Sender<Event>,
+    started: u64,
+    restarts: u64,
+    serving: Option<Child>,
+    next: Option<Upgrade>,
+    leaving: Vec<Child>,
+    /// Deaths in a row of processes that had not served for [`STEADY`].
+    short_lives: u32,
+    restart_at: Option<Instant>,
+    is_ending: bool,
+    /// Of the process that served, once it has ended for good.
+    code: Option<i32>,
+}
+
+/// A process that is to follow the one that serves.
+struct Upgrade {
+    child: Child,
+    deadline: Instant,
+}
+
+impl Supervisor {
+    fn begin(config: &Config, path: &Path, text: &str) -> Result<(Supervisor, mpsc::Receiver<Event>), String> {
+        let binary = Binary::own().map_err(|error| format!("cannot find this program: {error}"))?;
+        let sockets = Sockets::bind(config, worker_count(config))?;
+        let (events, receiver) = mpsc::channel();
+        forward_signals(&[SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGCHLD], events.clone(), Event::Signal)
+            .map_err(|error| format!("signals cannot be handled: {error}"))?;
+        let mut supervisor = Supervisor {
+            sockets,
+            program: binary.path.clone(),
+            binary: Arc::new(binary),
+            path: path.to_owned(),
+            text: text.to_owned(),
+            standings: Standings::default(),
+            crashes: Crashes::load(config.server.state.as_deref()),
+            crashes_max: 0,
+            crash_window: Duration::ZERO,
+            events,
+            started: 0,
+            restarts: 0,
+            serving: None,
+            next: None,
+            leaving: Vec::new(),
+            short_lives: 0,
+            restart_at: None,
+            is_ending: false,
+            code: None,
+        };
+        supervisor.heed(config);
+        let child = supervisor.start_child(&Arc::clone(&supervisor.binary)).map_err(|error| format!("the gateway process cannot be started: {error}"))?;
+        tracing::info!(pid = process::id(), gateway = child.pid(), "supervising");
+        supervisor.serving = Some(child);
+        Ok((supervisor, receiver))
+    }
+
+    /// What of the configuration concerns this process.
+    fn heed(&mut self, config: &Config) {
+        self.crashes_max = config.limits.plugin_crashes;
+        self.crash_window = Duration::from_millis(u64::from(config.timeouts.plugin_crash_window));
+    }
+
+    fn start_child(&mut self, binary: &Arc<Binary>) -> io::Result<Child> {
+        let (listeners, admin) = self.sockets.inheritable()?;
+        self.started += 1;
+        let brief = Brief {
+            protocol: PROTOCOL,
+            path: self.path.clone(),
+            text: self.text.clone(),
+            listeners,
+            admin,
+            record: -1,
+            standings: self.standings.clone(),
+            crashes: self.crashes.kept().to_vec(),
+            restarts: self.restarts,
+        };
+        Child::start(self.started, binary, brief, &self.events)
+    }
+
+    fn run(mut self, events: &mpsc::Receiver<Event>) -> i32 {
+        loop {
+            match events.recv_timeout(self.patience()) {
+                Ok(Event::Signal(signal)) => self.on_signal(signal),
+                Ok(Event::Said(number, said)) => self.on_said(number, said),
+                // The sender is held here, so that only time can have passed.
+                Err(_) => {}
+            }
+            self.bury();
+            self.look_at_deadlines();
+            if let Some(code) = self.code.filter(|_| self.leaving.is_empty() && self.next.is_none()) {
+                self.sockets.remove_files();
+                tracing::info!("the supervisor ends");
+                return code;
+            }
+        }
+    }
+
+    /// Until the next deadline.
+    fn patience(&self) -> Duration {
+        self.restart_at.map_or(LOOK, |at| at.saturating_duration_since(Instant::now()).min(LOOK))
+    }
+
+    fn on_signal(&mut self, signal: i32) {
+        match signal {
+            SIGCHLD => {}
+            SIGHUP => self.each(Signal::HUP),
+            SIGUSR2 => self.upgrade(&self.program.clone()),
+            signal => {
+                if !self.is_ending {
+                    self.is_ending = true;
+                    self.restart_at = None;
+                    self.sockets.close();
+                    if let Some(Upgrade { child, .. }) = self.next.take() {
+                        child.kill();
+                        self.leaving.push(child);
+                    }
+                    if self.serving.is_none() {
+                        // It died and was to be restarted.
+                        self.code = Some(1);
+                    }
+                }
+                self.each(if signal == SIGINT { Signal::INT } else { Signal::TERM });
+            }
+        }
+    }
+
+    /// To every process that serves or still finishes something.
+    fn each(&self, signal: Signal) {
+        let leaving = self.leaving.iter().filter(|_| signal != Signal::HUP);
+        self.serving.iter().chain(leaving).for_each(|child| child.signal(signal));
+    }
+
+    fn on_said(&mut self, number: u64, said: FromGateway) {
+        let serving = self.serving.as_mut().filter(|child| child.number == number);
+        match said {
+            FromGateway::Ready if serving.is_some() => {
+                if let Some(child) = serving {
+                    child.is_ready = true;
+                    if self.restarts > 0 {
+                        tracing::info!(pid = child.pid(), restarts = self.restarts, ms = child.started.elapsed().as_millis() as u64, "serving again");
+                    }
+                }
+            }
+            FromGateway::Ready => self.hand_over(number),
+            FromGateway::InForce { text, standings } if serving.is_some() => {
+                for name in self.standings.quarantined.keys().filter(|name| !standings.quarantined.contains_key(*name)) {
+                    self.crashes.forgive(name);
+                }
+                self.standings = standings;
+                if self.text != text {
+                    // The process has checked it already.
+                    if let Ok(config) = Config::of_file(&self.path, &text) {
+                        self.heed(&config);
+                    }
+                    self.text = text;
+                }
+            }
+            FromGateway::Upgrade { binary } if serving.is_some() => {
+                let path = binary.unwrap_or_else(|| self.program.clone());
+                self.upgrade(&path);
+            }
+            FromGateway::Upgrade { .. } => {
+                if let Some(child) = self.leaving.iter_mut().find(|child| child.number == number) {
+                    child.tell(&ToGateway::UpgradeFailed { reason: "another process serves by now: ask again".into() });
+                }
+            }
+            // Of a process that is leaving.
+            FromGateway::InForce { .. } => {}
+        }
+    }
+
+    /// Starts the program at `path` beside the process that serves.
+    fn upgrade(&mut self, path: &Path) {
+        let outcome = match (&self.serving, &self.next) {
+            _ if self.is_ending => Err("the gateway is draining".to_owned()),
+            (_, Some(_)) => Err("an upgrade is under way".to_owned()),
+            (Some(serving), None) if serving.is_ready => Binary::open(path)
+                .and_then(|binary| self.start_child(&Arc::new(binary)))
+                .map_err(|error| format!("{} cannot be started: {error}", path.display())),
+            _ => Err("the gateway process is being restarted".to_owned()),
+        };
+        match outcome {
+            Ok(child) => {
+                tracing::info!(binary = %path.display(), pid = child.pid(), "upgrade: a new gateway process starts");
+                self.next = Some(Upgrade { child, deadline: Instant::now() + READY_TIMEOUT });
+            }
+            Err(reason) => self.upgrade_failed(reason),
+        }
+    }
+
+    fn upgrade_failed(&mut self, reason: String) {
+        tracing::error!("the upgrade changed nothing: {reason}");
+        if let Some(serving) = &mut self.serving {
+            serving.tell(&ToGateway::UpgradeFailed { reason });
+        }
+    }
+
+    /// The process of that number serves from now on.
+    fn hand_over(&mut self, number: u64) {
+        let Some(Upgrade { mut child, .. }) = self.next.take_if(|next| next.child.number == number) else { return };
+        child.is_ready = true;
+        tracing::info!(pid = child.pid(), binary = %child.binary.path.display(), "upgrade: the new gateway process serves");
+        self.binary = Arc::clone(&child.binary);
+        self.program.clone_from(&child.binary.path);
+        self.short_lives = 0;
+        self.restart_at = None;
+        let successor = child.pid();
+        if let Some(mut old) = self.serving.replace(child) {
+            if old.is_ready {
+                old.tell(&ToGateway::HandOver { successor });
+            } else {
+                // It was just restarted and serves nobody.
+                old.kill();
+            }
+            self.leaving.push(old);
+        }
+    }
+
+    /// Takes note of processes that have ended.
+    fn bury(&mut self) {
+        if let Some((mut child, status)) = ended(&mut self.serving) {
+            self.on_death(&mut child, status);
+        }
+        if let Some(status) = self.next.as_mut().and_then(|next| next.child.ended()) {
+            let failure = self.next.take().and_then(|mut next| link::failure(&next.child.record()));
+            self.upgrade_failed(failure.unwrap_or_else(|| format!("the new process ended ({}) before it was ready", words(status))));
+        }
+        self.leaving.retain_mut(|child| match child.ended() {
+            None => true,
+            Some(status) => {
+                tracing::info!(pid = child.pid(), ended = words(status), "a former gateway process has ended");
+                false
+            }
+        });
+    }
+
+    /// The process that served has ended.
+    fn on_death(&mut self, child: &mut Child, status: ExitStatus) {
+        let code = status.code();
+        let could_not_start = !child.is_ready && self.restarts == 0 && code.is_some();
+        if self.is_ending || could_not_start {
+            self.code = Some(code.unwrap_or(1));
+            self.sockets.close();
+            return;
+        }
+        let now = SystemTime::now();
+        let record = child.record();
+        let mut crash = Crash::read(&record, child.pid(), &words(status));
+        crash.cause = crash.cause.or_else(|| link::failure(&record));
+        let plugin = crash.plugin.clone();
+        report(&crash);
+        if let Err(error) = self.crashes.add(crash, now) {
+            tracing::error!(%error, "the crash record cannot be kept");
+        }
+        let wait = if child.is_ready && child.started.elapsed() >= STEADY {
+            self.short_lives = 0;
+            Duration::ZERO
+        } else {
+            self.short_lives += 1;
+            back_off(self.short_lives)
+        };
+        let wait = if plugin.is_some_and(|plugin| self.judge(&plugin, now)) { Duration::ZERO } else { wait };
+        self.restart_at = Some(Instant::now() + wait);
+    }
+
+    /// Whether the plugin is quarantined for this crash.
+    fn judge(&mut self, plugin: &str, now: SystemTime) -> bool {
+        let count = self.crashes.count(plugin, self.crash_window, now);
+        if self.crashes_max == 0 || count < self.crashes_max || self.standings.quarantined.contains_key(plugin) {
+            return false;
+        }
+        let reason = format!("it brought the process down {count} times within {}", crate::limits::duration::text(self.crash_window.as_millis() as u32));
+        tracing::error!(plugin, "quarantined: {reason}");
+        self.standings.quarantined.insert(plugin.to_owned(), reason);
+        true
+    }
+
+    fn look_at_deadlines(&mut self) {
+        let now = Instant::now();
+        if self.next.as_ref().is_some_and(|next| now > next.deadline)
+            && let Some(Upgrade { child, .. }) = self.next.take()
+        {
+            child.kill();
+            self.leaving.push(child);
+            self.upgrade_failed(format!("the new process was not ready within {} s", READY_TIMEOUT.as_secs()));
+        }
+        if self.restart_at.is_some_and(|at| now >= at) {
+            self.restart_at = None;
+            self.restarts += 1;
+            match self.start_child(&Arc::clone(&self.binary)) {
+                Ok(child) => self.serving = Some(child),
+                Err(error) => {
+                    tracing::error!(%error, "the gateway process cannot be restarted");
+                    self.restart_at = Some(now + RESTART_AFTER_MAX);
+                }
+            }
+        }
+    }
+}
+
+/// The first death in a row is followed at once, later ones ever later.
+fn back_off(short_lives: u32) -> Duration {
+    match short_lives {
+        0 | 1 => Duration::ZERO,
+        more => RESTART_AFTER.saturating_mul(1 << (more - 2).min(16)).min(RESTART_AFTER_MAX),
+    }
+}
+
+fn ended(child: &mut Option<Child>) -> Option<(Child, ExitStatus)> {
+    let status = child.as_mut()?.ended()?;
+    child.take().map(|child| (child, status))
+}
+
+fn report(crash: &Crash) {
+    tracing::error!(
+        pid = crash.pid,
+        ended = crash.signal,
+        cause = crash.cause,
+        plugin = crash.plugin,
+        version = crash.version,
+        build_id = crash.build_id,
+        hook = crash.hook,
+        link = crash.link,
+        request_hash = crash.request_hash,
+        module = crash.module,
+        offset = crash.offset,
+        thread = crash.thread,
+        "the gateway process died"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restarts_wait_longer_each_time_and_never_for_long() {
+        let waits: Vec<u64> = [1, 2, 3, 4, 8, 100].map(|lives| back_off(lives).as_millis() as u64).to_vec();
+        assert_eq!(waits, [0, 50, 100, 200, 3200, 5000]);
+    }
+}

@@ -1,0 +1,98 @@
+//! What the supervisor and a gateway process tell each other: one JSON object a line, over a socket pair.
+//!
+//! The first line is the supervisor's [`Brief`]. A new version of the gateway may be started by an old supervisor, so
+//! fields are only ever added, and [`PROTOCOL`] grows when that is not enough.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::crash::Crash;
+use crate::config::ListenAddress;
+
+/// Of this file.
+pub const PROTOCOL: u32 = 1;
+
+/// What a gateway process starts with.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Brief {
+    /// [`PROTOCOL`] of the supervisor.
+    pub protocol: u32,
+    /// The configuration file, for reloads and messages.
+    pub path: PathBuf,
+    /// The configuration in force; the file may say something else by now.
+    pub text: String,
+    /// The listeners, in the order of the configuration.
+    pub listeners: Vec<Inherited>,
+    /// The admin listener.
+    pub admin: Option<Inherited>,
+    /// Where a crash record is written.
+    pub record: RawFd,
+    /// Plugins that are out of force.
+    pub standings: Standings,
+    /// The last crashes, the oldest first.
+    pub crashes: Vec<Crash>,
+    /// How often the gateway process was started again.
+    pub restarts: u64,
+}
+
+/// Sockets that a gateway process inherits.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Inherited {
+    /// Where they listen.
+    pub address: String,
+    /// By worker.
+    pub fds: Vec<RawFd>,
+}
+
+impl Inherited {
+    pub(super) fn address(&self) -> Result<ListenAddress, String> {
+        ListenAddress::parse(&self.address).map_err(|problem| problem.to_string())
+    }
+}
+
+/// Plugins that are out of force, by name.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standings {
+    /// By an operator.
+    pub disabled: Vec<String>,
+    /// By the gateway, and why.
+    pub quarantined: BTreeMap<String, String>,
+}
+
+/// What the supervisor says.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToGateway {
+    /// Another process serves from now on: finish what is in flight and end.
+    HandOver {
+        /// Its pid.
+        successor: u32,
+    },
+    /// The upgrade that was asked for did not happen.
+    UpgradeFailed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a gateway process says.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromGateway {
+    /// Every worker accepts connections.
+    Ready,
+    /// What another process is to start with has changed.
+    InForce {
+        /// The text of the configuration.
+        text: String,
+        /// Plugins that are out of force.
+        standings: Standings,
+    },
+    /// An operator asks for an upgrade.
+    Upgrade {
+        /// The program; `None`: the one that was started.
+        binary: Option<PathBuf>,
+    },
+}

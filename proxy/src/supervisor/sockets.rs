@@ -1,0 +1,190 @@
+//! The listening sockets: bound once, kept by the supervisor, handed to each gateway process by number.
+//!
+//! Invariant: a socket listens from its bind until the supervisor ends, whichever process accepts from it; so connections
+//! that arrive while no process does wait in its backlog.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::{fs, mem};
+
+use rustix::io::{FdFlags, fcntl_setfd};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::protocol::Inherited;
+use crate::admin::server::AdminListener;
+use crate::config::{Config, ListenAddress};
+use crate::worker::ListenSocket;
+
+/// Everything that the gateway listens on.
+pub struct Sockets {
+    /// By worker and listener.
+    pub workers: Vec<Vec<ListenSocket>>,
+    /// Where it listens; with the port that was taken when the configuration said 0.
+    pub addresses: Vec<ListenAddress>,
+    /// The admin listener.
+    pub admin: Option<AdminListener>,
+}
+
+impl Sockets {
+    /// Binds everything for so many workers.
+    ///
+    /// # Errors
+    /// The address that cannot be had, for the operator.
+    pub fn bind(config: &Config, workers: usize) -> Result<Sockets, String> {
+        let admin = match &config.server.admin {
+            Some(address) => {
+                let problem = |error: io::Error| format!("server.admin: cannot listen on {address}: {error}");
+                Some(AdminListener::bind(address).map_err(problem)?)
+            }
+            None => None,
+        };
+        let mut sockets: Vec<Vec<ListenSocket>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut addresses = Vec::new();
+        for listener in config.listeners.iter() {
+            let problem = |error: io::Error| format!("listener {}: cannot listen on {}: {error}", listener.name, listener.address);
+            match &listener.address {
+                ListenAddress::Tcp(address) => {
+                    let mut taken = *address;
+                    for of_worker in &mut sockets {
+                        let socket = bind_tcp(taken, listener.backlog).map_err(problem)?;
+                        // Port 0 becomes the port of the first socket for all others.
+                        taken = socket.local_addr().map_err(problem)?;
+                        of_worker.push(ListenSocket::Tcp(socket));
+                    }
+                    addresses.push(ListenAddress::Tcp(taken));
+                }
+                ListenAddress::Unix(path) => {
+                    let socket = bind_unix(path).map_err(problem)?;
+                    for of_worker in &mut sockets {
+                        of_worker.push(ListenSocket::Unix(socket.try_clone().map_err(problem)?));
+                    }
+                    addresses.push(listener.address.clone());
+                }
+            }
+        }
+        Ok(Sockets { workers: sockets, addresses, admin })
+    }
+
+    /// The numbers under which a process that is started from now on inherits them: the listeners, and the admin listener.
+    ///
+    /// # Errors
+    /// Those of fcntl.
+    pub fn inheritable(&self) -> io::Result<(Vec<Inherited>, Option<Inherited>)> {
+        let mut listeners = Vec::with_capacity(self.addresses.len());
+        for (at, address) in self.addresses.iter().enumerate() {
+            let fds: Result<Vec<RawFd>, _> = self.workers.iter().map(|sockets| pass_on(&sockets[at])).collect();
+            listeners.push(Inherited { address: address.to_string(), fds: fds? });
+        }
+        let admin = match &self.admin {
+            Some(admin) => Some(Inherited { address: admin.address().to_string(), fds: vec![pass_on(admin)?] }),
+            None => None,
+        };
+        Ok((listeners, admin))
+    }
+
+    /// What [`Sockets::inheritable`] of the parent told.
+    ///
+    /// # Errors
+    /// When it makes no sense.
+    pub fn inherit(listeners: &[Inherited], admin: Option<&Inherited>) -> Result<Sockets, String> {
+        let workers = listeners.first().map_or(0, |first| first.fds.len());
+        let mut sockets: Vec<Vec<ListenSocket>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut addresses = Vec::with_capacity(listeners.len());
+        for listener in listeners {
+            let address = listener.address()?;
+            if listener.fds.len() != workers {
+                return Err(format!("{address}: a socket for each worker was expected"));
+            }
+            for (of_worker, fd) in sockets.iter_mut().zip(&listener.fds) {
+                let socket = take(*fd).map_err(|error| format!("{address}: {error}"))?;
+                of_worker.push(match address {
+                    ListenAddress::Tcp(_) => ListenSocket::Tcp(socket.into()),
+                    ListenAddress::Unix(_) => ListenSocket::Unix(socket.into()),
+                });
+            }
+            addresses.push(address);
+        }
+        let admin = match admin {
+            Some(Inherited { fds, .. }) if fds.len() != 1 => return Err("server.admin: one socket was expected".into()),
+            Some(admin) => {
+                let address = admin.address()?;
+                let socket = take(admin.fds[0]).map_err(|error| format!("server.admin: {error}"))?;
+                Some(AdminListener::of_socket(socket, address))
+            }
+            None => None,
+        };
+        Ok(Sockets { workers: sockets, addresses, admin })
+    }
+
+    /// The files of Unix sockets, which outlive their sockets.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.addresses.iter().chain(self.admin.as_ref().map(AdminListener::address)).filter_map(|address| match address {
+            ListenAddress::Unix(path) => Some(path.as_path()),
+            ListenAddress::Tcp(_) => None,
+        })
+    }
+
+    /// Removes the files of Unix sockets.
+    pub fn remove_files(&self) {
+        for path in self.files() {
+            // Gone already when somebody else removed it.
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    /// Listens no more: once the gateway process has closed its own, the kernel refuses whoever comes.
+    pub fn close(&mut self) {
+        mem::take(&mut self.workers);
+    }
+}
+
+/// From now on processes that this one starts inherit it, under the number that is returned.
+pub(super) fn pass_on(descriptor: &impl AsFd) -> io::Result<RawFd> {
+    fcntl_setfd(descriptor, FdFlags::empty())?;
+    Ok(descriptor.as_fd().as_raw_fd())
+}
+
+/// Takes an inherited descriptor into possession; processes that this one starts do not inherit it.
+pub(super) fn take(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::other("no descriptor"));
+    }
+    // SAFETY: the parent has named it as one that this process inherits for itself; each is taken once. One that is not
+    // open is found out by the next call.
+    let owned = unsafe { OwnedFd::from_raw_fd(fd) };
+    match fcntl_setfd(&owned, FdFlags::CLOEXEC) {
+        Ok(()) => Ok(owned),
+        Err(error) => {
+            // Not ours, then: closing it would end the process.
+            mem::forget(owned);
+            Err(error.into())
+        }
+    }
+}
+
+/// Each worker has its own socket, between which the kernel spreads connections.
+fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// A socket file that nobody listens on any more is replaced.
+pub(crate) fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && UnixStream::connect(path).is_err() => {
+            fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        result => result,
+    }
+}

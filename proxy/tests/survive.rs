@@ -1,0 +1,14 @@
+//! What the gateway survives, as the real binary: crashes of plugins, deaths of processes, another program in its place.
+//!
+//! By area: `crash` the supervisor, crash records and quarantine, `upgrade` another program with the same sockets.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod gateway;
+
+#[allow(dead_code, reason = "the tests of the control plane use the rest")]
+#[path = "control/admin.rs"]
+mod admin;
+#[path = "survive/crash.rs"]
+mod crash;
+#[path = "survive/upgrade.rs"]
+mod upgrade;

@@ -1,0 +1,93 @@
+//! Another program takes over with the same sockets while traffic flows.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use serde_json::json;
+
+use crate::admin::*;
+use crate::gateway::*;
+
+const CLIENTS: usize = 16;
+const UPGRADES: usize = 5;
+
+/// Asks on one connection after the other: a new one only when the last answer announced its end.
+fn load(address: &str, done: &AtomicBool, answered: &AtomicU64) {
+    let mut client = Client::connect(address);
+    while !done.load(Ordering::Relaxed) {
+        let response = client.get("/");
+        assert_eq!(response.status, 200);
+        answered.fetch_add(1, Ordering::Relaxed);
+        if response.announces_close() {
+            client = Client::connect(address);
+        }
+    }
+}
+
+#[test]
+fn upgrades_under_load_fail_no_request() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), Origin::start());
+    origin.forget();
+    let governed = Governed::start(config().workers(2).to(&[origin.address()]));
+    // Another file, so that the path proves which one runs.
+    let binary = folder.path().join("ringway-next");
+    fs::copy(env!("CARGO_BIN_EXE_ringway"), &binary).unwrap();
+    let (done, answered) = (AtomicBool::new(false), AtomicU64::new(0));
+    let address = governed.address().to_owned();
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| load(&address, &done, &answered));
+        }
+        let mut serving = u64::from(governed.gateway.serving_pid());
+        for round in 0..UPGRADES {
+            let body = if round == 0 { json!({ "binary": binary }) } else { json!({}) };
+            let outcome = governed.good("POST", "/api/upgrade", &body.to_string());
+            assert_eq!(outcome["former_pid"], serving);
+            serving = outcome["pid"].as_u64().unwrap();
+            let runs = fs::read_link(format!("/proc/{serving}/exe")).unwrap();
+            assert_eq!(runs, binary, "without a choice it is the program of the last upgrade");
+            let before = answered.load(Ordering::Relaxed);
+            eventually("traffic goes on", || answered.load(Ordering::Relaxed) > before + 500);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    println!("upgrades {UPGRADES}, requests {}, failed 0", answered.load(Ordering::Relaxed));
+    let ended = || governed.gateway.events(|event| event["message"] == "a former gateway process has ended").len();
+    eventually("the former processes end", || ended() == UPGRADES);
+    // By signal, too.
+    governed.gateway.signal(libc::SIGUSR2);
+    eventually("a sixth one serves", || governed.gateway.events(|event| event["message"] == "upgrade: the new gateway process serves").len() == UPGRADES + 1);
+    assert_eq!(get(&address, "/").status, 200);
+    governed.gateway.stop();
+}
+
+#[test]
+fn an_upgrade_that_fails_changes_nothing_and_says_why() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), Origin::start());
+    let governed = Governed::start(config().to(&[origin.address()]));
+    let mut client = Client::connect(governed.address());
+    assert_eq!(client.get("/").status, 200);
+    let script = |name: &str, text: &str, mode: u32| {
+        let file = folder.path().join(name);
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        file
+    };
+    let ends = script("ends", "#!/bin/sh\nexit 3\n", 0o755);
+    let plain = script("plain", "no program\n", 0o644);
+    for (binary, what) in [
+        ("/no/such/program", "/no/such/program cannot be started: No such file or directory"),
+        (plain.to_str().unwrap(), "cannot be started: Permission denied"),
+        (ends.to_str().unwrap(), "the new process ended (exit status "),
+    ] {
+        let (status, reason) = governed.refused("POST", "/api/upgrade", &json!({ "binary": binary }).to_string());
+        assert!(status == 422 && reason.starts_with("nothing was changed: ") && reason.contains(what), "{binary}: {status} {reason}");
+        assert_eq!(client.get("/").status, 200, "the connection goes on");
+    }
+    let output = ringway(&["upgrade", "--admin", &governed.admin, "--binary", "/no/such/program"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("nothing was changed"), "{said}");
+    governed.gateway.stop();
+}
