@@ -134,8 +134,8 @@ mod tests {
         let cases = [
             (r#"{"requests": {}}"#, "unknown field `requests`"),
             (r#"{"request": {"set": {"x y": "1"}}}"#, r#"request.set: "x y" is not a header name"#),
-            (r#"{"request": {"set": {"x": "a\r\nb: c"}}}"#, "request.set: the value of \"x\" holds a line break"),
-            (r#"{"response": {"add": {"x": ["a\u0000"]}}}"#, "response.add: the value of \"x\" holds a line break"),
+            (r#"{"request": {"set": {"x": "a\r\nb: c"}}}"#, "request.set: the value of \"x\" holds a control character"),
+            (r#"{"response": {"add": {"x": ["a\u0000"]}}}"#, "response.add: the value of \"x\" holds a control character"),
             (r#"{"response": {"remove": ["Content-Length"]}}"#, "belongs to the gateway"),
             (r#"{"request": {"remove": ["Host"]}}"#, "a request has exactly one Host"),
             (r#"{"request": {"add": {"host": "b"}}}"#, "a request has exactly one Host"),
