@@ -1,5 +1,5 @@
 /*
- * Suspends, which it did not declare. Expected: counts as RW_ABORTED.
+ * Suspends, which it did not declare. Expected: the hook counts as failed, plugin_verdict_not_declared.
  */
 #include "hostile.h"
 static rw_verdict on_request(rw_cx *cx, const rw_request *request) {

@@ -270,23 +270,15 @@ fn twenty_thousand_short_connections_leave_nothing_behind() {
     gateway.stop();
 }
 
-/// Processor time that a process has used so far, in seconds.
-fn cpu_seconds(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat[stat.rfind(')').unwrap() + 2..].split(' ').collect();
-    // proc_pid_stat(5): fields 14 and 15, counted from 1; two stand before the ones here. A clock tick is 10 ms on every Linux that we know.
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
-}
-
 /// Microseconds of the gateway's processor time for each request, with 1,000 connections.
 fn cpu_per_request(gateway: &Gateway, header: &str) -> f64 {
-    let before = cpu_seconds(gateway.pid());
+    let before = gateway.cpu();
     let url = gateway.url("/");
     let output = Command::new(tool("wrk", "apt-get install -y wrk")).args(["-t1", "-c1000", "-d4s", "-H", header, &url]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(!text.contains("Socket errors") && !text.contains("Non-2xx"), "{text}");
     let requests: f64 = text.lines().find_map(|line| line.trim().split_once(" requests in ")?.0.parse().ok()).unwrap();
-    (cpu_seconds(gateway.pid()) - before) * 1e6 / requests
+    (gateway.cpu() - before).as_secs_f64() * 1e6 / requests
 }
 
 /// Every request waits 10 ms on a timer of a plugin, and other requests of the same gateway do not: CPU time of each kind, in turns.

@@ -331,7 +331,7 @@ fn each_hostile_plugin_gives_its_one_expected_fault() {
     let refused = |text| (200, Some(text), vec![]);
     let cases = [
         ("bad-verdict", fault("plugin_bad_verdict")),
-        ("suspend", fault("plugin_bad_verdict")),
+        ("suspend", fault("plugin_verdict_not_declared")),
         ("respond-unwritten", fault("plugin_response_missing")),
         ("respond-undeclared", fault("plugin_response_missing")),
         ("edit-then-abort", fault("plugin_aborted")),

@@ -54,11 +54,10 @@ fn a_pinned_map_is_found_after_a_restart_and_another_layout_is_refused() {
     assert_eq!((count(&governed), count(&governed)), (1, 2));
     governed.gateway.stop();
     // A kill leaves everything but what was being written at that moment.
-    let mut governed = Governed::launch(Launch::default(), kept(&one, &origin, &state, ""));
-    assert_eq!(count(&governed), 3);
-    governed.gateway.signal(libc::SIGKILL);
-    governed.gateway.wait("it is killed");
     let governed = Governed::launch(Launch::default(), kept(&one, &origin, &state, ""));
+    assert_eq!(count(&governed), 3);
+    signal(governed.gateway.serving_pid(), libc::SIGKILL);
+    governed.gateway.wait_for("\"serving again\"");
     assert_eq!(count(&governed), 4);
     governed.gateway.stop();
 }

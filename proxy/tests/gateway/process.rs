@@ -90,9 +90,9 @@ impl Gateway {
         memory_of(self.serving_pid())
     }
 
-    /// CPU time of all its threads so far.
+    /// CPU time of all threads of the process that served first, so far.
     pub fn cpu(&self) -> Duration {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.serving_pid())).unwrap();
         // A thread may end between the listing and the reading.
         let read = |task: fs::DirEntry| fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
         tasks.map(|task| Duration::from_nanos(read(task.unwrap()).split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0))).sum()
