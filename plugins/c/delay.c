@@ -2,7 +2,7 @@
  * delay - lets requests or responses wait, without keeping anybody else waiting: for tests of slow services, and against guessing.
  *
  * Config: {"milliseconds": 250, "response": false}. `milliseconds` (1 to 60000) is required. With "response" every response waits, whoever made it;
- * otherwise every request does. `timeouts.suspend` of the route must be longer: it ends the wait, and the exchange goes on.
+ * otherwise every request does. `timeouts.suspend` must be longer: it ends the wait, and the exchange goes on.
  */
 #include <stdbool.h>
 #include <stdio.h>
