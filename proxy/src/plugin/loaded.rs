@@ -177,7 +177,7 @@ impl Loader<'_> {
 }
 
 impl PluginVersion {
-    /// [`PluginVersion::load_with_maps`], with maps that end with it and have room for [`CORES_ALONE`] cores.
+    /// [`PluginVersion::load_with_maps`], with maps that end with it and have room for `CORES_ALONE` cores.
     ///
     /// # Errors
     /// [`LoadFault`]; the library is closed again then.

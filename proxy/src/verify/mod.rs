@@ -1,6 +1,6 @@
 //! Verifying a plugin: what its file says, then a dry run in a process of its own.
 //!
-//! Owns the order of the checks and the process: [`inspect`] first, no plugin code; then [`sandbox`] in a child that is this very
+//! Owns the order of the checks and the process: `inspect` first, no plugin code; then [`sandbox`] in a child that is this very
 //! program again, killed when it takes too long; what it says ([`Said`]) and how it ends become checks. Whatever a plugin does
 //! there, the process that asked goes on. Must not: load the plugin here.
 //!

@@ -1,6 +1,6 @@
 //! `/api/maps`: the maps of the plugins in force, read and written while traffic flows.
 //!
-//! [`typed`] turns keys and values into JSON and back; [`feeds`] takes records out of rings for whoever follows them. Runs on
+//! `typed` turns keys and values into JSON and back; [`feeds`] takes records out of rings for whoever follows them. Runs on
 //! the threads of the admin listener; maps are made for any thread.
 #![forbid(unsafe_code)]
 

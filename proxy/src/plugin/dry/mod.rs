@@ -1,7 +1,7 @@
 //! The dry run: a plugin's whole life on golden frames, in a process that may die of it.
 //!
 //! Owns the order: `load`, `core_init`, `on_accept`, every frame, `on_tick`, the frames again for what is lost on the way,
-//! `core_fini`, `unload`. The frame and the host are the gateway's own ([`super::frame`], [`super::host`]); [`watch`] stands between
+//! `core_fini`, `unload`. The frame and the host are the gateway's own ([`super::frame`], [`super::host`]); `watch` stands between
 //! them and the plugin. What happens is told as it happens ([`said`]), because the process may end at any call. Must not: run in
 //! the process of a gateway.
 //!

@@ -1,6 +1,6 @@
 //! The file of a pinned map: made with all its bytes, found again by its header.
 //!
-//! The file is input: [`check`] decides from its first bytes and its length whether it belongs to a definition, and nothing else of it
+//! The file is input: `check` decides from its first bytes and its length whether it belongs to a definition, and nothing else of it
 //! is believed (`table` makes its links again, an array has none). It is locked while it is mapped, so that one
 //! process at a time uses it. A new file gets its name when the plugin that wanted it is in force (`Map::settle`).
 //!

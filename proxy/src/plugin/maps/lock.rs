@@ -6,7 +6,7 @@
 //! adder changes single words of a value atomically, which no reader can see half done: it only keeps writers out
 //! (`holders`).
 //!
-//! Nobody waits for long: after [`SPINS`] the answer is [`Busy`]. A holder runs a few dozen instructions without a call
+//! Nobody waits for long: after `SPINS` the answer is [`Busy`]. A holder runs a few dozen instructions without a call
 //! that blocks, so it takes a thread that was stopped in the middle for that to happen.
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! A map: its entries, whatever their kind, for plugins and for operators.
 //!
 //! All methods take `&self` and may run on any thread at once; those of a core array that write do so on the thread of that
-//! core. Nothing here allocates but [`Map::open`] and what is named so. Keys and values are bytes at the edge and words
+//! core. Nothing here allocates but `Map::open` and what is named so. Keys and values are bytes at the edge and words
 //! inside.
 #![forbid(unsafe_code)]
 

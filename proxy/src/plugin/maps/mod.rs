@@ -1,7 +1,7 @@
 //! Maps: memory of the gateway that plugins count and remember in, which outlives their versions.
 //!
 //! [`shape`] checks definitions and lays the words out, [`memory`] has the words, [`lock`] keeps values whole, [`map`] is a map
-//! with its entries (`table` those with keys, `ring` records for readers), [`file`] opens the file of a pinned one, [`store`] finds the map of a new
+//! with its entries (`table` those with keys, `ring` records for readers), [`mod@file`] opens the file of a pinned one, [`store`] finds the map of a new
 //! version, [`calls`] is the table that plugins get. The contract is `ringway.h` §7 and SPEC.md S-86 to S-98.
 //!
 //! Invariants: every word of a map is atomic and reached through a bounds-checked slice, so no content of a file and no race
