@@ -35,7 +35,7 @@ pub struct CompareArgs {
     /// Scenarios by name, separated by commas; `--list` shows them
     #[arg(long, value_delimiter = ',')]
     scenario: Vec<String>,
-    /// Peers by name or family (haproxy, envoy, ringway, nginx), separated by commas
+    /// Peers by name or family (haproxy, envoy, nginx), separated by commas; ringway itself always takes part
     #[arg(long, value_delimiter = ',')]
     peers: Vec<String>,
     /// Rounds: how many slices each peer gets in a scenario
@@ -127,8 +127,9 @@ fn selected(args: &CompareArgs) -> Result<Vec<Scenario>> {
     }
     if !args.peers.is_empty() {
         for scenario in &mut scenarios {
-            // `direct` costs nothing and the added latency is measured against it, so it always takes part.
-            scenario.contestants.retain(|one| one.peer == "direct" || args.peers.iter().any(|asked| is_asked_for(one.peer, asked)));
+            // The gateway is what peers are compared with, and the added latency is measured against `direct`: both always take part.
+            let is_ours = |peer: &str| peer == "direct" || is_asked_for(peer, "ringway");
+            scenario.contestants.retain(|one| is_ours(one.peer) || args.peers.iter().any(|asked| is_asked_for(one.peer, asked)));
         }
     }
     scenarios.retain(|scenario| scenario.contestants.iter().any(|one| one.peer != "direct"));
