@@ -77,9 +77,7 @@ fn a_hundred_swaps_under_load_lose_and_corrupt_nothing() {
     println!("counted in maps, by all versions: {}", counted(&governed));
     assert_eq!((counted(&governed), dumped(&governed), workers), (requests, requests, Some(requests)), "every map has counted every request once");
     eventually("every old version is unloaded", || governed.good("GET", "/api/plugins", "")["draining"] == json!([]));
-    let loaded = governed.gateway.events(|event| event["message"] == "plugin loaded").len();
-    let unloaded = governed.gateway.events(|event| event["message"] == "plugin unloaded").len();
-    assert_eq!((loaded, unloaded), (SWAPS + 2, SWAPS));
+    assert_eq!((governed.gateway.said(SWAPS + 2, "plugin loaded"), governed.gateway.said(SWAPS, "plugin unloaded")), (SWAPS + 2, SWAPS));
     governed.gateway.stop();
 }
 

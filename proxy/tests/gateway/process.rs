@@ -103,9 +103,17 @@ impl Gateway {
         self.log.lines.lock().unwrap().0.clone()
     }
 
-    /// Events so far for which `wanted` is true.
-    pub fn events(&self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
-        self.log().iter().filter_map(|line| serde_json::from_str(line).ok()).filter(wanted).collect()
+    /// Waits until the log has `count` events for which `wanted` is true, then says how many there are. An event may be written after the
+    /// answer that it belongs to.
+    pub fn events(&self, count: usize, wanted: impl Fn(&Value) -> bool) -> usize {
+        let found = || self.log().iter().filter_map(|line| serde_json::from_str(line).ok()).filter(&wanted).count();
+        eventually("the events are logged", || found() >= count);
+        found()
+    }
+
+    /// The same, by the event's message.
+    pub fn said(&self, count: usize, message: &str) -> usize {
+        self.events(count, |event| event["message"] == message)
     }
 
     /// Waits for a log line that contains `text`.

@@ -149,7 +149,7 @@ fn a_plugin_that_crashes_under_load_is_named_and_after_the_third_time_out() {
         count(&tally.refused),
     );
     assert_eq!(count(&tally.refused), 0);
-    assert_eq!(governed.gateway.events(|event| event["message"] == "the gateway process died").len(), 3);
+    assert_eq!(governed.gateway.said(3, "the gateway process died"), 3);
     assert!(gaps.iter().all(|gap| *gap < 5_000), "{gaps:?} ms");
 
     let shown = governed.good("GET", "/api/plugins/killer", "");

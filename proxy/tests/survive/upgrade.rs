@@ -54,11 +54,10 @@ fn upgrades_under_load_fail_no_request() {
         done.store(true, Ordering::Relaxed);
     });
     println!("upgrades {UPGRADES}, requests {}, failed 0", answered.load(Ordering::Relaxed));
-    let ended = || governed.gateway.events(|event| event["message"] == "a former gateway process has ended").len();
-    eventually("the former processes end", || ended() == UPGRADES);
+    assert_eq!(governed.gateway.said(UPGRADES, "a former gateway process has ended"), UPGRADES);
     // By signal, too.
     governed.gateway.signal(libc::SIGUSR2);
-    eventually("a sixth one serves", || governed.gateway.events(|event| event["message"] == "upgrade: the new gateway process serves").len() == UPGRADES + 1);
+    assert_eq!(governed.gateway.said(UPGRADES + 1, "upgrade: the new gateway process serves"), UPGRADES + 1);
     assert_eq!(get(&address, "/").status, 200);
     governed.gateway.stop();
 }
