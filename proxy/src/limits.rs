@@ -105,6 +105,14 @@ pub const CANARY_ABORTS_PERCENT: usize = 1;
 pub const PLUGIN_CRASHES: usize = 3;
 /// As many as there are exchanges in flight by default: a plugin may let each of them wait.
 pub const SUSPENDED: usize = SLOTS;
+/// As many as exchanges may wait by default; each takes a slot, that is address space until it is used.
+pub const OUTCALLS: usize = SLOTS;
+/// One service for who, one for what, and some to spare: whoever asks more for each request needs a service that does it.
+pub const OUTCALLS_PER_HOOK: usize = 4;
+/// A request line, headers such as a cookie and a token, and a small document.
+pub const OUTCALL_REQUEST_BYTES: usize = 16 * KIB;
+/// Decisions and error pages are far smaller.
+pub const OUTCALL_REPLY_BYTES: usize = 16 * KIB;
 
 const SECOND: u32 = 1000;
 const MINUTE: u32 = 60 * SECOND;
@@ -256,6 +264,20 @@ pub struct Limits {
     /// Exchanges of a worker whose plugins wait for an event. More: the hook counts as failed.
     #[schemars(range(min = 1, max = 65536))]
     pub suspended: usize,
+    /// Outcalls of plugins under way, per worker. More: the plugin's call fails with `RW_ERR_NO_SPACE`.
+    #[schemars(range(min = 0, max = 65536))]
+    pub outcalls: usize,
+    /// Outcalls of one hook that waits. More: the plugin's call fails with `RW_ERR_NO_SPACE`.
+    #[schemars(range(min = 1, max = 64))]
+    pub outcalls_per_hook: usize,
+    /// Bytes of the request of an outcall, line, headers and body. More: the plugin's call fails with `RW_ERR_NO_SPACE`. The head alone is bound by `head_bytes` too.
+    #[serde(with = "size")]
+    #[schemars(with = "size::Size", extend("minimum" = 1024, "maximum" = 1 << 20))]
+    pub outcall_request_bytes: usize,
+    /// Bytes of the body of a reply to an outcall. More: it is cut off there.
+    #[serde(with = "size")]
+    #[schemars(with = "size::Size", extend("minimum" = 0, "maximum" = 1 << 20))]
+    pub outcall_reply_bytes: usize,
 }
 
 impl Default for Limits {
@@ -290,6 +312,10 @@ impl Default for Limits {
             canary_aborts_percent: CANARY_ABORTS_PERCENT,
             plugin_crashes: PLUGIN_CRASHES,
             suspended: SUSPENDED,
+            outcalls: OUTCALLS,
+            outcalls_per_hook: OUTCALLS_PER_HOOK,
+            outcall_request_bytes: OUTCALL_REQUEST_BYTES,
+            outcall_reply_bytes: OUTCALL_REPLY_BYTES,
         }
     }
 }
@@ -302,7 +328,7 @@ impl Limits {
 
     /// Slots that a worker's slab has.
     pub const fn slab_slots(&self) -> usize {
-        self.slots.saturating_mul(SLOTS_PER_EXCHANGE).saturating_add(SLOTS_RESERVED)
+        self.slots.saturating_mul(SLOTS_PER_EXCHANGE).saturating_add(SLOTS_RESERVED + self.outcalls)
     }
 
     /// Pairs of limits that contradict each other: the field to blame and the sentence that says why.
@@ -328,7 +354,7 @@ impl Limits {
         }
         let exchange_bytes_min = SLOTS_PER_EXCHANGE * self.slot_bytes_min();
         if self.slab_slots().saturating_mul(self.slot_bytes_min()) > SLAB_BYTES_MAX {
-            let slots_max = (SLAB_BYTES_MAX / self.slot_bytes_min()).saturating_sub(SLOTS_RESERVED) / SLOTS_PER_EXCHANGE;
+            let slots_max = (SLAB_BYTES_MAX / self.slot_bytes_min()).saturating_sub(SLOTS_RESERVED + self.outcalls) / SLOTS_PER_EXCHANGE;
             found.push((
                 "slots",
                 format!("{} exchanges of at least {} bytes need more than the 2 GiB of a worker's slab; {slots_max} fit", self.slots, exchange_bytes_min),

@@ -15,6 +15,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use ringway_abi::ids::HeaderId;
 
 use super::io::{Reader, Writer};
+use super::outcall::Outcalls;
 use super::splice::PipePool;
 use super::watch::Watch;
 use crate::clock;
@@ -195,6 +196,8 @@ pub struct WorkerStats {
     pub slots: AtomicU64,
     /// Exchanges whose plugins wait for an event.
     pub suspended: AtomicU64,
+    /// Outcalls of plugins under way.
+    pub outcalls: AtomicU64,
     /// Faults, by their place in [`Fault::all`].
     pub faults: FaultCounters,
 }
@@ -247,6 +250,8 @@ pub struct Core<U> {
     pub date: DateLine,
     /// Exchanges whose plugins wait for an event.
     pub waits: Rc<Waits>,
+    /// The deadlines of requests that plugins send themselves.
+    pub outcalls: Outcalls,
     /// The gateway is stopping: connections close after their exchange.
     pub draining: Cell<bool>,
     /// Connections that wait for a request are closed.
@@ -283,6 +288,7 @@ impl<U> Core<U> {
             pipes: PipePool::default(),
             date: DateLine::default(),
             waits: Rc::default(),
+            outcalls: Outcalls::default(),
             draining: Cell::new(false),
             closing: Cell::new(false),
             program: RefCell::new(program),
