@@ -105,8 +105,8 @@ pub const CANARY_ABORTS_PERCENT: usize = 1;
 pub const PLUGIN_CRASHES: usize = 3;
 /// As many as there are exchanges in flight by default: a plugin may let each of them wait.
 pub const SUSPENDED: usize = SLOTS;
-/// As many as exchanges may wait by default; each takes a slot, that is address space until it is used.
-pub const OUTCALLS: usize = SLOTS;
+/// A service that takes ten milliseconds answers a hundred thousand of them in a second; each takes a slot, that is address space until it is used.
+pub const OUTCALLS: usize = 1024;
 /// One service for who, one for what, and some to spare: whoever asks more for each request needs a service that does it.
 pub const OUTCALLS_PER_HOOK: usize = 4;
 /// A request line, headers such as a cookie and a token, and a small document.
@@ -264,7 +264,7 @@ pub struct Limits {
     /// Exchanges of a worker whose plugins wait for an event. More: the hook counts as failed.
     #[schemars(range(min = 1, max = 65536))]
     pub suspended: usize,
-    /// Outcalls of plugins under way, per worker. More: the plugin's call fails with `RW_ERR_NO_SPACE`.
+    /// Outcalls of plugins under way, per worker, and no more than `slots`. More: the plugin's call fails with `RW_ERR_NO_SPACE`.
     #[schemars(range(min = 0, max = 65536))]
     pub outcalls: usize,
     /// Outcalls of one hook that waits. More: the plugin's call fails with `RW_ERR_NO_SPACE`.
@@ -328,7 +328,12 @@ impl Limits {
 
     /// Slots that a worker's slab has.
     pub const fn slab_slots(&self) -> usize {
-        self.slots.saturating_mul(SLOTS_PER_EXCHANGE).saturating_add(SLOTS_RESERVED + self.outcalls)
+        self.slots.saturating_mul(SLOTS_PER_EXCHANGE).saturating_add(SLOTS_RESERVED + self.outcalls_max())
+    }
+
+    /// Outcalls under way, per worker: each takes a slot beyond those of the exchanges.
+    pub const fn outcalls_max(&self) -> usize {
+        if self.outcalls < self.slots { self.outcalls } else { self.slots }
     }
 
     /// Pairs of limits that contradict each other: the field to blame and the sentence that says why.
@@ -354,7 +359,8 @@ impl Limits {
         }
         let exchange_bytes_min = SLOTS_PER_EXCHANGE * self.slot_bytes_min();
         if self.slab_slots().saturating_mul(self.slot_bytes_min()) > SLAB_BYTES_MAX {
-            let slots_max = (SLAB_BYTES_MAX / self.slot_bytes_min()).saturating_sub(SLOTS_RESERVED + self.outcalls) / SLOTS_PER_EXCHANGE;
+            let room = (SLAB_BYTES_MAX / self.slot_bytes_min()).saturating_sub(SLOTS_RESERVED);
+            let slots_max = (room / (SLOTS_PER_EXCHANGE + 1)).max(room.saturating_sub(self.outcalls) / SLOTS_PER_EXCHANGE);
             found.push((
                 "slots",
                 format!("{} exchanges of at least {} bytes need more than the 2 GiB of a worker's slab; {slots_max} fit", self.slots, exchange_bytes_min),
@@ -678,7 +684,7 @@ mod tests {
                 "`line_bytes` is 8KiB, more than `head_bytes` (4KiB)",
                 "`target_bytes` is 8KiB, more than `head_bytes` (4KiB)",
                 "`connections_per_address` is 16384, more than `connections` (10)",
-                "65536 exchanges of at least 2112512 bytes need more than the 2 GiB of a worker's slab; 984 fit",
+                "65536 exchanges of at least 2112512 bytes need more than the 2 GiB of a worker's slab; 656 fit",
             ]
         );
     }

@@ -181,7 +181,9 @@ fn what_fails_is_told_and_the_plugin_decides() {
     ] {
         fails(vec![Upstream::answers_early(reply)], BROKEN, vec![Fate::Discarded(Some(fault))]);
     }
-    for (reply, fault) in [("HTTP/1.1 200 OK\r\nConte", UpstreamFault::HeadTruncated), ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell", UpstreamFault::Truncated)] {
+    for (reply, fault) in
+        [("HTTP/1.1 200 OK\r\nConte", UpstreamFault::HeadTruncated), ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell", UpstreamFault::Truncated)]
+    {
         fails(vec![Upstream::answers_and_closes(reply)], BROKEN, vec![Fate::Discarded(Some(fault))]);
     }
 }
@@ -190,8 +192,11 @@ fn what_fails_is_told_and_the_plugin_decides() {
 #[test]
 fn a_reply_that_is_late_is_a_timeout() {
     let world = actors_with("closed", "[timeouts]\nsuspend = \"10m\"\n");
-    for (reply, fault) in [("", UpstreamFault::FirstByteTimeout), ("HTTP/1.1 2", UpstreamFault::FirstByteTimeout), ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe", UpstreamFault::ReadTimeout)]
-    {
+    for (reply, fault) in [
+        ("", UpstreamFault::FirstByteTimeout),
+        ("HTTP/1.1 2", UpstreamFault::FirstByteTimeout),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe", UpstreamFault::ReadTimeout),
+    ] {
         let steps = if reply.is_empty() { vec![Step::AwaitHead] } else { vec![Step::AwaitHead, bytes(reply)] };
         Case::new(&world, get("B.request=call:/")).up(Upstream::script(steps)).answer(OK).expire(61_000).in_order().each(|outcome| {
             assert_eq!((outcome.statuses(), of_b(outcome, EVENT_KIND), of_b(outcome, EVENT_FAILURE)), (vec![200], REPLY, TIMED_OUT), "{reply}");
@@ -200,7 +205,10 @@ fn a_reply_that_is_late_is_a_timeout() {
     }
     let stalled = Upstream { write_stalls_at: 10, ..Upstream::script(vec![]) };
     Case::new(&world, get("B.request=call:/")).up(stalled).answer(OK).expire(61_000).in_order().each(|outcome| {
-        assert_eq!((outcome.statuses(), of_b(outcome, EVENT_FAILURE), outcome.fates()[0]), (vec![200], TIMED_OUT, Fate::Discarded(Some(UpstreamFault::WriteTimeout))));
+        assert_eq!(
+            (outcome.statuses(), of_b(outcome, EVENT_FAILURE), outcome.fates()[0]),
+            (vec![200], TIMED_OUT, Fate::Discarded(Some(UpstreamFault::WriteTimeout)))
+        );
     });
 }
 
@@ -278,9 +286,11 @@ fn one_hook_may_wait_for_several() {
     Case::new(&world, get("B.request=call:/1,B.event=call:/2,B.event2=call:/3")).up(Upstream::answers([YES, YES, YES])).answer(OK).each(|outcome| {
         assert_eq!((outcome.statuses(), of_b(outcome, EVENT), outcalls(outcome)), (vec![200], 3, [3, 0, 0]));
     });
-    Case::new(&world, get("A.request=call:/,B.request=call:/,C.response=call:/")).up(Upstream::answers([YES, YES, YES])).up(Upstream::answers([OK])).each(|outcome| {
-        assert_eq!((outcome.statuses(), outcome.metrics.iter().map(|of| of[EVENT]).collect::<Vec<_>>()), (vec![200], vec![1, 1, 1]));
-    });
+    Case::new(&world, get("A.request=call:/,B.request=call:/,C.response=call:/")).up(Upstream::answers([YES, YES, YES])).up(Upstream::answers([OK])).each(
+        |outcome| {
+            assert_eq!((outcome.statuses(), outcome.metrics.iter().map(|of| of[EVENT]).collect::<Vec<_>>()), (vec![200], vec![1, 1, 1]));
+        },
+    );
 }
 
 /// S-112, S-116: bounds are told at once, and change nothing.

@@ -1,12 +1,16 @@
 //! Waiting without blocking: timers and wakes from other threads.
 
+use std::fmt;
 use std::ptr::NonNull;
 use std::time::Duration;
 
-use ringway_abi::{raw, wait};
+use ringway_abi::raw::OK as OK_STATUS;
+use ringway_abi::view::ResponseView;
+use ringway_abi::{outcall, raw, wait};
 
 use crate::cx::Cx;
 use crate::error::HostError;
+use crate::outcall::NoReply;
 use crate::plugin::{Outcome, Plugin, Verdict};
 
 /// What a plugin waits with; [`Loader::wait`](crate::Loader::wait) gives it. Needs `wants: [SUSPEND]` and the hook `on_event`.
@@ -26,7 +30,7 @@ use crate::plugin::{Outcome, Plugin, Verdict};
 ///         self.wait.timer(cx, Duration::from_millis(10), 0)
 ///     }
 ///
-///     fn on_event(&mut self, _: &mut Cx<'_, Self>, _: Event) -> Outcome {
+///     fn on_event(&mut self, _: &mut Cx<'_, Self>, _: Event<'_>) -> Outcome {
 ///         Ok(Verdict::Continue)
 ///     }
 /// }
@@ -86,24 +90,50 @@ impl Waker {
 }
 
 /// What a hook has waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 #[non_exhaustive]
-pub enum Event {
+pub enum Event<'h> {
     /// The timer with this token.
     Timer(u64),
     /// A wake with this token.
     Wake(u64),
     /// The time that the route allows is over: decide now.
     Timeout,
+    /// The end of the outcall with this token; see [`Upstream`](crate::Upstream).
+    Reply {
+        /// What the plugin gave to `send`.
+        token: u64,
+        /// The reply. Its body is whole when `flags` has [`RES_BODY_COMPLETE`](crate::view::RES_BODY_COMPLETE).
+        reply: Result<&'h ResponseView, NoReply>,
+    },
 }
 
-impl Event {
+impl fmt::Debug for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Timer(token) => write!(f, "Timer({token})"),
+            Event::Wake(token) => write!(f, "Wake({token})"),
+            Event::Timeout => f.write_str("Timeout"),
+            Event::Reply { token, reply } => write!(f, "Reply({token}, {:?})", reply.map(ResponseView::status)),
+        }
+    }
+}
+
+impl<'h> Event<'h> {
     /// `None` for a kind that a later version of the ABI added.
-    pub(crate) fn of(raw: &raw::RawEvent) -> Option<Event> {
+    ///
+    /// # Safety
+    /// What `raw` shows lives for `'h`.
+    pub(crate) unsafe fn of(raw: &'h raw::RawEvent) -> Option<Event<'h>> {
         Some(match raw.kind {
             wait::EVENT_TIMER => Event::Timer(raw.token),
             wait::EVENT_WAKE => Event::Wake(raw.token),
             wait::EVENT_TIMEOUT => Event::Timeout,
+            outcall::EVENT_REPLY => {
+                // SAFETY: null, or the view of a reply, which lives for `'h` (the caller's promise).
+                let reply = unsafe { raw.response.as_ref() };
+                Event::Reply { token: raw.token, reply: reply.filter(|_| raw.status == OK_STATUS).ok_or(NoReply::of(raw.status)) }
+            }
             _ => return None,
         })
     }

@@ -28,13 +28,7 @@ pub(super) const GONE: Fault = Fault::Client(ClientFault::ClientClosed);
 ///
 /// # Errors
 /// The client has closed, or the exchange took longer than its limit: no plugin decides any more.
-pub(super) async fn resume<U: Upstreams>(
-    core: &Core<U>,
-    watch: &Watch,
-    frame: &RefCell<Frame>,
-    program: &Program,
-    timeouts: &Timeouts,
-) -> Result<Flow, Fault> {
+pub(super) async fn resume<U: Upstreams>(core: &Core<U>, watch: &Watch, frame: &RefCell<Frame>, program: &Program, timeouts: &Timeouts) -> Result<Flow, Fault> {
     let waiting = Noted::new(watch, frame);
     let mut calls = UnderWay::new(core, program, timeouts);
     let mut over_ms = 0;

@@ -241,7 +241,12 @@ impl PluginVersion {
         let plugin: &'static raw::Plugin = unsafe { &*address };
         let metrics = read_metrics(plugin)?;
         let handles = handles(&maps, None);
-        let mut loader = Loader { plugin: name, settling: Some(Settling { names, prebuilt: Vec::new(), upstreams: Vec::new(), wants: facts.wants }), maps: &handles, error: Vec::new() };
+        let mut loader = Loader {
+            plugin: name,
+            settling: Some(Settling { names, prebuilt: Vec::new(), upstreams: Vec::new(), wants: facts.wants }),
+            maps: &handles,
+            error: Vec::new(),
+        };
         let mut state = ptr::null_mut();
         if let Some(load) = plugin.load {
             let loader_pointer = ptr::from_mut(&mut loader).cast::<RawLoader>();

@@ -415,7 +415,10 @@ impl<'w> Case<'w> {
         let gone = self.down_write_fails_at != usize::MAX || self.down_write_stalls_at != usize::MAX;
         let responses = if gone { Vec::new() } else { wire::responses(&raw, &self.methods, ended) };
         let value = |word: &AtomicU64| word.load(Ordering::Relaxed);
-        let count = |link: &Arc<LinkCounters>| [&link.calls, &link.aborts, &link.responds, &link.drops, &link.edits, &link.suspends, &link.outcalls, &link.outcall_failures, &link.outcall_cancels].map(value);
+        let count = |link: &Arc<LinkCounters>| {
+            [&link.calls, &link.aborts, &link.responds, &link.drops, &link.edits, &link.suspends, &link.outcalls, &link.outcall_failures, &link.outcall_cancels]
+                .map(value)
+        };
         Outcome {
             end,
             raw,

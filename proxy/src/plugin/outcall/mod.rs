@@ -48,7 +48,7 @@ pub struct OutcallBounds {
 impl OutcallBounds {
     /// Those of the configuration.
     pub fn of(limits: &Limits) -> OutcallBounds {
-        OutcallBounds { worker: limits.outcalls, hook: limits.outcalls_per_hook, request_bytes: limits.outcall_request_bytes }
+        OutcallBounds { worker: limits.outcalls_max(), hook: limits.outcalls_per_hook, request_bytes: limits.outcall_request_bytes }
     }
 }
 
