@@ -177,9 +177,11 @@ pub(super) fn found() -> Option<Found> {
 pub(super) fn last_fault() -> (Step, u32, Option<String>) {
     with(|watch| {
         let never_right = |verdict: u32| !matches!(verdict, raw::CONTINUE | raw::DONE | raw::DROP | raw::RESPOND | raw::NEED_BODY);
-        let counted = || watch.calls.iter().rev().filter(|(hook, _)| *hook != "on_done");
-        let fault = counted().find(|(_, verdict)| never_right(*verdict));
-        let fault = fault.or_else(|| counted().find(|(_, verdict)| matches!(*verdict, raw::RESPOND | raw::NEED_BODY)));
+        let counted: Vec<_> = watch.calls.iter().filter(|(hook, _)| *hook != "on_done").collect();
+        // A hook that waited, and was told what it had waited for, did nothing wrong.
+        let has_waited = |at: usize| counted[at].1 == raw::SUSPEND && counted.get(at + 1).is_some_and(|(hook, _)| *hook == "on_event");
+        let fault = (0..counted.len()).rev().find(|at| never_right(counted[*at].1) && !has_waited(*at)).map(|at| counted[at]);
+        let fault = fault.or_else(|| counted.iter().rev().copied().find(|(_, verdict)| matches!(*verdict, raw::RESPOND | raw::NEED_BODY)));
         let (hook, verdict) = fault.copied().unwrap_or(("", raw::ABORTED));
         (watch.step(hook), verdict, watch.last_log.clone())
     })
@@ -536,22 +538,22 @@ unsafe extern "C" fn upstream_set(cx: *mut RawCx, name: *const u8, name_len: u32
 
 unsafe extern "C" fn outcall_begin(cx: *mut RawCx, upstream: u32, method: *const u8, method_len: u32, target: *const u8, target_len: u32) -> i32 {
     // SAFETY: passed on as it came.
-    judged("begin", unsafe { (OUTCALL.begin)(cx, upstream, method, method_len, target, target_len) })
+    judged("outcall.begin", unsafe { (OUTCALL.begin)(cx, upstream, method, method_len, target, target_len) })
 }
 
 unsafe extern "C" fn outcall_header(cx: *mut RawCx, name: *const u8, name_len: u32, value: *const u8, value_len: u32) -> i32 {
     // SAFETY: passed on as it came.
-    judged("header", unsafe { (OUTCALL.header)(cx, name, name_len, value, value_len) })
+    judged("outcall.header", unsafe { (OUTCALL.header)(cx, name, name_len, value, value_len) })
 }
 
 unsafe extern "C" fn outcall_body(cx: *mut RawCx, bytes: *const u8, len: u32) -> i32 {
     // SAFETY: passed on as it came.
-    judged("body", unsafe { (OUTCALL.body)(cx, bytes, len) })
+    judged("outcall.body", unsafe { (OUTCALL.body)(cx, bytes, len) })
 }
 
 unsafe extern "C" fn outcall_send(cx: *mut RawCx, token: u64) -> i32 {
     // SAFETY: passed on as it came.
-    judged("send", unsafe { (OUTCALL.send)(cx, token) })
+    judged("outcall.send", unsafe { (OUTCALL.send)(cx, token) })
 }
 
 unsafe extern "C" fn get_ext(loader: *mut RawLoader, id: *const c_char) -> *const c_void {
