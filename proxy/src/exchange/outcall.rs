@@ -1,6 +1,6 @@
 //! Outcalls: requests of plugins on the worker's upstream connections, while their exchange waits.
 //!
-//! Owns: one request and its reply, from the lease to the view in the slot, and what is under way of one exchange ([`UnderWay`]). Must not: touch the client's
+//! Owns: one request and its reply, from the lease to the view in the slot, and what is under way of one exchange (`UnderWay`). Must not: touch the client's
 //! connection, the upstream connection of the exchange or its deadlines: an outcall has a [`Watch`] of its own, which the worker sweeps with the others.
 //!
 //! The rules are those of a forwarded request (see `forward`): one replay after a dead pooled connection, retries within the budget, servers blamed for what they
