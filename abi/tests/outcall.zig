@@ -1,4 +1,4 @@
-//! Prints the layout of ringway_outcall.zig as the Zig compiler sees it, in the words of outcall.c.
+//! Prints the layout of outcall.zig as the Zig compiler sees it, in the words of outcall.c.
 
 const std = @import("std");
 const ringway = @import("ringway");
