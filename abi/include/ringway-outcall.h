@@ -15,8 +15,8 @@
  *
  *  - All rules of waiting hold: what was sent takes effect with RW_SUSPEND and is forgotten with every other verdict; timeouts.suspend bounds the whole; when the
  *    link goes on, or the client goes away, what is still under way is given up and its connection closed. There is no event for it then.
- *  - The request goes to a server of the upstream like any other: pooled connections, balancing, health, retries, and the route's timeouts for connecting, for the
- *    first byte and between two pieces of the reply. It is a request of the plugin's own: the gateway adds Host (the server's name, unless the plugin sets one) and
+ *  - The request goes to a server of the upstream like any other: pooled connections, balancing, health, retries, and the timeouts for connecting, for writing, for
+ *    the first byte and between two pieces of the reply. It is a request of the plugin's own: the gateway adds Host (the server's name, unless the plugin sets one) and
  *    Content-Length, and nothing of the client's.
  *  - The reply is read to its end before the event, by the parser that reads every response. `event->response` shows it, [hook]: read it with the functions for responses.
  *    Its `body` is without transfer coding and holds at most limits.outcall_reply_bytes; what is longer is cut off there, and RW_RES_BODY_COMPLETE is missing.
@@ -44,7 +44,7 @@ extern "C" {
 
 /* rw_event.status of RW_EVENT_REPLY; RW_ERR_NO_SPACE too, when the request does not fit with what the gateway adds. */
 #define RW_OUTCALL_UNREACHABLE (-32) /* no server could be connected to, or took the request */
-#define RW_OUTCALL_TIMEOUT (-33)     /* a timeout of the route passed: connect, write_stall, first_byte, response_idle */
+#define RW_OUTCALL_TIMEOUT (-33)     /* timeouts.connect, write_stall, first_byte or response_idle passed */
 #define RW_OUTCALL_BROKEN (-34)      /* the connection ended too early, or what came is not HTTP or passes a limit of heads */
 
 /* The table. [process] */

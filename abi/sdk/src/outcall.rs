@@ -107,7 +107,7 @@ impl Outcall<'_, '_> {
 pub enum NoReply {
     /// No server of the upstream could be connected to, or took the request.
     Unreachable,
-    /// A timeout of the route passed.
+    /// `timeouts.connect`, `write_stall`, `first_byte` or `response_idle` passed.
     Timeout,
     /// The connection ended too early, or what came is not HTTP or passes a limit of heads.
     Broken,

@@ -59,10 +59,16 @@ impl Wait {
 
     /// Waits for so long, exact to a millisecond: [`Event::Timer`] with this token. Replaces a timer that this exchange still waits for. The verdict to return.
     pub fn timer<P: Plugin>(&self, cx: &Cx<'_, P>, delay: Duration, token: u64) -> Outcome {
+        self.arm(cx, delay, token)?;
+        Ok(Verdict::Suspend)
+    }
+
+    /// The same for a hook that waits for something else too, such as an [`Upstream`](crate::Upstream).
+    pub fn arm<P: Plugin>(&self, cx: &Cx<'_, P>, delay: Duration, token: u64) -> Result<(), HostError> {
         let delay_ns = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
         // SAFETY: the `rw_cx` of the running hook.
         HostError::check(unsafe { (self.table().timer)(cx.raw(), delay_ns, token) })?;
-        Ok(Verdict::Suspend)
+        Ok(())
     }
 
     /// Wakes this link of this exchange from any thread, while it waits; a hook that returns [`Verdict::Suspend`] without a timer waits for this alone.

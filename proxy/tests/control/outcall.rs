@@ -98,6 +98,10 @@ fn a_service_that_is_slow_is_waited_for_as_long_as_the_route_says() {
     assert_eq!(counted(&governed, "outcall_cancels"), Some(1));
     eventually("nothing is under way", || governed.metric("ringway_outcalls") == Some(0));
     governed.gateway.stop();
+    let governed = Governed::start(asking(&origin, auth.address(), "failure_status = 504\ntimeout_ms = 300", ""));
+    assert_eq!(get(governed.address(), "/slow/60000").status, 504);
+    assert_eq!((counted(&governed, "outcall_failures"), counted(&governed, "outcall_cancels")), (Some(0), Some(1)));
+    governed.gateway.stop();
     let governed = Governed::start(asking(&origin, auth.address(), "failure_status = 504", "[timeouts]\nfirst_byte = \"300ms\""));
     assert_eq!(get(governed.address(), "/slow/60000").status, 504);
     assert_eq!((counted(&governed, "outcall_failures"), counted(&governed, "outcall_cancels")), (Some(1), Some(0)));

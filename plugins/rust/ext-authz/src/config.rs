@@ -25,6 +25,8 @@ pub(crate) struct Config {
     /// The headers of a refusing reply that the client gets.
     #[serde(default = "default_denied_headers")]
     pub(crate) denied_headers: Vec<String>,
+    /// How long a request waits for the decision; absent: as long as `timeouts.suspend` allows.
+    pub(crate) timeout_ms: Option<u32>,
     /// What happens when there is no decision.
     #[serde(default)]
     pub(crate) failure: Failure,
@@ -66,6 +68,9 @@ impl Config {
         let is_path = prefix.first() == Some(&b'/') && prefix.iter().all(|b| (0x21..=0x7e).contains(b) && !matches!(b, b'#' | b'?'));
         if !(is_path || prefix.is_empty() && !config.fixed_path) {
             return Err(format!("path_prefix must be a path such as \"/check\"; it is {:?}", config.path_prefix).into());
+        }
+        if config.timeout_ms.is_some_and(|ms| !(1..=600_000).contains(&ms)) {
+            return Err("timeout_ms must be 1 to 600000".into());
         }
         if !(400..600).contains(&config.failure_status) {
             return Err(format!("failure_status must be 400 to 599; it is {}", config.failure_status).into());

@@ -6,7 +6,7 @@
 //!   "request_headers": ["authorization", "cookie"],
 //!   "allowed_headers": ["x-user", "x-roles"],
 //!   "denied_headers": ["www-authenticate", "location", "set-cookie", "content-type", "retry-after"],
-//!   "failure": "closed", "failure_status": 503
+//!   "timeout_ms": 500, "failure": "closed", "failure_status": 503
 //! }
 //! ```
 //!
@@ -21,7 +21,7 @@
 //! |---|---|
 //! | 2xx | goes on, with the `allowed_headers` of the reply |
 //! | 3xx, 4xx | is answered with that status, the body, and the `denied_headers` of the reply |
-//! | 5xx, none, a broken one, none in time (`timeouts.suspend` of the route, or those of its upstreams) | fails: `failure_status`, or with `"failure": "open"` it goes on |
+//! | 5xx, none, a broken one, none within `timeout_ms` or the gateway's timeouts (`suspend`, `connect`, `first_byte`, …) | fails: `failure_status`, or with `"failure": "open"` it goes on |
 //!
 //! The headers of `allowed_headers` are removed from each request first, also when they are spelt with `_` for `-` (some upstreams read both alike), so nobody
 //! can claim what the service would have said. A body beyond `limits.outcall_reply_bytes` is not sent to the client: the status goes alone.
@@ -35,6 +35,7 @@ mod config;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ringway_sdk::prelude::*;
 
@@ -43,6 +44,7 @@ use config::{Config, Failure};
 struct Rules {
     config: Config,
     service: Upstream,
+    wait: Wait,
 }
 
 struct ExtAuthz {
@@ -56,7 +58,7 @@ impl Plugin for ExtAuthz {
     fn load(loader: &mut Loader<'_>, config: &[u8]) -> Result<Arc<Rules>, Fault> {
         let config = Config::parse(config)?;
         let service = loader.upstream(&config.upstream)?;
-        Ok(Arc::new(Rules { config, service }))
+        Ok(Arc::new(Rules { config, service, wait: loader.wait()? }))
     }
 
     fn core_init(shared: &Arc<Arc<Rules>>, _worker: u32) -> Result<Self, Fault> {
@@ -109,7 +111,11 @@ impl Rules {
         if let Some(address) = request.peer_ip() {
             call = call.header("x-forwarded-for", address.to_string())?;
         }
-        call.send(0)
+        let verdict = call.send(0)?;
+        if let Some(ms) = self.config.timeout_ms {
+            self.wait.arm(cx, Duration::from_millis(ms.into()), 0)?;
+        }
+        Ok(verdict)
     }
 
     /// `path_prefix`, and what the request asks for, in origin-form.

@@ -115,6 +115,7 @@ fn a_configuration_that_makes_no_sense_is_refused_with_its_reason() {
         (r#"{"upstream": "a", "path_prefix": "/a b"}"#, "path_prefix must be a path"),
         (r#"{"upstream": "a", "fixed_path": true}"#, "path_prefix must be a path"),
         (r#"{"upstream": "a", "failure": "maybe"}"#, "unknown variant `maybe`"),
+        (r#"{"upstream": "a", "timeout_ms": 0}"#, "timeout_ms must be 1 to 600000"),
         (r#"{"upstream": "a", "failure_status": 200}"#, "failure_status must be 400 to 599"),
         (r#"{"upstream": "a", "request_headers": ["a b"]}"#, "request_headers: the header \"a b\" cannot be copied"),
         (r#"{"upstream": "a", "request_headers": ["Host"]}"#, "cannot be copied"),
@@ -125,4 +126,16 @@ fn a_configuration_that_makes_no_sense_is_refused_with_its_reason() {
         let refused = TestHost::<ExtAuthz>::load(config).err().unwrap_or_else(|| panic!("{config} was taken"));
         assert!(refused.0.contains(reason), "{config}: {refused}");
     }
+}
+
+#[test]
+fn a_request_waits_no_longer_than_is_configured() {
+    let mut patient = host(PLAIN);
+    let mut exchange = patient.exchange(request("GET", "/", &[]));
+    assert_eq!((exchange.on_request(), exchange.timer()), (Returned::Suspend, None));
+    let mut host = host(r#"{"upstream": "auth", "timeout_ms": 250}"#);
+    let mut exchange = host.exchange(request("GET", "/", &[]));
+    assert_eq!((exchange.on_request(), exchange.timer()), (Returned::Suspend, Some((std::time::Duration::from_millis(250), 0))));
+    assert_eq!(exchange.on_event(Event::Timer(0)).answer().status, 503);
+    assert_eq!(host.metric("failed_total"), 1);
 }
