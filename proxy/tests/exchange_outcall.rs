@@ -105,6 +105,12 @@ fn every_hook_that_may_wait_may_call() {
     Case::new(&world, get("B.request=call-and-go:/")).answer(OK).each(|outcome| {
         assert_eq!((outcome.statuses(), outcome.upstreams.len(), outcalls(outcome)), (vec![200], 1, [0, 0, 0]));
     });
+    // Not even when another link waits afterwards, or the next exchange of the connection.
+    let next = get("B.request=call-and-go:/,C.request=timer:20") + &get("C.request=timer:20");
+    Case::new(&world, next).up(Upstream::answers([OK, OK])).expire(100).expire(200).each(|outcome| {
+        assert_eq!((outcome.statuses(), outcome.upstreams.len(), outcalls(outcome)), (vec![200, 200], 1, [0, 0, 0]));
+        assert_eq!(outcome.links[2][6..], [0, 0, 0]);
+    });
     Case::new(&world, post("B.request-chunk=call:/")).answer(OK).each(|outcome| {
         assert_eq!((outcome.statuses(), outcome.reasons()), (vec![500], vec!["plugin_aborted"]));
     });
