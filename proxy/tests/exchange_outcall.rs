@@ -6,36 +6,12 @@ mod support;
 
 use ringway::error::UpstreamFault;
 use ringway::exchange::End;
+use support::actors::{DONE, EVENT, EVENT_FAILURE, EVENT_KIND, EVENT_TOKEN, actors, actors_with, get, post};
 use support::stream::bytes;
-use support::{Case, Fate, Outcome, Step, Upstream, World};
+use support::{Case, Fate, Outcome, Step, Upstream};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 const YES: &str = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX-User: anna\r\n\r\nyes";
-
-/// Actors A, B and C, which call the upstream `other`.
-fn actors() -> World {
-    actors_with("closed", "")
-}
-
-fn actors_with(on_error: &str, more: &str) -> World {
-    let plugin = |tag: &str| format!("[[plugin]]\nname = \"{tag}\"\npath = \"{{actor}}\"\non_error = \"{on_error}\"\n[plugin.config]\ntag = \"{tag}\"\n");
-    let text = format!("{more}{}{}{}", plugin("A"), plugin("B"), plugin("C"));
-    World::new(&format!("{text}[[route]]\npath = \"/\"\nupstream = \"app\"\nplugins = [\"A\", \"B\", \"C\"]\n"))
-}
-
-fn get(act: &str) -> String {
-    format!("GET / HTTP/1.1\r\nHost: e\r\nx-act: {act}\r\n\r\n")
-}
-
-fn post(act: &str) -> String {
-    format!("POST / HTTP/1.1\r\nHost: e\r\nContent-Length: 4\r\nx-act: {act}\r\n\r\nbody")
-}
-
-const DONE: usize = 5;
-const EVENT: usize = 10;
-const EVENT_KIND: usize = 11;
-const EVENT_TOKEN: usize = 12;
-const EVENT_FAILURE: usize = 13;
 
 const TIMER: u64 = 1;
 const TIMEOUT: u64 = 3;
@@ -91,7 +67,7 @@ fn every_hook_that_may_wait_may_call() {
         ("C.request=respond:203,B.response=call:/", 203, "response"),
     ] {
         let first = if act.starts_with("B.response") { [OK, YES] } else { [YES, OK] };
-        Case::new(&world, post(act)).answer(first[0]).answer(first[1]).each(|outcome| {
+        Case::new(&world, post(act, "body")).answer(first[0]).answer(first[1]).each(|outcome| {
             assert_eq!((outcome.statuses(), of_b(outcome, EVENT)), (vec![status], 1), "{act}");
             assert_eq!(outcome.metrics.iter().map(|of| of[DONE]).sum::<u64>(), 2 + u64::from(status == 200 || act.starts_with('C')), "{act}");
             match told {
@@ -111,7 +87,7 @@ fn every_hook_that_may_wait_may_call() {
         assert_eq!((outcome.statuses(), outcome.upstreams.len(), outcalls(outcome)), (vec![200, 200], 1, [0, 0, 0]));
         assert_eq!(outcome.links[2][6..], [0, 0, 0]);
     });
-    Case::new(&world, post("B.request-chunk=call:/")).answer(OK).each(|outcome| {
+    Case::new(&world, post("B.request-chunk=call:/", "body")).answer(OK).each(|outcome| {
         assert_eq!((outcome.statuses(), outcome.reasons()), (vec![500], vec!["plugin_aborted"]));
     });
 }

@@ -115,12 +115,20 @@ impl Client {
 
     fn fill(&mut self) -> std::io::Result<usize> {
         let mut piece = [0; 65536];
-        let count = match &mut self.socket {
-            Socket::Tcp(stream) => stream.read(&mut piece)?,
-            Socket::Unix(stream) => stream.read(&mut piece)?,
-        };
-        self.buffer.extend_from_slice(&piece[..count]);
-        Ok(count)
+        loop {
+            let read = match &mut self.socket {
+                Socket::Tcp(stream) => stream.read(&mut piece),
+                Socket::Unix(stream) => stream.read(&mut piece),
+            };
+            match read {
+                // A socket with a time limit is not read again by the system after a signal.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                read => {
+                    self.buffer.extend_from_slice(&piece[..*read.as_ref().unwrap_or(&0)]);
+                    return read;
+                }
+            }
+        }
     }
 
     fn need(&mut self, what: &str) -> Result<(), String> {
