@@ -17,6 +17,7 @@ pub struct Client {
     socket: Socket,
     /// Received and not yet used.
     buffer: Vec<u8>,
+    address: String,
 }
 
 /// A response, framing removed.
@@ -68,7 +69,7 @@ impl Client {
                 Socket::Tcp(stream)
             }
         };
-        let client = Client { socket, buffer: Vec::new() };
+        let client = Client { socket, buffer: Vec::new(), address: address.to_owned() };
         client.patience(DEADLINE);
         Ok(client)
     }
@@ -111,6 +112,20 @@ impl Client {
     pub fn get(&mut self, path: &str) -> Response {
         self.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n"));
         self.response()
+    }
+
+    /// One GET of many: as [`Client::get`], then [`Client::renew_after`].
+    pub fn get_on_and_on(&mut self, path: &str) -> Response {
+        let response = self.get(path);
+        self.renew_after(&response);
+        response
+    }
+
+    /// Connects anew if this response announces the end of the connection: a connection has a bound of requests.
+    pub fn renew_after(&mut self, response: &Response) {
+        if response.announces_close() {
+            *self = Client::connect(&self.address);
+        }
     }
 
     fn fill(&mut self) -> std::io::Result<usize> {
