@@ -74,6 +74,8 @@ pub struct PluginState {
     pub facts: PluginFacts,
     /// Its metrics.
     pub metrics: Vec<Metric>,
+    /// The upstreams that it asks itself.
+    pub upstreams: Vec<String>,
     /// Its maps.
     pub maps: Vec<Arc<Map>>,
     /// Its name in the configuration.
@@ -100,6 +102,7 @@ impl PluginState {
         PluginState {
             facts: loaded.version.facts().clone(),
             metrics: loaded.version.metrics().to_vec(),
+            upstreams: loaded.version.upstreams().to_vec(),
             maps: loaded.version.maps().to_vec(),
             name: loaded.version.name().to_owned(),
             made_of: loaded.made_of.clone(),

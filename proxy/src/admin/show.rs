@@ -74,6 +74,7 @@ pub fn plugin(snapshot: &Snapshot, state: &PluginState) -> Value {
         "hooks": facts.hook_names(),
         "wants": facts.want_names(),
         "scratch_bytes": facts.scratch_bytes,
+        "upstreams": state.upstreams,
         "maps": state.maps.iter().map(|map| map.shape().name()).collect::<Vec<_>>(),
         "attached": super::edit::attached(&snapshot.config, index),
         "counters": counters_of(snapshot, &counts, index),

@@ -61,6 +61,7 @@ fn the_service_decides_about_each_request() {
     assert_eq!((sent_away.status, sent_away.header("location"), sent_away.header("set-cookie")), (302, Some("/login"), Some("a=1")));
     assert_eq!((origin.count(), auth.count(), auth.connections()), (1, 3, 1), "one connection to the service, kept");
     assert_eq!((counted(&governed, "outcalls"), counted(&governed, "outcall_failures"), counted(&governed, "outcall_cancels")), (Some(3), Some(0), Some(0)));
+    assert_eq!(governed.good("GET", "/api/plugins/ext-authz", "")["upstreams"], serde_json::json!(["auth"]));
     assert_eq!(governed.metric("ringway_plugin_denied_total{plugin=\"ext-authz\"}"), Some(2));
     governed.gateway.stop();
 }
@@ -195,6 +196,18 @@ fn a_request_that_is_asked_about_keeps_its_plugin_and_its_service_through_a_relo
     governed.good("POST", "/api/reload", "");
     assert_eq!(get(governed.address(), "/new").text(), "second");
     assert_eq!(client.response().text(), "/slow/1500");
+    // A plugin that is put out meanwhile has the last word too.
+    next(asking(&origin, first.address(), "", ""));
+    governed.good("POST", "/api/reload", "");
+    let mut client = Client::connect(governed.address());
+    client.send("GET /slow/1500 HTTP/1.1\r\nhost: test\r\n\r\n");
+    eventually("it is asked about", || first.begun() == 2);
+    governed.good("POST", "/api/plugins/ext-authz/disable", "");
+    assert_eq!(get(governed.address(), "/new").status, 500, "nothing is let through without it");
+    assert_eq!(client.response().text(), "/slow/1500");
+    next(asking(&origin, second.address(), "failure = \"open\"", ""));
+    governed.good("POST", "/api/plugins/ext-authz/enable", "");
+    governed.good("POST", "/api/reload", "");
     // An upstream that a plugin asks cannot be taken away, and the reason names both.
     let without = config().workers(2).upstream("app", &[origin.address()], "").plugin("ext-authz", "[plugin.config]\nupstream = \"auth\"");
     next(without.with("[[route]]\nname = \"all\"\nupstream = \"app\"\nplugins = [\"ext-authz\"]"));
@@ -206,7 +219,7 @@ fn a_request_that_is_asked_about_keeps_its_plugin_and_its_service_through_a_relo
     governed.good("POST", "/api/reload", "");
     let mut client = Client::connect(governed.address());
     client.send("GET /slow/500 HTTP/1.1\r\nhost: test\r\n\r\n");
-    eventually("it is asked about", || first.begun() == 2);
+    eventually("it is asked about", || first.begun() == 3);
     governed.gateway.signal(libc::SIGTERM);
     assert_eq!(client.response().text(), "/slow/500");
     governed.gateway.stop();
