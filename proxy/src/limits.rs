@@ -70,6 +70,21 @@ pub const VERIFY_FILES: u64 = 64;
 /// The end of what a plugin prints in a dry run that is kept for the report.
 pub const VERIFY_OUTPUT_BYTES: usize = 4 * KIB;
 
+/// Exchanges of one capture at most: a dry run of so many frames takes seconds.
+pub const CAPTURE_EXCHANGES_MAX: u32 = 1000;
+/// Exchanges of a capture when nobody says how many.
+pub const CAPTURE_EXCHANGES: u32 = 100;
+/// How long a capture waits for its exchanges when nobody says how long.
+pub const CAPTURE_MS: u32 = 30 * SECOND;
+/// How long it may wait: a capture that its caller has left blocks the next one for so long.
+pub const CAPTURE_MS_MAX: u32 = 2 * MINUTE;
+/// Bytes that all workers together copy for one capture; a thousand ordinary exchanges are 2 MiB. Memory is touched only as it is used.
+pub const CAPTURE_BYTES: usize = 32 * MIB;
+/// Bytes of a file of captured frames that is read.
+pub const CAPTURE_FILE_BYTES_MAX: usize = 64 * MIB;
+/// Bytes that stand in for those of a body that were not captured, per message.
+pub const CAPTURE_FILL_BYTES: usize = 16 * KIB;
+
 /// Slots that one exchange may hold at the same time: its request and its response.
 pub const SLOTS_PER_EXCHANGE: usize = 2;
 /// Slots of a worker beyond those of its exchanges: a plugin that replaces a response writes the new one while it sees the old one, and

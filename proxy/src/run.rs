@@ -26,8 +26,10 @@ use crate::admin::control::Control;
 use crate::admin::server::AdminListener;
 use crate::admin::{Change, Order, Refusal};
 use crate::config::{Config, Driver, ListenAddress};
+use crate::exchange::capture::{Capture, Taken};
 use crate::exchange::core::WorkerStats;
 use crate::http1::names::NameTable;
+use crate::limits::CAPTURE_BYTES;
 use crate::plugin::inspect;
 use crate::plugin::loaded::PluginVersion;
 use crate::supervisor::crash::Crash;
@@ -94,6 +96,8 @@ pub enum Event {
     Signal(i32),
     /// A change that an operator asked for.
     Order(Order),
+    /// An operator wants copies of exchanges; each worker sends what it has taken.
+    Capture(Arc<Capture>, mpsc::Sender<Taken>),
     /// An operator asked for another program; `None`: what its path holds by now.
     Upgrade(Option<PathBuf>, mpsc::Sender<Result<Value, Refusal>>),
     /// The supervisor said something.
@@ -258,6 +262,7 @@ impl Gateway {
                         "no supervisor holds the sockets: the gateway was not started by `ringway run`, or `server.supervisor` is false",
                     )))),
                 },
+                Ok(Event::Capture(capture, to)) => self.crew.capture(&capture, CAPTURE_BYTES, &to),
                 Ok(Event::Order(Order { change, reply })) => {
                     let outcome = self.control.apply(&change, &self.crew, &self.board);
                     // Whoever asked may have gone; the log has it.

@@ -32,6 +32,8 @@ pub struct Board {
     pub handed_over: AtomicBool,
     /// The admin listener of this process accepts no more.
     pub admin_ended: AtomicBool,
+    /// Exchanges are being captured.
+    pub capturing: AtomicBool,
     /// Connections of the admin listener.
     pub admin_open: AtomicUsize,
     /// Deaths of the gateway process, the oldest first; this one was started after them.
@@ -175,6 +177,7 @@ impl Board {
             draining: AtomicBool::new(false),
             handed_over: AtomicBool::new(false),
             admin_ended: AtomicBool::new(false),
+            capturing: AtomicBool::new(false),
             admin_open: AtomicUsize::new(0),
             crashes: Vec::new(),
             restarts: 0,

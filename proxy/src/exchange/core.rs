@@ -14,6 +14,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use ringway_abi::ids::HeaderId;
 
+use super::capture::Captures;
 use super::io::{Reader, Writer};
 use super::splice::PipePool;
 use super::watch::Watch;
@@ -247,6 +248,8 @@ pub struct Core<U> {
     pub date: DateLine,
     /// Exchanges whose plugins wait for an event.
     pub waits: Rc<Waits>,
+    /// Copies of exchanges that an operator asked for.
+    pub captures: Captures,
     /// The gateway is stopping: connections close after their exchange.
     pub draining: Cell<bool>,
     /// Connections that wait for a request are closed.
@@ -283,6 +286,7 @@ impl<U> Core<U> {
             pipes: PipePool::default(),
             date: DateLine::default(),
             waits: Rc::default(),
+            captures: Captures::default(),
             draining: Cell::new(false),
             closing: Cell::new(false),
             program: RefCell::new(program),

@@ -32,6 +32,7 @@ use crate::address;
 use crate::clock;
 use crate::config::{Config, HalfClose};
 use crate::error::{Fault, ResourceFault};
+use crate::exchange::capture::Taking;
 use crate::exchange::core::{Core, Program, WorkerStats, add};
 use crate::exchange::watch::{Lane, Watch};
 use crate::exchange::{End, Peer, serve};
@@ -76,6 +77,8 @@ pub enum Command {
     Commit(Reply),
     /// Forget what was prepared.
     Abandon,
+    /// Copy exchanges for an operator.
+    Capture(Box<Taking>),
 }
 
 /// What a worker answers: its index, and the reason when it could not do it.
@@ -524,8 +527,10 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
             Command::Prepare(publication) => local.prepare(*publication),
             Command::Commit(reply) => local.commit(&reply),
             Command::Abandon => drop(local.prepared.take()),
+            Command::Capture(taking) => local.core.captures.begin(taking),
         }
     }
+    local.core.captures.settle();
     local.renew_accepts();
     if local.draining.get() && clock::monotonic_ms() >= local.closing_from_ms.get() {
         local.core.closing.set(true);

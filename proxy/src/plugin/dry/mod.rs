@@ -153,7 +153,7 @@ fn exchanges(job: &Job, plugin: &Rc<CorePlugin>, names: NameTable) -> Result<Opt
     }
     let shared = Rc::new(HostShared {
         names: Arc::new(names),
-        slab: drive::slab().map_err(|error| format!("no memory for messages: {error}"))?,
+        slab: drive::slab(&job.frames).map_err(|error| format!("no memory for messages: {error}"))?,
         no_chain: Rc::default(),
         upstreams: Vec::new(),
         plugin_response_bytes: limits::PLUGIN_RESPONSE_BYTES,
