@@ -67,13 +67,11 @@ fn plugins_run_on_frames_of_traffic() {
     let samples = read(&fs::read(&file).unwrap()).unwrap().samples;
     let find = |what: &str| samples.iter().find(|sample| sample.name.ends_with(what)).unwrap_or_else(|| panic!("no {what}"));
     for sample in &samples {
-        // What a plugin added is not what a plugin is shown first.
-        assert!(
-            !String::from_utf8_lossy(&[&sample.request[..], sample.response.as_deref().unwrap_or_default()].concat()).contains("x-edited"),
-            "{}",
-            sample.name
-        );
-        assert!(sample.response.is_some(), "{}", sample.name);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let response = text(sample.response.as_deref().unwrap_or_else(|| panic!("no response: {}", sample.name)));
+        // What a plugin added is not what a plugin is shown first; a response that was made here has nothing that was received.
+        let is_made = sample.name.ends_with(" /large");
+        assert!(!text(&sample.request).contains("x-edited") && response.contains("x-edited") == is_made, "{}: {response}", sample.name);
     }
     let head = |what: &str| String::from_utf8_lossy(find(what).response.as_deref().unwrap()).into_owned();
     assert!(head("POST /large").starts_with("HTTP/1.1 413 ") && head("POST /large").contains("content-length: "), "made by a plugin");
