@@ -399,9 +399,9 @@ impl<U> Core<U> {
     }
 }
 
-/// A worker is crowded when this part of its exchanges is in flight: 256 of 4096. That bounds what a burst of connections leaves behind
-/// in the heap, too: the futures of those that held a slot at the same time, about 10 KiB each.
-const CROWDED_SHARE: usize = 16;
+/// A worker is crowded when this part of its exchanges is in flight: 682 of 4096. That bounds what a burst of connections leaves behind
+/// in the heap, too: the futures of those that held a slot at the same time, about 5 KiB each.
+const CROWDED_SHARE: usize = 6;
 
 /// The right of one connection to hold [`SLOTS_PER_EXCHANGE`](crate::limits::SLOTS_PER_EXCHANGE) slots, so that an exchange that has begun finds what it needs.
 /// Dropping it gives the right to the connection that has waited longest.

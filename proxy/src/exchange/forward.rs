@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::hash::{DefaultHasher, Hasher};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -231,7 +231,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                         self.watch.arm(Lane::UpRead, timeouts.first_byte);
                     }
                 };
-                both(pump.run(&mut lease.writer), replying.run(&mut lease.reader, slot), ended).await
+                both(pin!(pump.run(&mut lease.writer)), pin!(replying.run(&mut lease.reader, slot)), ended).await
             }
             _ => Both::Reply(replying.run(&mut lease.reader, slot).await),
         };
@@ -249,7 +249,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         match outcome {
             Both::Reply(Ok(end)) => {
                 if let Some(leftover) = end.tunnel {
-                    return Attempt::Over(self.tunnel(exchange, lease, leftover).await);
+                    return Attempt::Over(Box::pin(self.tunnel(exchange, lease, leftover)).await);
                 }
                 let reusable = end.reusable && body_sent;
                 if reusable {
@@ -588,12 +588,15 @@ enum Both {
 
 /// Runs the body and the response at once. The response decides, unless the body fails through the client or a plugin:
 /// an upstream that stops reading may still answer. `ended` is told when the body has been sent, or never will be whole.
-async fn both(pump: impl Future<Output = Result<(), PumpFault>>, reply: impl Future<Output = Result<ReplyEnd, ReplyFault>>, ended: impl Fn(bool)) -> Both {
-    let mut pump = pin!(pump);
-    let mut reply = pin!(reply);
+/// It takes pinned futures: arguments by value would have their room twice.
+fn both<'a>(
+    mut pump: Pin<&'a mut impl Future<Output = Result<(), PumpFault>>>,
+    mut reply: Pin<&'a mut impl Future<Output = Result<ReplyEnd, ReplyFault>>>,
+    ended: impl Fn(bool) + 'a,
+) -> impl Future<Output = Both> + 'a {
     let mut pumping = true;
     let mut refused = None;
-    poll_fn(|cx| {
+    poll_fn(move |cx| {
         if pumping && let Poll::Ready(result) = pump.as_mut().poll(cx) {
             pumping = false;
             match result {
@@ -614,5 +617,4 @@ async fn both(pump: impl Future<Output = Result<(), PumpFault>>, reply: impl Fut
             Poll::Pending => Poll::Pending,
         }
     })
-    .await
 }

@@ -33,13 +33,13 @@ use crate::clock;
 use crate::config::{Config, HalfClose};
 use crate::error::{Fault, ResourceFault};
 use crate::exchange::capture::Taking;
-use crate::exchange::core::{Core, Program, WorkerStats, add};
+use crate::exchange::core::{Core, Permit, Program, WorkerStats, add};
 use crate::exchange::watch::{Lane, Watch};
 use crate::exchange::{End, Peer, serve};
 use crate::plugin::frame::{Frame, run_tick};
 use crate::plugin::wake::Wakes;
 use crate::upstream;
-use crate::view::slab::{Slab, SlotLayout};
+use crate::view::slab::{Slab, Slot, SlotLayout};
 
 /// Milliseconds between two ticks: how exact deadlines are.
 pub const TICK_MS: u64 = 50;
@@ -260,8 +260,8 @@ fn pin(processor: usize) {
 /// Gives whole free pages of the heap back to the system: a burst leaves its futures between the connections that stay. Takes about a millisecond
 /// for 20 MB, once per burst.
 fn trim_heap() {
-    // SAFETY: the allocator's own function, callable at any time from any thread; it moves nothing that is in use.
     #[cfg(target_env = "gnu")]
+    // SAFETY: the allocator's own function, callable at any time from any thread; it moves nothing that is in use.
     unsafe {
         libc::malloc_trim(0)
     };
@@ -657,7 +657,15 @@ async fn connection(local: Rc<Local>, stream: Shared, peer: Peer) {
                 break;
             }
         }
-        match Box::pin(active(&local, &stream, peer, &watch, &park)).await {
+        let end = {
+            let (_permit, slot) = admission_to_slots(&local, &watch).await;
+            let (reader, mut writer) = stream.halves();
+            let mut reader = reader.with_park(Rc::clone(&park));
+            // The future of an exchange is large: it is written where it stays, and exists only while there is something to do.
+            let serving = Box::write(Box::new_uninit(), serve(&local.core, &watch, peer, &mut reader, &mut writer, slot));
+            Box::into_pin(serving).await
+        };
+        match end {
             End::Park if local.core.closing.get() && !watch.is_holding() => break,
             End::Park => parked = true,
             End::Close => break,
@@ -680,8 +688,9 @@ async fn connection(local: Rc<Local>, stream: Shared, peer: Peer) {
     open.store(open.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
 }
 
-async fn active(local: &Local, stream: &Shared, peer: Peer, watch: &Watch, park: &Rc<Park>) -> End {
-    let _permit = match local.core.try_permit() {
+/// What a connection needs to serve requests: the right to use slots, and the first of them.
+async fn admission_to_slots<'a>(local: &'a Local, watch: &Watch) -> (Permit<'a, Pool>, Slot) {
+    let permit = match local.core.try_permit() {
         Some(permit) => permit,
         None => {
             local.core.stats.faults.count(Fault::Resource(ResourceFault::SlotsExhausted));
@@ -692,17 +701,14 @@ async fn active(local: &Local, stream: &Shared, peer: Peer, watch: &Watch, park:
             local.core.permit().await
         }
     };
-    let slot = loop {
+    loop {
         match local.core.slab.take() {
-            Some(slot) => break slot,
+            Some(slot) => return (permit, slot),
             // A permit covers what an exchange takes, and the reserve what plugins and operations that were given up hold for
             // a moment: the moment passes.
             None => local.tick().await,
         }
-    };
-    let (reader, mut writer) = stream.halves();
-    let mut reader = reader.with_park(Rc::clone(park));
-    serve(&local.core, watch, peer, &mut reader, &mut writer, slot).await
+    }
 }
 
 /// RFC 9112 §9.6: after the answer, what the client still sends is read for a moment, so that no reset takes the answer
