@@ -15,7 +15,7 @@
  *  - Nothing has to be armed: then the hook waits for `wake`.
  *  - What is armed takes effect with RW_SUSPEND and is forgotten with every other verdict. It stays armed through other events until it fires, or until
  *    the link goes on.
- *  - Time is bounded: `timeouts.suspend` of the route counts from the first RW_SUSPEND of a hook, further ones of its on_event included. When it is over,
+ *  - Time is bounded: `timeouts.suspend` counts from the first RW_SUSPEND of a hook, further ones of its on_event included. When it is over,
  *    on_event gets RW_EVENT_TIMEOUT and must decide: RW_SUSPEND is RW_ABORTED there.
  *  - When the client goes away, or the exchange ends for another reason, all is cancelled and only on_done runs.
  *  - A swap or a reload changes nothing: the exchange ends on the chain that it began with.

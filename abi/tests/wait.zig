@@ -1,4 +1,4 @@
-//! Prints the layout of ringway_wait.zig as the Zig compiler sees it, in the words of wait.c.
+//! Prints the layout of wait.zig as the Zig compiler sees it, in the words of wait.c.
 
 const std = @import("std");
 const wait = @import("ringway").wait;

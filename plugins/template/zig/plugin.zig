@@ -1,4 +1,4 @@
-//! A Ringway plugin in Zig. Copy this file and ringway.zig, change the name, and build it with one command
+//! A Ringway plugin in Zig. Copy this file and the folder abi/zig, change the name, and build it with one command
 //! (Zig 0.17; `python3 -m pip install ziglang==0.17.1` brings it as `python3 -m ziglang`):
 //!
 //!     zig build-lib -dynamic -O ReleaseSafe -fPIC -fno-soname --dep ringway \
@@ -9,7 +9,7 @@
 //!     ringway plugin inspect my-plugin.so
 //!     ringway proxy --from 127.0.0.1:8080 --to 127.0.0.1:9000 --plugin ./my-plugin.so
 //!
-//! What a plugin may look at and call is in ringway.zig; what it means is in ringway.h.
+//! What a plugin may look at and call is in abi/zig (ringway.zig first); what it means is in ringway.h.
 
 const ringway = @import("ringway");
 

@@ -172,19 +172,27 @@ fn an_upstream_that_never_reads_gives_504() {
         std::mem::forget(stream);
     });
     let gateway = Gateway::start(&config().to(&[origin.address()]).with("[timeouts]\nwrite_stall = \"500ms\""));
+    let before = gateway.memory();
     let mut sender = std::net::TcpStream::connect(gateway.address()).unwrap();
     sender.write_all(b"POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 100000000\r\n\r\n").unwrap();
     sender.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut reading = sender.try_clone().unwrap();
     let writing = std::thread::spawn(move || {
         let piece = vec![b'x'; 65536];
-        while sender.write_all(&piece).is_ok() {}
+        let mut taken = 0;
+        while let Ok(count @ 1..) = sender.write(&piece) {
+            taken += count;
+        }
+        taken
     });
     let mut answer = Vec::new();
     let _ = reading.read_to_end(&mut answer);
-    join(writing);
+    let taken = writing.join().unwrap();
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    let after = gateway.memory();
+    println!("an upstream that never reads: {taken} bytes left the client, resident {} KiB before, {} KiB after", before.resident_kib, after.resident_kib);
+    assert!(after.resident_kib < before.resident_kib + 10_000, "{before:?} {after:?}");
     gateway.stop();
 }
 
