@@ -166,6 +166,11 @@ pub const CANARY_P99: u32 = 10;
 /// A plugin that one request in a million brings down is found at a few thousand requests a second.
 pub const PLUGIN_CRASH_WINDOW: u32 = 5 * MINUTE;
 
+/// A thousand times what a hook should take; a worker that is held for longer is seen by its clients.
+pub const HOOK_BUDGET: u32 = 50;
+/// No hook comes back after that, and its worker's connections have waited for long.
+pub const HOOK_LIMIT: u32 = 5 * SECOND;
+
 /// How much of everything: the section `[limits]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -437,6 +442,14 @@ pub struct Timeouts {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Duration", extend("minimum" = 1))]
     pub plugin_crash_window: u32,
+    /// Time of one hook call. Over: it is logged, with a stack, and counted.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Duration", extend("minimum" = 0))]
+    pub hook_budget: u32,
+    /// Time of one hook call. Over: the process is ended with a crash record that names the plugin, and started again. Without a supervisor it is logged.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Duration", extend("minimum" = 0))]
+    pub hook_limit: u32,
 }
 
 impl Default for Timeouts {
@@ -462,6 +475,8 @@ impl Default for Timeouts {
             canary_window: CANARY_WINDOW,
             canary_p99: CANARY_P99,
             plugin_crash_window: PLUGIN_CRASH_WINDOW,
+            hook_budget: HOOK_BUDGET,
+            hook_limit: HOOK_LIMIT,
         }
     }
 }

@@ -38,6 +38,7 @@ use crate::supervisor::protocol::{FromGateway, Standings, ToGateway};
 use crate::supervisor::sockets::Sockets;
 use crate::supervisor::{logs_of, supervise};
 use crate::worker::crew::Crew;
+use crate::worker::watchdog::Watchdog;
 use crate::worker::{Admission, Command, Start, TICK_MS, Worker, probe_ring};
 
 /// Open files that the process asks for: each proxied connection takes two.
@@ -178,6 +179,7 @@ impl Gateway {
         let mut board = control.board(stats);
         board.crashes = given.crashes;
         board.restarts = given.restarts;
+        board.watchdog = Watchdog::start().map_err(|e| format!("no watchdog: {e}"))?;
         Ok(Gateway { crew, addresses, admin, socket_files, board: Arc::new(board), control })
     }
 
@@ -218,6 +220,7 @@ impl Gateway {
         let mut draining: Option<Instant> = None;
         let mut upgrade: Option<mpsc::Sender<Result<Value, Refusal>>> = None;
         loop {
+            self.board.watchdog.heed(&self.control.config().timeouts, link.is_some());
             match events.recv_timeout(Duration::from_millis(TICK_MS)) {
                 Ok(Event::Signal(SIGINT)) if draining.is_some() => {
                     tracing::warn!("interrupted twice: ending at once");

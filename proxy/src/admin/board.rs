@@ -19,6 +19,7 @@ use crate::plugin::maps::Map;
 use crate::supervisor::crash::Crash;
 use crate::upstream;
 use crate::worker::program::{PluginCounts, Share};
+use crate::worker::watchdog::Watchdog;
 
 /// Shared by the main thread, which writes, and the admin threads, which read.
 pub struct Board {
@@ -40,6 +41,8 @@ pub struct Board {
     pub crashes: Vec<Crash>,
     /// How often it was started again.
     pub restarts: u64,
+    /// Sees hooks that hold their workers.
+    pub watchdog: Arc<Watchdog>,
     /// Who follows the rings.
     pub feeds: Arc<Feeds>,
 }
@@ -181,6 +184,7 @@ impl Board {
             admin_open: AtomicUsize::new(0),
             crashes: Vec::new(),
             restarts: 0,
+            watchdog: Arc::default(),
             feeds: Arc::default(),
         }
     }

@@ -1,15 +1,17 @@
 //! One worker: a pinned thread with its own runtime, listeners, memory, upstream connections.
 //!
 //! [`Worker::start`] spawns the thread; [`net`] holds sockets, [`pool`] upstream connections, [`program`] builds what
-//! exchanges run, `publish` replaces it while traffic flows. The clock of a worker is a byte that the process's ticker writes to its pipe every [`TICK_MS`]: then
+//! exchanges run, `publish` replaces it while traffic flows, [`watchdog`] sees hooks that hold the worker. The clock of a worker is a byte that the process's ticker writes to its pipe every [`TICK_MS`]: then
 //! deadlines are swept, idle connections parked, commands taken. There are no timers of the runtime.
 
 mod alarm;
 pub mod crew;
 pub mod net;
 pub mod pool;
+pub mod probe;
 pub mod program;
 mod publish;
+pub mod watchdog;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -27,6 +29,7 @@ use ringway_abi::raw;
 
 use self::net::{Park, Shared, Stream, abort_on_close, close_on_exec, discard, is_gone, no_delay, shut_down};
 use self::pool::Pool;
+use self::probe::SignalStack;
 use self::program::{Blueprint, Built, Instance, PluginCounts, build};
 use crate::address;
 use crate::clock;
@@ -37,6 +40,7 @@ use crate::exchange::core::{Core, Permit, Program, WorkerStats, add};
 use crate::exchange::watch::{Lane, Watch};
 use crate::exchange::{End, Peer, serve};
 use crate::plugin::frame::{Frame, run_tick};
+use crate::plugin::running::watching;
 use crate::plugin::wake::Wakes;
 use crate::upstream;
 use crate::view::slab::{Slab, Slot, SlotLayout};
@@ -218,6 +222,9 @@ fn run(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result<(), St
     if let Some(processor) = start.processor {
         pin(processor);
     }
+    let _signals = SignalStack::new().map_err(|e| format!("worker {}: no memory for a stack for signals: {e}", start.index))?;
+    // Dropped before the stack on which its questions are answered.
+    let _watching = watching(start.index);
     if start.ring {
         let mut ring = io_uring::IoUring::builder();
         // One thread submits, and completions are run by its own system calls instead of interrupts: 17.1 -> 13.6 µs of
