@@ -145,7 +145,10 @@ impl Watch {
     /// again since the last look. Exchanges pay nothing for it: the sweep sees by its deadline that a wait is the same one.
     pub fn wants_look(&self, now: u64, after: u64) -> bool {
         // A plugin that waits is known by its request.
-        let deadline = if self.waits_as.get() == 0 { self.deadlines[Lane::UpRead as usize].get() } else { self.waits_as.get() };
+        let deadline = match self.waits_as.get() {
+            0 => self.deadline(Lane::UpRead).min(self.deadline(Lane::UpWrite)),
+            request => request,
+        };
         if deadline == NEVER || self.left.get() || self.is_expired() {
             return false;
         }
@@ -233,6 +236,9 @@ mod tests {
             watch.disarm(Lane::UpRead);
             assert!(!watch.wants_look(now + 5000, 250));
         }
+        watch.arm(Lane::UpWrite, 70_000);
+        assert!(!watch.wants_look(now, 250) && watch.wants_look(now + 250, 250), "an upstream that takes nothing");
+        watch.disarm(Lane::UpWrite);
         // Waits that follow each other are not one long one.
         for tick in 0..20 {
             watch.arm(Lane::UpRead, 60_000 + tick);

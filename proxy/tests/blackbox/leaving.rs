@@ -64,6 +64,33 @@ fn a_client_that_leaves_lets_the_upstream_go() {
     }
 }
 
+/// An upstream that takes nothing of a body is waited for, too. A client that only closes cannot be noticed then: its end stands behind the bytes
+/// that nobody reads.
+#[test]
+fn a_client_that_leaves_in_the_middle_of_its_body_lets_the_upstream_go() {
+    for driver in ["io_uring", "epoll"] {
+        // Held open, never read, until the test process ends.
+        let origin = Origin::raw(|stream, _| std::mem::forget(stream));
+        let gateway = Gateway::start(
+            &config()
+                .server(&format!("driver = {driver:?}\nadmin = \"127.0.0.1:0\""))
+                .to(&[origin.address()])
+                .with(&format!("{PATIENT}\nwrite_stall = \"10m\"")),
+        );
+        gateway.wait_for("admin listening");
+        let files = gateway.memory().files;
+        let mut client = TcpStream::connect(gateway.address()).unwrap();
+        client.write_all(b"POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 100000000\r\n\r\n").unwrap();
+        client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+        while client.write(&[b'x'; 65536]).is_ok() {}
+        socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        eventually("both connections are closed", || gateway.memory().files <= files);
+        eventually("it is counted", || gateway.metric("ringway_faults_total{reason=\"client_closed\"}") == 1);
+        gateway.stop();
+    }
+}
+
 #[test]
 fn many_clients_that_leave_leave_nothing_behind() {
     const CLIENTS: usize = 500;
