@@ -179,7 +179,7 @@ impl Gateway {
         let mut board = control.board(stats);
         board.crashes = given.crashes;
         board.restarts = given.restarts;
-        board.watchdog = Watchdog::start().map_err(|e| format!("no watchdog: {e}"))?;
+        board.watchdog = Watchdog::start(&control.config().timeouts).map_err(|e| format!("no watchdog: {e}"))?;
         Ok(Gateway { crew, addresses, admin, socket_files, board: Arc::new(board), control })
     }
 

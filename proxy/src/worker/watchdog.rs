@@ -57,13 +57,14 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Starts the thread, which ends with the last reference.
+    /// Starts the thread, which ends with the last reference. Until [`Watchdog::heed`] says otherwise it ends no process.
     ///
     /// # Errors
     /// When there is no thread, or no signal.
-    pub fn start() -> io::Result<Arc<Watchdog>> {
+    pub fn start(timeouts: &Timeouts) -> io::Result<Arc<Watchdog>> {
         probe::install()?;
         let watchdog = Arc::new(Watchdog::default());
+        watchdog.heed(timeouts, false);
         let theirs = Arc::downgrade(&watchdog);
         thread::Builder::new().name("watchdog".into()).spawn(move || Round::default().run(&theirs))?;
         Ok(watchdog)

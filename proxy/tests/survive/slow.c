@@ -1,14 +1,17 @@
 /*
  * A plugin that holds its worker when the path of a request says so; built by the tests:
  *
- *     cc -O2 -fPIC -shared -fvisibility=hidden -Wl,--build-id -I abi/include slow.c -o slow.so
+ *     cc -O2 -fPIC -shared -fvisibility=hidden -Wl,--build-id -DSALT='"x"' -I abi/include slow.c -o slow.so
  *
- * /spin/MS spins for so many milliseconds, /sleep/MS sleeps, /never does not come back. All other requests get `x-seen: 1`.
+ * /busy/MS spins for so many milliseconds; /spin/NAME and /sleep/NAME spin and sleep until there is a file NAME in the folder that
+ * RINGWAY_SLOW_FOLDER names; /never does not come back. All other requests get `x-seen: 1`.
  */
 #define _GNU_SOURCE
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "ringway.h"
 
@@ -22,39 +25,57 @@ static long long now_ms(void) {
 }
 
 static volatile int turns;
+/* Tells the files of different tests apart. */
+static const char salt[] __attribute__((used)) = SALT;
+
+/* Whether the file behind the path of the request is there. */
+static int is_let_go(const rw_request *request, const char *path) {
+  const char *folder = getenv("RINGWAY_SLOW_FOLDER");
+  char name[512];
+  size_t len = strlen(path);
+  int name_len = (int)(request->path.len - len);
+  snprintf(name, sizeof name, "%s/%.*s", folder ? folder : "/", name_len, (const char *)rw_bytes(&request->path) + len);
+  return access(name, F_OK) == 0;
+}
+
+__attribute__((noinline)) static void spin_until_let_go(const rw_request *request, const char *path) {
+  while (!is_let_go(request, path))
+    for (int i = 0; i < 1000000; i++) turns++;
+}
+
+__attribute__((noinline)) static void sleep_until_let_go(const rw_request *request, const char *path) {
+  /* A signal ends a sleep early. */
+  while (!is_let_go(request, path)) usleep(20000);
+}
 
 __attribute__((noinline)) static void spin_until(long long end) {
   while (now_ms() < end)
-    for (int i = 0; i < 100000; i++) turns++;
-}
-
-/* A signal ends a sleep early: the rest is slept again. */
-__attribute__((noinline)) static void sleep_until(long long end) {
-  for (long long left; (left = end - now_ms()) > 0;) {
-    struct timespec time = {.tv_sec = left / 1000, .tv_nsec = left % 1000 * 1000000};
-    nanosleep(&time, NULL);
-  }
+    for (int i = 0; i < 10000; i++) turns++;
 }
 
 __attribute__((noinline)) static void never_return(void) {
   for (;;) turns++;
 }
 
-/* The number behind `path`, or -1. */
+static int begins(const rw_request *request, const char *path) {
+  size_t len = strlen(path);
+  return request->path.len >= len && memcmp(rw_bytes(&request->path), path, len) == 0;
+}
+
+/* The number behind `path`. */
 static long long behind(const rw_request *request, const char *path) {
   size_t len = strlen(path);
   char digits[16] = {0};
-  if (request->path.len < len || request->path.len - len >= sizeof digits || memcmp(rw_bytes(&request->path), path, len) != 0) return -1;
-  memcpy(digits, rw_bytes(&request->path) + len, request->path.len - len);
+  if (request->path.len - len < sizeof digits) memcpy(digits, rw_bytes(&request->path) + len, request->path.len - len);
   return atoll(digits);
 }
 
 static rw_verdict on_request(rw_cx *cx, const rw_request *request) {
   static const uint8_t name[] = "x-seen", value[] = "1";
-  long long ms;
-  if ((ms = behind(request, "/spin/")) >= 0) spin_until(now_ms() + ms);
-  if ((ms = behind(request, "/sleep/")) >= 0) sleep_until(now_ms() + ms);
-  if (behind(request, "/never") >= 0) never_return();
+  if (begins(request, "/busy/")) spin_until(now_ms() + behind(request, "/busy/"));
+  if (begins(request, "/spin/")) spin_until_let_go(request, "/spin/");
+  if (begins(request, "/sleep/")) sleep_until_let_go(request, "/sleep/");
+  if (begins(request, "/never")) never_return();
   rw_status status = cx->host->header_set(cx, RW_SIDE_REQUEST, name, sizeof name - 1, value, sizeof value - 1);
   return status < 0 ? RW_ABORTED : RW_CONTINUE;
 }

@@ -1,5 +1,6 @@
 //! Hooks that hold their worker: what the log says, who is counted, and when the process is ended.
 
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -24,22 +25,39 @@ fn warnings(governed: &Governed) -> Vec<Value> {
     lines.iter().filter_map(|line| serde_json::from_str(line).ok()).filter(|line: &Value| line["message"] == OVER_BUDGET).collect()
 }
 
+/// Starts it; hooks are let go by files in `folder`.
+fn start(folder: &Path, made: Config) -> Governed {
+    let environment = vec![("RINGWAY_SLOW_FOLDER".to_owned(), folder.display().to_string())];
+    Governed::launch(Launch { environment, ..Launch::default() }, made.server("admin = \"127.0.0.1:0\""))
+}
+
+/// Sends a request whose hook holds its worker until `seen` has returned.
+fn hold(folder: &Path, governed: &Governed, path: &str, seen: impl FnOnce()) {
+    let mut client = Client::connect(governed.address());
+    client.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n"));
+    seen();
+    std::fs::write(folder.join(path.rsplit('/').next().unwrap()), "").unwrap();
+    assert_eq!(client.response().header("x-seen"), Some("1"), "{path}: the worker goes on");
+}
+
 #[test]
 fn a_hook_over_its_budget_is_logged_with_its_stack_and_counted() {
     let (folder, origin) = (tempfile::tempdir().unwrap(), telling());
-    let file = built("slow", folder.path(), &[]);
-    let governed = Governed::start(with_slow(&file, &origin, "hook_budget = \"500ms\"\nhook_limit = \"off\""));
+    let file = built("slow", folder.path(), &["-DSALT=\"budget\""]);
+    let governed = start(folder.path(), with_slow(&file, &origin, "hook_budget = \"100ms\"\nhook_limit = \"off\""));
     let hash = run(&["plugin", "inspect", "-j", &file])["sha256"].as_str().unwrap().to_owned();
     let metric = "ringway_hook_over_budget_total{plugin=\"slow\"}";
     assert_eq!(governed.metric(metric), Some(0));
-    for (count, (path, function)) in [("/spin/1500", "spin_until"), ("/sleep/1500", "sleep_until")].into_iter().enumerate() {
-        assert_eq!(get(governed.address(), path).header("x-seen"), Some("1"), "{path}: the worker goes on");
+    for (count, (path, function)) in [("/spin/a", "spin_until_let_go"), ("/sleep/b", "sleep_until_let_go")].into_iter().enumerate() {
+        hold(folder.path(), &governed, path, || assert_eq!(governed.gateway.said(count + 1, OVER_BUDGET), count + 1));
         assert_eq!(governed.gateway.said(count + 1, OVER_BUDGET), count + 1, "once for each call");
         let line = warnings(&governed).remove(count);
         assert_eq!((&line["plugin"], &line["hook"], &line["level"]), (&"slow".into(), &"on_request".into(), &"WARN".into()), "{line}");
-        assert!((500..1500).contains(&line["ms"].as_u64().unwrap()) && line["worker"].as_u64().unwrap() < 2, "{line}");
+        assert!(line["ms"].as_u64().unwrap() >= 100 && line["worker"].as_u64().unwrap() < 2, "{line}");
         let stack = line["stack"].as_str().unwrap();
-        let (above, below) = stack.split_once(&format!("({function}) < ")).unwrap_or_else(|| panic!("no {function}: {stack}"));
+        let (above, below) = stack.split_once(&format!("({function}")).unwrap_or_else(|| panic!("no {function}: {stack}"));
+        // The compiler may have made a clone of it, with a longer name.
+        let below = below.split_once(") < ").map_or("", |(_, below)| below);
         assert!(above.ends_with(' ') && below.starts_with(&hash[..20]) && below.contains(" (on_request) < "), "{stack}");
         assert!(below.split(" < ").last().unwrap().starts_with("ringway+0x"), "{stack}");
         assert_eq!(governed.metric(metric), Some(count as u64 + 1));
@@ -50,12 +68,12 @@ fn a_hook_over_its_budget_is_logged_with_its_stack_and_counted() {
 #[test]
 fn calls_within_the_budget_are_not_logged_however_many_there_are() {
     let (folder, origin) = (tempfile::tempdir().unwrap(), telling());
-    let file = built("slow", folder.path(), &[]);
+    let file = built("slow", folder.path(), &["-DSALT=\"within\""]);
     // One connection, and its worker is in hooks nearly all the time: each look finds the same frame.
     let governed = Governed::start(with_slow(&file, &origin, "hook_budget = \"1s\"\nhook_limit = \"3s\""));
     let mut client = Client::connect(governed.address());
     for _ in 0..100 {
-        assert_eq!(client.get("/spin/40").header("x-seen"), Some("1"));
+        assert_eq!(client.get("/busy/40").header("x-seen"), Some("1"));
     }
     // A worker that waits in the kernel has no hook.
     thread::sleep(Duration::from_millis(500));
@@ -69,7 +87,7 @@ fn calls_within_the_budget_are_not_logged_however_many_there_are() {
 #[test]
 fn a_hook_that_never_returns_ends_the_process_with_a_record_and_is_quarantined_after_the_third_time() {
     let (folder, origin) = (tempfile::tempdir().unwrap(), telling());
-    let file = built("slow", folder.path(), &[]);
+    let file = built("slow", folder.path(), &["-DSALT=\"never\""]);
     let governed = Governed::start(with_slow(&file, &origin, "hook_budget = \"100ms\"\nhook_limit = \"1s\""));
     let facts = run(&["plugin", "inspect", "-j", &file]);
     for time in 1..=3 {
@@ -85,7 +103,7 @@ fn a_hook_that_never_returns_ends_the_process_with_a_record_and_is_quarantined_a
         let cause = last["cause"].as_str().unwrap();
         assert!(cause.starts_with("its hook ran for ") && cause.ends_with(" ms, longer than timeouts.hook_limit"), "{cause}");
         assert!(last["thread"].as_str().unwrap().starts_with("worker-"), "{last}");
-        assert!(last["module"].as_str().unwrap().ends_with(&format!("{}.so", facts["sha256"].as_str().unwrap())), "{last}");
+        assert!(last["module"].as_str().unwrap().contains(&format!("{}.so", facts["sha256"].as_str().unwrap())), "{last}");
     }
     governed.gateway.wait_for("quarantined: it brought the process down 3 times within 5m");
     assert_eq!(governed.good("GET", "/api/plugins/slow", "")["status"], "quarantined");
@@ -99,17 +117,15 @@ fn a_hook_that_never_returns_ends_the_process_with_a_record_and_is_quarantined_a
 #[test]
 fn without_a_supervisor_a_hook_over_its_limit_is_only_logged() {
     let (folder, origin) = (tempfile::tempdir().unwrap(), telling());
-    let file = built("slow", folder.path(), &[]);
-    let made = with_slow(&file, &origin, "hook_budget = \"off\"\nhook_limit = \"300ms\"").server("supervisor = false");
-    let governed = Governed::start(made);
-    assert_eq!(get(governed.address(), "/spin/1000").header("x-seen"), Some("1"));
-    governed.gateway.wait_for("no supervisor would start the process again");
+    let file = built("slow", folder.path(), &["-DSALT=\"alone\""]);
+    let made = with_slow(&file, &origin, "hook_budget = \"off\"\nhook_limit = \"100ms\"").server("supervisor = false");
+    let governed = start(folder.path(), made);
+    hold(folder.path(), &governed, "/spin/a", || drop(governed.gateway.wait_for("no supervisor would start the process again")));
     assert!(warnings(&governed).is_empty(), "the budget is off");
     // A reload changes the bounds of the process that runs.
-    let text = std::fs::read_to_string(governed.file()).unwrap().replace("hook_budget = \"off\"", "hook_budget = \"200ms\"");
-    std::fs::write(governed.file(), text.replace("hook_limit = \"300ms\"", "hook_limit = \"off\"")).unwrap();
+    let text = std::fs::read_to_string(governed.file()).unwrap().replace("hook_budget = \"off\"", "hook_budget = \"100ms\"");
+    std::fs::write(governed.file(), text.replace("hook_limit = \"100ms\"", "hook_limit = \"off\"")).unwrap();
     governed.good("POST", "/api/reload", "");
-    get(governed.address(), "/spin/1000");
-    assert_eq!(governed.gateway.said(1, OVER_BUDGET), 1);
+    hold(folder.path(), &governed, "/spin/b", || assert_eq!(governed.gateway.said(1, OVER_BUDGET), 1));
     governed.gateway.stop();
 }
