@@ -357,14 +357,14 @@ typedef struct rw_chunk {
 
 #define RW_CHUNK_LAST 0x1
 
-/* on_event: what a hook that returned RW_SUSPEND has waited for. See ringway-wait.h. */
+/* on_event: what a hook that returned RW_SUSPEND has waited for. See ringway-wait.h and ringway-outcall.h. */
 typedef struct rw_event {
   uint32_t size;
-  uint32_t kind;  /* RW_EVENT_* of ringway-wait.h */
-  uint64_t token; /* what the plugin gave to timer or wake; 0 for RW_EVENT_TIMEOUT */
-  int32_t status; /* 0 */
+  uint32_t kind;  /* RW_EVENT_* */
+  uint64_t token; /* what the plugin gave to timer, wake or send; 0 for RW_EVENT_TIMEOUT */
+  int32_t status; /* 0; of an outcall, why there is no reply */
   uint32_t reserved;
-  const rw_response *response; /* NULL */
+  const rw_response *response; /* the reply to an outcall, [hook]; otherwise NULL */
 } rw_event;
 
 /* on_done: the exchange is over, whatever its end. Called once for every link that the exchange reached: its pre hook ran,

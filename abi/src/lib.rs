@@ -5,7 +5,7 @@
 //! method ids. [`raw`] mirrors the C structs of the contract: host table, descriptor, note, events; [`maps`] those of the
 //! extension for maps.
 //!
-//! [`wait`] mirrors the extension of `include/ringway-wait.h`.
+//! [`wait`] and [`outcall`] mirror the extensions of `include/ringway-wait.h` and `include/ringway-outcall.h`.
 //!
 //! The header `include/ringway.h` is the written truth; `layout-1.0.txt` holds the frozen offsets, and the tests of this
 //! crate compare what the C, Rust and Zig compilers print with it.
@@ -17,6 +17,7 @@ extern crate alloc;
 
 pub mod ids;
 pub mod maps;
+pub mod outcall;
 pub mod owned;
 pub mod raw;
 pub mod view;

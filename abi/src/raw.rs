@@ -107,8 +107,8 @@ pub const WANT_TIME: u64 = 0x0080;
 pub const WANT_SUSPEND: u64 = 0x0100;
 /// `RW_WANT_MAPS`
 pub const WANT_MAPS: u64 = 0x0200;
-/// Every `wants` bit of this version with its name.
-pub const WANTS: [(u64, &str); 10] = [
+/// Every `wants` bit of this version and its extensions with its name.
+pub const WANTS: [(u64, &str); 11] = [
     (WANT_EDIT_REQUEST, "edit-request"),
     (WANT_EDIT_RESPONSE, "edit-response"),
     (WANT_EDIT_REQUEST_BODY, "edit-request-body"),
@@ -119,6 +119,7 @@ pub const WANTS: [(u64, &str); 10] = [
     (WANT_TIME, "time"),
     (WANT_SUSPEND, "suspend"),
     (WANT_MAPS, "maps"),
+    (crate::outcall::WANT_OUTCALL, "outcall"),
 ];
 
 /// `RW_SIDE_REQUEST`: the side of an edit.

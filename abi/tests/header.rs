@@ -15,6 +15,7 @@ use ringway_abi::raw;
 const STRICT: [&str; 5] = ["-Wall", "-Wextra", "-pedantic", "-Wpadded", "-Werror"];
 const ALONE: &str = "#include \"ringway.h\"\n";
 const WAIT: &str = "#include \"ringway-wait.h\"\n#include \"ringway-wait.h\"\nint unused_but_not_empty;\n";
+const OUTCALL: &str = "#include \"ringway-outcall.h\"\n#include \"ringway-outcall.h\"\nint unused_but_not_empty;\n";
 const TWICE: &str = "#include \"ringway.h\"\n#include \"ringway.h\"\nint unused_but_not_empty;\n";
 
 /// A plugin in the common subset of C and C++.
@@ -57,7 +58,7 @@ comptime {
 /// S-10, S-11
 #[test]
 fn the_header_compiles_strictly_as_c11_and_c17() {
-    for (name, text) in [("alone", ALONE), ("twice", TWICE), ("wait", WAIT)] {
+    for (name, text) in [("alone", ALONE), ("twice", TWICE), ("wait", WAIT), ("outcall", OUTCALL)] {
         for compiler in toolchain::c_compilers() {
             for standard in ["-std=c11", "-std=c17"] {
                 let source = write_source(&format!("{name}.c"), text);
@@ -70,7 +71,7 @@ fn the_header_compiles_strictly_as_c11_and_c17() {
 /// S-10, S-11
 #[test]
 fn the_header_compiles_strictly_as_cpp17() {
-    for (name, text) in [("alone", ALONE), ("twice", TWICE), ("wait", WAIT)] {
+    for (name, text) in [("alone", ALONE), ("twice", TWICE), ("wait", WAIT), ("outcall", OUTCALL)] {
         for compiler in toolchain::cpp_compilers() {
             let source = write_source(&format!("{name}.cc"), text);
             compile(compiler, &["-std=c++17", "-fsyntax-only"], &source, None);
@@ -87,6 +88,9 @@ fn the_header_includes_nothing_but_stddef_and_stdint() {
     let wait = include_str!("../include/ringway-wait.h");
     let includes: Vec<&str> = wait.lines().filter(|line| line.trim_start().starts_with("#include")).collect();
     assert_eq!(includes, ["#include \"ringway.h\""]);
+    let outcall = include_str!("../include/ringway-outcall.h");
+    let includes: Vec<&str> = outcall.lines().filter(|line| line.trim_start().starts_with("#include")).collect();
+    assert_eq!(includes, ["#include \"ringway-wait.h\""]);
 }
 
 /// S-13 to S-16

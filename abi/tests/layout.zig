@@ -68,7 +68,8 @@ fn enumText(comptime prefix: []const u8, comptime T: type) []const u8 {
 fn flagsText(comptime prefix: []const u8, comptime T: type) []const u8 {
     var out: []const u8 = "";
     for (@typeInfo(T).@"struct".field_names) |field| {
-        if (field[0] == '_') continue;
+        // What an extension added stands in its own layout.
+        if (field[0] == '_' or (T == ringway.Wants and std.mem.eql(u8, field, "outcall"))) continue;
         out = out ++ constantText(prefix ++ upper(field), 1 << @bitOffsetOf(T, field));
     }
     return out;

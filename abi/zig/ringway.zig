@@ -27,6 +27,8 @@ const std = @import("std");
 
 /// The extension "ringway.wait/1": waiting without blocking.
 pub const wait = @import("wait.zig");
+/// The extension "ringway.outcall/1": requests of a plugin's own.
+pub const outcall = @import("outcall.zig");
 
 pub const abi_major: u16 = 1;
 pub const abi_minor: u16 = 0;
@@ -115,7 +117,8 @@ pub const Wants = packed struct(u64) {
     time: bool = false,
     @"suspend": bool = false,
     maps: bool = false,
-    _: u54 = 0,
+    outcall: bool = false,
+    _: u53 = 0,
 };
 
 pub const Language = enum(u16) { other, c, rust, zig, cpp, go, _ };

@@ -12,6 +12,7 @@ use ringway::plugin::chain::{CoreChain, LinkParts, OnError};
 use ringway::plugin::frame::Frame;
 use ringway::plugin::host::{HOST, HostShared};
 use ringway::plugin::loaded::{CorePlugin, PluginVersion, default_store, metric_storage};
+use ringway::plugin::outcall::OutcallBounds;
 use ringway::run::load_plugin;
 use ringway::view::slab::Slab;
 use ringway_abi::RequestView;
@@ -73,6 +74,7 @@ impl Worker {
             plugin_alloc_bytes: limits.plugin_alloc_bytes,
             replacement_bytes: limits.body_buffer_bytes,
             waits_max: limits.suspended,
+            outcalls: OutcallBounds::of(&limits),
         });
         let cores = cores.collect();
         Worker { names, slab, shared, cores }

@@ -35,6 +35,9 @@
 #ifndef ON_RESPONSE
 #define ON_RESPONSE NULL
 #endif
+#ifndef ON_EVENT
+#define ON_EVENT NULL
+#endif
 #ifndef LOAD
 #define LOAD NULL
 #endif
@@ -96,5 +99,6 @@ const rw_plugin ringway_plugin_v1 = {
     .on_request_body = ON_REQUEST_BODY,
     .on_response = ON_RESPONSE,
     .on_response_chunk = ON_RESPONSE_CHUNK,
+    .on_event = ON_EVENT,
 };
 #endif

@@ -120,6 +120,14 @@ pub const CANARY_ABORTS_PERCENT: usize = 1;
 pub const PLUGIN_CRASHES: usize = 3;
 /// As many as there are exchanges in flight by default: a plugin may let each of them wait.
 pub const SUSPENDED: usize = SLOTS;
+/// A service that takes ten milliseconds answers a hundred thousand of them in a second; each takes a slot, that is address space until it is used.
+pub const OUTCALLS: usize = 1024;
+/// One service for who, one for what, and some to spare: whoever asks more for each request needs a service that does it.
+pub const OUTCALLS_PER_HOOK: usize = 4;
+/// A request line, headers such as a cookie and a token, and a small document.
+pub const OUTCALL_REQUEST_BYTES: usize = 16 * KIB;
+/// Decisions and error pages are far smaller.
+pub const OUTCALL_REPLY_BYTES: usize = 16 * KIB;
 
 const SECOND: u32 = 1000;
 const MINUTE: u32 = 60 * SECOND;
@@ -276,6 +284,20 @@ pub struct Limits {
     /// Exchanges of a worker whose plugins wait for an event. More: the hook counts as failed.
     #[schemars(range(min = 1, max = 65536))]
     pub suspended: usize,
+    /// Outcalls of plugins under way, per worker, and no more than `slots`. More: the plugin's call fails with `RW_ERR_NO_SPACE`.
+    #[schemars(range(min = 0, max = 65536))]
+    pub outcalls: usize,
+    /// Outcalls of one hook that waits. More: the plugin's call fails with `RW_ERR_NO_SPACE`.
+    #[schemars(range(min = 1, max = 64))]
+    pub outcalls_per_hook: usize,
+    /// Bytes of the request of an outcall, line, headers and body. More: the plugin's call fails with `RW_ERR_NO_SPACE`. The head alone is bound by `head_bytes` too.
+    #[serde(with = "size")]
+    #[schemars(with = "size::Size", extend("minimum" = 1024, "maximum" = 1 << 20))]
+    pub outcall_request_bytes: usize,
+    /// Bytes of the body of a reply to an outcall. More: it is cut off there.
+    #[serde(with = "size")]
+    #[schemars(with = "size::Size", extend("minimum" = 0, "maximum" = 1 << 20))]
+    pub outcall_reply_bytes: usize,
 }
 
 impl Default for Limits {
@@ -310,6 +332,10 @@ impl Default for Limits {
             canary_aborts_percent: CANARY_ABORTS_PERCENT,
             plugin_crashes: PLUGIN_CRASHES,
             suspended: SUSPENDED,
+            outcalls: OUTCALLS,
+            outcalls_per_hook: OUTCALLS_PER_HOOK,
+            outcall_request_bytes: OUTCALL_REQUEST_BYTES,
+            outcall_reply_bytes: OUTCALL_REPLY_BYTES,
         }
     }
 }
@@ -322,7 +348,12 @@ impl Limits {
 
     /// Slots that a worker's slab has.
     pub const fn slab_slots(&self) -> usize {
-        self.slots.saturating_mul(SLOTS_PER_EXCHANGE).saturating_add(SLOTS_RESERVED)
+        self.slots.saturating_mul(SLOTS_PER_EXCHANGE).saturating_add(SLOTS_RESERVED + self.outcalls_max())
+    }
+
+    /// Outcalls under way, per worker: each takes a slot beyond those of the exchanges.
+    pub const fn outcalls_max(&self) -> usize {
+        if self.outcalls < self.slots { self.outcalls } else { self.slots }
     }
 
     /// Pairs of limits that contradict each other: the field to blame and the sentence that says why.
@@ -348,7 +379,8 @@ impl Limits {
         }
         let exchange_bytes_min = SLOTS_PER_EXCHANGE * self.slot_bytes_min();
         if self.slab_slots().saturating_mul(self.slot_bytes_min()) > SLAB_BYTES_MAX {
-            let slots_max = (SLAB_BYTES_MAX / self.slot_bytes_min()).saturating_sub(SLOTS_RESERVED) / SLOTS_PER_EXCHANGE;
+            let room = (SLAB_BYTES_MAX / self.slot_bytes_min()).saturating_sub(SLOTS_RESERVED);
+            let slots_max = (room / (SLOTS_PER_EXCHANGE + 1)).max(room.saturating_sub(self.outcalls) / SLOTS_PER_EXCHANGE);
             found.push((
                 "slots",
                 format!("{} exchanges of at least {} bytes need more than the 2 GiB of a worker's slab; {slots_max} fit", self.slots, exchange_bytes_min),
@@ -682,7 +714,7 @@ mod tests {
                 "`line_bytes` is 8KiB, more than `head_bytes` (4KiB)",
                 "`target_bytes` is 8KiB, more than `head_bytes` (4KiB)",
                 "`connections_per_address` is 16384, more than `connections` (10)",
-                "65536 exchanges of at least 2112512 bytes need more than the 2 GiB of a worker's slab; 984 fit",
+                "65536 exchanges of at least 2112512 bytes need more than the 2 GiB of a worker's slab; 656 fit",
             ]
         );
     }

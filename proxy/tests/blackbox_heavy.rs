@@ -289,14 +289,36 @@ fn waiting_on_a_timer_costs_little() {
     let nginx = Nginx::origin();
     let made = config().upstream("app", &[&nginx.address], "").plugin("delay", "[plugin.config]\nmilliseconds = 10");
     let gateway = Gateway::start(&made.with("[[route]]\nheader = { x-wait = true }\nupstream = \"app\"\nplugins = [\"delay\"]\n[[route]]\nupstream = \"app\""));
-    let (mut plain, mut waiting) = (Vec::new(), Vec::new());
+    let (plain, waiting) = cpu_in_turns(&gateway, "x-wait: 1");
+    println!("CPU per request, 1,000 connections, medians of 3: {plain:.1} µs, waiting 10 ms {waiting:.1} µs, ratio {:.2}", waiting / plain);
+    assert!(waiting / plain < 3.0);
+    gateway.stop();
+}
+
+/// Medians of three measures of requests without and with this header, in turns.
+fn cpu_in_turns(gateway: &Gateway, header: &str) -> (f64, f64) {
+    let (mut without, mut with) = (Vec::new(), Vec::new());
     for _ in 0..3 {
-        plain.push(cpu_per_request(&gateway, "x-pass: 1"));
-        waiting.push(cpu_per_request(&gateway, "x-wait: 1"));
+        without.push(cpu_per_request(gateway, "x-pass: 1"));
+        with.push(cpu_per_request(gateway, header));
     }
-    plain.sort_by(f64::total_cmp);
-    waiting.sort_by(f64::total_cmp);
-    println!("CPU per request, 1,000 connections, medians of 3: {:.1} µs, waiting 10 ms {:.1} µs, ratio {:.2}", plain[1], waiting[1], waiting[1] / plain[1]);
-    assert!(waiting[1] / plain[1] < 3.0, "{plain:?} {waiting:?}");
+    without.sort_by(f64::total_cmp);
+    with.sort_by(f64::total_cmp);
+    (without[1], with[1])
+}
+
+/// `ext-authz` asks a service about every request: two requests to upstreams instead of one.
+#[test]
+fn asking_a_service_about_each_request_costs_another_request() {
+    let _alone = alone();
+    connections();
+    let (app, auth) = (Nginx::origin(), Nginx::origin());
+    let made = config().upstream("app", &[&app.address], "").upstream("auth", &[&auth.address], "");
+    let made = made.plugin("ext-authz", "[plugin.config]\nupstream = \"auth\"");
+    let gateway =
+        Gateway::start(&made.with("[[route]]\nheader = { x-ask = true }\nupstream = \"app\"\nplugins = [\"ext-authz\"]\n[[route]]\nupstream = \"app\""));
+    let (plain, asking) = cpu_in_turns(&gateway, "x-ask: 1");
+    println!("CPU per request, 1,000 connections, medians of 3: {plain:.1} µs, with one outcall {asking:.1} µs, ratio {:.2}", asking / plain);
+    assert!(asking / plain < 4.0);
     gateway.stop();
 }

@@ -2,7 +2,7 @@
 //!
 //! By area: `api` every endpoint and what it refuses, `reload` configurations, `maps` what plugins keep, `swap` plugins under load and the life of
 //! their versions, `canary` versions on trial, `capture` copies of exchanges, `policy` panics, `stats` times, `command` what `ringway plugin`, `chain` and `reload` print,
-//! `waiting` plugins that wait.
+//! `waiting` plugins that wait, `outcall` plugins that ask an upstream.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod gateway;
@@ -19,6 +19,8 @@ mod capture;
 mod command;
 #[path = "control/maps.rs"]
 mod maps;
+#[path = "control/outcall.rs"]
+mod outcall;
 #[path = "control/policy.rs"]
 mod policy;
 #[path = "control/reload.rs"]

@@ -4,9 +4,10 @@ mod support;
 
 use ringway::exchange::End;
 use ringway::limits::SLOTS_PER_EXCHANGE;
+use support::actors::{DIRTY, DONE, DONE_STATUS, REQUEST_BYTES, REQUEST_CHUNKS, RESPONSE_BYTES, actors, actors_with, counts, get, post};
 use support::stream::bytes;
 use support::wire::Framing;
-use support::{Case, Fate, Outcome, Step, Upstream, World};
+use support::{Case, Fate, Step, Upstream, World};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
@@ -71,33 +72,6 @@ fn edited_heads_keep_what_was_not_edited_byte_for_byte() {
 }
 
 // What links do on demand: see support/actor.c.
-
-/// Actors A, B and C.
-fn actors() -> World {
-    actors_with("closed", "")
-}
-
-fn actors_with(on_error: &str, more: &str) -> World {
-    let plugin = |tag: &str| format!("[[plugin]]\nname = \"{tag}\"\npath = \"{{actor}}\"\non_error = \"{on_error}\"\n[plugin.config]\ntag = \"{tag}\"\n");
-    let text = format!("{more}{}{}{}", plugin("A"), plugin("B"), plugin("C"));
-    World::new(&format!("{text}[[route]]\npath = \"/\"\nupstream = \"app\"\nplugins = [\"A\", \"B\", \"C\"]\n"))
-}
-
-fn get(act: &str) -> String {
-    format!("GET / HTTP/1.1\r\nHost: e\r\nx-act: {act}\r\n\r\n")
-}
-
-/// The metrics of each actor: see `enum` in support/actor.c.
-fn counts(outcome: &Outcome, metric: usize) -> Vec<u64> {
-    outcome.metrics.iter().map(|of_plugin| of_plugin[metric]).collect()
-}
-
-const REQUEST_CHUNKS: usize = 1;
-const DONE: usize = 5;
-const DONE_STATUS: usize = 6;
-const REQUEST_BYTES: usize = 7;
-const RESPONSE_BYTES: usize = 8;
-const DIRTY: usize = 9;
 
 #[test]
 fn every_link_that_was_reached_hears_of_the_end() {
@@ -200,10 +174,6 @@ fn a_status_that_a_plugin_sets_decides_whether_there_is_a_body() {
 }
 
 // Bodies.
-
-fn post(act: &str, body: &str) -> String {
-    format!("POST / HTTP/1.1\r\nHost: e\r\nContent-Length: {}\r\nx-act: {act}\r\n\r\n{body}", body.len())
-}
 
 fn post_chunked(act: &str, body: &str) -> String {
     format!("POST / HTTP/1.1\r\nHost: e\r\nTransfer-Encoding: chunked\r\nx-act: {act}\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len())

@@ -5,41 +5,11 @@
 mod support;
 
 use ringway::exchange::End;
+use support::actors::{DONE, DONE_STATUS, EVENT, EVENT_KIND, EVENT_TOKEN, RESPONSE, actors, actors_with, counts, get, post};
 use support::stream::bytes;
-use support::{Case, Fate, Outcome, Step, Upstream, World};
+use support::{Case, Fate, Step, Upstream};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
-
-/// Actors A, B and C.
-fn actors() -> World {
-    actors_with("closed", "")
-}
-
-fn actors_with(on_error: &str, more: &str) -> World {
-    let plugin = |tag: &str| format!("[[plugin]]\nname = \"{tag}\"\npath = \"{{actor}}\"\non_error = \"{on_error}\"\n[plugin.config]\ntag = \"{tag}\"\n");
-    let text = format!("{more}{}{}{}", plugin("A"), plugin("B"), plugin("C"));
-    World::new(&format!("{text}[[route]]\npath = \"/\"\nupstream = \"app\"\nplugins = [\"A\", \"B\", \"C\"]\n"))
-}
-
-fn get(act: &str) -> String {
-    format!("GET / HTTP/1.1\r\nHost: e\r\nx-act: {act}\r\n\r\n")
-}
-
-fn post(act: &str) -> String {
-    format!("POST / HTTP/1.1\r\nHost: e\r\nContent-Length: 4\r\nx-act: {act}\r\n\r\nbody")
-}
-
-/// The metrics of each actor: see `enum` in support/actor.c.
-fn counts(outcome: &Outcome, metric: usize) -> Vec<u64> {
-    outcome.metrics.iter().map(|of_plugin| of_plugin[metric]).collect()
-}
-
-const RESPONSE: usize = 3;
-const DONE: usize = 5;
-const DONE_STATUS: usize = 6;
-const EVENT: usize = 10;
-const EVENT_KIND: usize = 11;
-const EVENT_TOKEN: usize = 12;
 
 const TIMER: u64 = 1;
 const WAKE: u64 = 2;
@@ -76,7 +46,7 @@ fn the_verdict_of_on_event_is_that_of_the_hook_that_waited() {
         ("need-body", 200, "ABC", "CBA"),
     ];
     for (act, status, pre, post_hooks) in cases {
-        let request = post(&format!("B.request=timer:20,B.event={act}")) + &get("");
+        let request = post(&format!("B.request=timer:20,B.event={act}"), "body") + &get("");
         Case::new(&world, request).up(Upstream::answers([OK, OK])).answer(OK).expire(100).each(|outcome| {
             assert_eq!((outcome.end, outcome.statuses()), (End::Park, vec![status, 200]), "{act}");
             assert_eq!(outcome.responses[0].values("x-order-post").concat(), post_hooks, "{act}");
@@ -102,14 +72,14 @@ fn the_verdict_of_on_event_is_that_of_the_hook_that_waited() {
 fn a_body_hook_waits_with_the_body() {
     let world = actors();
     for (act, body) in [("", "body"), ("B.event=replace:other", "other")] {
-        let request = post(&format!("B.request=need-body,B.request-body=timer:20,{act}")) + &get("");
+        let request = post(&format!("B.request=need-body,B.request-body=timer:20,{act}"), "body") + &get("");
         Case::new(&world, request).up(Upstream::answers([OK, OK])).expire(100).each(|outcome| {
             assert_eq!((outcome.end, outcome.statuses()), (End::Park, vec![200, 200]), "{act}");
             let request = &outcome.upstreams[0].requests().0[0];
             assert_eq!((request.values("x-order").concat(), request.body_text()), ("ABC".into(), body), "{act}");
         });
     }
-    Case::new(&world, post("B.request=need-body,B.request-body=timer:20,B.event=need-body")).expire(100).each(|outcome| {
+    Case::new(&world, post("B.request=need-body,B.request-body=timer:20,B.event=need-body", "body")).expire(100).each(|outcome| {
         assert_eq!((outcome.statuses(), outcome.reasons()), (vec![500], vec!["plugin_body_not_declared"]));
     });
 }
@@ -194,7 +164,7 @@ fn the_deadline_of_the_exchange_ends_a_wait() {
 fn a_client_that_goes_away_ends_the_wait() {
     let world = actors();
     for (act, response) in [("B.request=timer:100", false), ("B.request=need-body,B.request-body=suspend", false), ("B.response=suspend", true)] {
-        Case::new(&world, post(act)).answer(OK).leaves().each(|outcome| {
+        Case::new(&world, post(act, "body")).answer(OK).leaves().each(|outcome| {
             assert_eq!((outcome.end, outcome.raw.len(), counts(outcome, EVENT)), (End::Abort, 0, vec![0, 0, 0]), "{act}");
             assert_eq!((counts(outcome, DONE), counts(outcome, DONE_STATUS)[0]), (if response { vec![1, 1, 1] } else { vec![1, 1, 0] }, 0), "{act}");
             assert_eq!(counts(outcome, RESPONSE)[2], u64::from(response), "{act}");
@@ -215,7 +185,7 @@ fn waiting_where_it_is_not_possible_is_a_fault() {
         ("B.request-chunk=arm:1", "plugin_aborted"),
     ];
     for (act, reason) in cases {
-        Case::new(&world, post(act)).answer(OK).each(|outcome| {
+        Case::new(&world, post(act, "body")).answer(OK).each(|outcome| {
             assert_eq!((outcome.statuses(), outcome.reasons()), (vec![500], vec![reason]), "{act}");
         });
     }

@@ -56,6 +56,8 @@ const DRY_RUN: &[(&str, &str)] = &[
     ("need-body-undeclared", "{} returned NEED_BODY, but `request-body` is not in its `wants` or `on_request_body` is missing"),
     ("network", "its `load` failed: no socket: Permission denied"),
     ("null", "{} died of SIGSEGV, at the address 0x8; its code was at 0x…"),
+    ("outcall-beyond", "`on_event` on the frame `64-headers` went beyond the end of the response view"),
+    ("outcall-crlf", "{} passed bytes to `outcall.begin` that cannot stand in a message"),
     ("read-beyond", "{} went beyond the end of the request view"),
     ("reserve-overflow", "{} went beyond the end of memory from `resp_reserve`"),
     ("respond-undeclared", "{} called `resp_begin` without declaring it in `wants`"),
@@ -133,6 +135,7 @@ fn the_plugins_for_use_pass_with_every_frame() {
     for (name, config) in [
         ("request-id", "{}"),
         ("delay", r#"{"milliseconds": 10}"#),
+        ("ext-authz", r#"{"upstream": "auth", "allowed_headers": ["x-user"]}"#),
         ("counter", "{}"),
         ("ip-filter", r#"{"allow": ["192.0.2.0/24"]}"#),
         ("redirect", r#"{"rules": [{"exact": "/old", "location": "/new"}]}"#),

@@ -265,7 +265,9 @@ chunk_hooks!(on_request_chunk, on_request_body, on_response_chunk);
 /// The contract of hooks.
 pub(crate) unsafe extern "C" fn on_event<P: Plugin>(cx: *mut RawCx, event: *const raw::RawEvent) -> u32 {
     // SAFETY: the contract.
-    let Some(event) = (unsafe { event.as_ref() }).and_then(Event::of) else { return raw::ABORTED };
+    let Some(event) = (unsafe { event.as_ref() }) else { return raw::ABORTED };
+    // SAFETY: the contract: what it shows lives until the hook returns.
+    let Some(event) = (unsafe { Event::of(event) }) else { return raw::ABORTED };
     // SAFETY: the contract.
     unsafe { in_exchange::<P>(cx, |plugin, cx| plugin.on_event(cx, event)) }
 }

@@ -154,6 +154,8 @@ impl Wants {
     pub const TIME: Wants = Wants(raw::WANT_TIME);
     /// Return [`Verdict::Suspend`](crate::Verdict::Suspend).
     pub const SUSPEND: Wants = Wants(raw::WANT_SUSPEND);
+    /// Ask an [`Upstream`](crate::Upstream) while an exchange waits.
+    pub const OUTCALL: Wants = Wants(ringway_abi::outcall::WANT_OUTCALL);
 }
 
 /// A counter of this plugin; [`export_plugin!`](crate::export_plugin!) defines it. Give it to
@@ -349,6 +351,8 @@ impl<P: Plugin> Builder<P> {
         let wants_events = self.raw.wants & raw::WANT_SUSPEND != 0;
         let has_event_hook = self.raw.hooks & raw::HOOK_EVENT != 0;
         assert!(wants_events == has_event_hook, "wants SUSPEND and the hook on_event go together");
+        let wants_outcalls = self.raw.wants & ringway_abi::outcall::WANT_OUTCALL != 0;
+        assert!(!wants_outcalls || wants_events, "wants OUTCALL needs SUSPEND and the hook on_event");
         Descriptor(self.raw)
     }
 }

@@ -232,6 +232,7 @@ mod line;
 mod loader;
 pub mod maps;
 pub mod message;
+mod outcall;
 mod panics;
 mod plugin;
 mod respond;
@@ -252,6 +253,7 @@ pub use loader::{Loader, Prebuilt};
 #[doc(hidden)]
 pub use maps::MapDef;
 pub use maps::{CoreMap, Map, SharedMap};
+pub use outcall::{NoReply, Outcall, Upstream};
 pub use plugin::{Outcome, Plugin, Verdict};
 pub use respond::Respond;
 pub use ringway_abi::ids::{self, HeaderId};
@@ -267,5 +269,5 @@ pub mod prelude {
     pub use crate::message::{Message, RequestExt};
     pub use crate::view::{self, HeaderView, RequestView, ResponseView};
     pub use crate::{Accept, Chunk, CoreCx, CoreMap, Cx, Done, Fault, HostError, Kept, Level, Loader, Outcome, Plugin, Prebuilt, SharedMap, Verdict};
-    pub use crate::{Event, Wait, Waker};
+    pub use crate::{Event, NoReply, Upstream, Wait, Waker};
 }

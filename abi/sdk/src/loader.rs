@@ -10,6 +10,7 @@ use ringway_abi::raw::{self, RawLoader};
 
 use crate::error::{HostError, length};
 use crate::line::{Level, Line};
+use crate::outcall::Upstream;
 use crate::wait::Wait;
 
 /// The gateway's side of a running [`Plugin::load`](crate::Plugin::load).
@@ -92,6 +93,18 @@ impl Loader<'_> {
         let table = self.extension(ringway_abi::wait::ID).ok_or(HostError::NotFound)?;
         // SAFETY: what the gateway gives for this id is its table, which lives as long as the process.
         Ok(unsafe { Wait::new(table.cast()) })
+    }
+
+    /// An upstream that the plugin asks itself. The configuration must have one of this name, now and after every reload: otherwise it is refused. Needs
+    /// `wants: [SUSPEND, OUTCALL]`; keep it in [`Plugin::Shared`](crate::Plugin::Shared).
+    pub fn upstream(&mut self, name: impl AsRef<[u8]>) -> Result<Upstream, HostError> {
+        let table = self.extension(ringway_abi::outcall::ID).ok_or(HostError::NotFound)?.cast::<ringway_abi::outcall::Outcall>();
+        let name = name.as_ref();
+        let len = length(name)?;
+        // SAFETY: what the gateway gives for this id is its table, which lives as long as the process; the bytes are copied before the call returns.
+        let number = HostError::check(unsafe { (table.as_ref().upstream)(self.raw.as_ptr(), name.as_ptr(), len) })?;
+        // SAFETY: as above.
+        Ok(unsafe { Upstream::new(table, number) })
     }
 
     pub(crate) fn raw(&self) -> *mut RawLoader {

@@ -98,7 +98,7 @@ pub trait Plugin: Sized + 'static {
     }
 
     /// What a hook that returned [`Verdict::Suspend`] has waited for. Its verdict continues the chain in the place of that hook's.
-    fn on_event(&mut self, cx: &mut Cx<'_, Self>, event: Event) -> Outcome {
+    fn on_event(&mut self, cx: &mut Cx<'_, Self>, event: Event<'_>) -> Outcome {
         let _ = event;
         cx.note_default()
     }

@@ -1,12 +1,16 @@
 //! Waiting without blocking: timers and wakes from other threads.
 
+use std::fmt;
 use std::ptr::NonNull;
 use std::time::Duration;
 
-use ringway_abi::{raw, wait};
+use ringway_abi::raw::OK as OK_STATUS;
+use ringway_abi::view::ResponseView;
+use ringway_abi::{outcall, raw, wait};
 
 use crate::cx::Cx;
 use crate::error::HostError;
+use crate::outcall::NoReply;
 use crate::plugin::{Outcome, Plugin, Verdict};
 
 /// What a plugin waits with; [`Loader::wait`](crate::Loader::wait) gives it. Needs `wants: [SUSPEND]` and the hook `on_event`.
@@ -26,7 +30,7 @@ use crate::plugin::{Outcome, Plugin, Verdict};
 ///         self.wait.timer(cx, Duration::from_millis(10), 0)
 ///     }
 ///
-///     fn on_event(&mut self, _: &mut Cx<'_, Self>, _: Event) -> Outcome {
+///     fn on_event(&mut self, _: &mut Cx<'_, Self>, _: Event<'_>) -> Outcome {
 ///         Ok(Verdict::Continue)
 ///     }
 /// }
@@ -55,10 +59,16 @@ impl Wait {
 
     /// Waits for so long, exact to a millisecond: [`Event::Timer`] with this token. Replaces a timer that this exchange still waits for. The verdict to return.
     pub fn timer<P: Plugin>(&self, cx: &Cx<'_, P>, delay: Duration, token: u64) -> Outcome {
+        self.arm(cx, delay, token)?;
+        Ok(Verdict::Suspend)
+    }
+
+    /// The same for a hook that waits for something else too, such as an [`Upstream`](crate::Upstream).
+    pub fn arm<P: Plugin>(&self, cx: &Cx<'_, P>, delay: Duration, token: u64) -> Result<(), HostError> {
         let delay_ns = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
         // SAFETY: the `rw_cx` of the running hook.
         HostError::check(unsafe { (self.table().timer)(cx.raw(), delay_ns, token) })?;
-        Ok(Verdict::Suspend)
+        Ok(())
     }
 
     /// Wakes this link of this exchange from any thread, while it waits; a hook that returns [`Verdict::Suspend`] without a timer waits for this alone.
@@ -86,24 +96,50 @@ impl Waker {
 }
 
 /// What a hook has waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 #[non_exhaustive]
-pub enum Event {
+pub enum Event<'h> {
     /// The timer with this token.
     Timer(u64),
     /// A wake with this token.
     Wake(u64),
     /// The time that the route allows is over: decide now.
     Timeout,
+    /// The end of the outcall with this token; see [`Upstream`](crate::Upstream).
+    Reply {
+        /// What the plugin gave to `send`.
+        token: u64,
+        /// The reply. Its body is whole when `flags` has [`RES_BODY_COMPLETE`](crate::view::RES_BODY_COMPLETE).
+        reply: Result<&'h ResponseView, NoReply>,
+    },
 }
 
-impl Event {
+impl fmt::Debug for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Timer(token) => write!(f, "Timer({token})"),
+            Event::Wake(token) => write!(f, "Wake({token})"),
+            Event::Timeout => f.write_str("Timeout"),
+            Event::Reply { token, reply } => write!(f, "Reply({token}, {:?})", reply.map(ResponseView::status)),
+        }
+    }
+}
+
+impl<'h> Event<'h> {
     /// `None` for a kind that a later version of the ABI added.
-    pub(crate) fn of(raw: &raw::RawEvent) -> Option<Event> {
+    ///
+    /// # Safety
+    /// What `raw` shows lives for `'h`.
+    pub(crate) unsafe fn of(raw: &'h raw::RawEvent) -> Option<Event<'h>> {
         Some(match raw.kind {
             wait::EVENT_TIMER => Event::Timer(raw.token),
             wait::EVENT_WAKE => Event::Wake(raw.token),
             wait::EVENT_TIMEOUT => Event::Timeout,
+            outcall::EVENT_REPLY => {
+                // SAFETY: null, or the view of a reply, which lives for `'h` (the caller's promise).
+                let reply = unsafe { raw.response.as_ref() };
+                Event::Reply { token: raw.token, reply: reply.filter(|_| raw.status == OK_STATUS).ok_or(NoReply::of(raw.status)) }
+            }
             _ => return None,
         })
     }

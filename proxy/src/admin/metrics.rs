@@ -89,6 +89,7 @@ fn workers(text: &mut Text, board: &Board) {
     text.one("upstream_retries_total", "counter", "Attempts after the first one.", sum(&|s| &s.upstream_retries));
     text.one("slots_used", "gauge", "Slots of memory in use.", sum(&|s| &s.slots));
     text.one("suspended", "gauge", "Exchanges whose plugins wait for an event.", sum(&|s| &s.suspended));
+    text.one("outcalls", "gauge", "Outcalls of plugins under way.", sum(&|s| &s.outcalls));
     text.one("stale_wakes_total", "counter", "Wakes of plugins that found nobody waiting.", wake::stale());
     text.family("faults_total", "counter", "Exchanges and connections that ended with a fault, by its reason.");
     let mut faults: BTreeMap<&str, u64> = BTreeMap::new();
@@ -104,7 +105,7 @@ fn workers(text: &mut Text, board: &Board) {
 type LinkCounter = (&'static str, &'static str, fn(&LinkCounters) -> &AtomicU64);
 
 /// Every counter of a link.
-pub const LINK_COUNTERS: [LinkCounter; 9] = [
+pub const LINK_COUNTERS: [LinkCounter; 12] = [
     ("calls", "Hooks called.", |counters| &counters.calls),
     ("aborts", "Hooks that failed.", |counters| &counters.aborts),
     ("panics", "Hooks that failed by a panic; counted as aborts too.", |counters| &counters.panics),
@@ -114,6 +115,9 @@ pub const LINK_COUNTERS: [LinkCounter; 9] = [
     ("suspends", "Hooks that waited for an event.", |counters| &counters.suspends),
     ("dones", "Hooks that ended the part of the link in their exchange.", |counters| &counters.dones),
     ("bodies", "Hooks that asked for the whole request body.", |counters| &counters.bodies),
+    ("outcalls", "Outcalls that were sent.", |counters| &counters.outcalls),
+    ("outcall_failures", "Outcalls that came to no reply.", |counters| &counters.outcall_failures),
+    ("outcall_cancels", "Outcalls that were given up, because nobody waited for them any more.", |counters| &counters.outcall_cancels),
 ];
 
 fn links(text: &mut Text, snapshot: &Snapshot) {

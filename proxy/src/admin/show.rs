@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use ringway_abi::outcall::WANT_OUTCALL;
 use ringway_abi::raw;
 use serde_json::{Value, json};
 
@@ -237,7 +238,7 @@ fn has_cost(cost: &Cost, has: &impl Fn(u32) -> bool, wants: &impl Fn(u64) -> boo
 }
 
 /// See `exchange`: each stands for a test of the plan there.
-const COSTS: [Cost; 8] = [
+const COSTS: [Cost; 10] = [
     Cost { hooks: 0, wants: raw::WANT_EDIT_REQUEST, text: "request head is re-written when it edits it" },
     Cost { hooks: raw::HOOK_REQUEST_CHUNK, wants: 0, text: "request bodies are shown, so they are copied through user space" },
     Cost { hooks: raw::HOOK_REQUEST_BODY, wants: 0, text: "request bodies are buffered whole when it asks for them" },
@@ -245,6 +246,8 @@ const COSTS: [Cost; 8] = [
     Cost { hooks: raw::HOOK_RESPONSE, wants: 0, text: "response head is shown" },
     Cost { hooks: raw::HOOK_RESPONSE_CHUNK, wants: 0, text: "response bodies are shown, so they are copied through user space" },
     Cost { hooks: raw::HOOK_RESPONSE_CHUNK, wants: raw::WANT_EDIT_RESPONSE_BODY, text: "response bodies are sent chunked" },
+    Cost { hooks: 0, wants: raw::WANT_SUSPEND, text: "exchanges wait for events when it asks for them" },
+    Cost { hooks: 0, wants: WANT_OUTCALL, text: "exchanges wait for upstreams that it asks itself" },
     Cost { hooks: 0, wants: raw::WANT_TIME, text: "the precise clock is read" },
 ];
 

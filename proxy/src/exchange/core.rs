@@ -16,6 +16,7 @@ use ringway_abi::ids::HeaderId;
 
 use super::capture::Captures;
 use super::io::{Reader, Writer};
+use super::outcall::Outcalls;
 use super::splice::PipePool;
 use super::watch::Watch;
 use crate::clock;
@@ -196,6 +197,8 @@ pub struct WorkerStats {
     pub slots: AtomicU64,
     /// Exchanges whose plugins wait for an event.
     pub suspended: AtomicU64,
+    /// Outcalls of plugins under way.
+    pub outcalls: AtomicU64,
     /// Faults, by their place in [`Fault::all`].
     pub faults: FaultCounters,
 }
@@ -250,6 +253,8 @@ pub struct Core<U> {
     pub waits: Rc<Waits>,
     /// Copies of exchanges that an operator asked for.
     pub captures: Captures,
+    /// The deadlines of requests that plugins send themselves.
+    pub outcalls: Outcalls,
     /// The gateway is stopping: connections close after their exchange.
     pub draining: Cell<bool>,
     /// Connections that wait for a request are closed.
@@ -287,6 +292,7 @@ impl<U> Core<U> {
             date: DateLine::default(),
             waits: Rc::default(),
             captures: Captures::default(),
+            outcalls: Outcalls::default(),
             draining: Cell::new(false),
             closing: Cell::new(false),
             program: RefCell::new(program),

@@ -21,7 +21,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     pub(super) async fn answer(&mut self, exchange: &mut Exchange) -> Next {
         let mut flow = self.frame.borrow_mut().run_response();
         if matches!(flow, Flow::Suspend(_)) {
-            flow = match resume(self.watch, &self.frame, exchange.timeouts().suspend).await {
+            flow = match resume(self.core, self.watch, &self.frame, &exchange.program, exchange.timeouts()).await {
                 Ok(flow) => flow,
                 // Some links have seen this response: no other one takes its place.
                 Err(fault) => {

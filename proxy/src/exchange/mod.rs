@@ -3,7 +3,7 @@
 //! [`serve`] is the loop of a downstream connection: read a head, run the exchange, go on or stop. The parts: [`io`] what a
 //! connection is, [`watch`] its deadlines, [`core`] what the worker shares, [`body`] framing as it streams, `head` reading
 //! heads, `request` from the head to the plugins' decision, `forward` to the upstream, `response` back to the client,
-//! `made` responses that were made here, [`capture`] copies for operators, `suspend` plugins that wait for an event, [`splice`] bodies that nobody looks at, `tunnel` after an upgrade.
+//! `made` responses that were made here, [`capture`] copies for operators, `suspend` plugins that wait for an event, [`outcall`] what they send meanwhile, [`splice`] bodies that nobody looks at, `tunnel` after an upgrade.
 //!
 //! Must not: name sockets, the runtime or io_uring.
 //!
@@ -19,6 +19,7 @@ mod forward;
 mod head;
 pub mod io;
 mod made;
+pub mod outcall;
 mod request;
 mod response;
 pub mod splice;

@@ -71,7 +71,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                     flow = self.show_body(exchange, at);
                 }
                 Flow::Suspend(at) => {
-                    flow = match resume(self.watch, &self.frame, exchange.timeouts().suspend).await {
+                    flow = match resume(self.core, self.watch, &self.frame, &exchange.program, exchange.timeouts()).await {
                         Ok(Flow::Continue) => self.go_on(exchange, at),
                         Ok(flow) => flow,
                         Err(GONE) => {

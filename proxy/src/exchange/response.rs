@@ -99,7 +99,7 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
             if frame.chain().plan().has_hook(raw::HOOK_RESPONSE) { frame.run_response() } else { Flow::Continue }
         };
         if matches!(flow, Flow::Suspend(_)) {
-            flow = match resume(self.watch, self.frame, self.timeouts.suspend).await {
+            flow = match resume(self.core, self.watch, self.frame, self.program, self.timeouts).await {
                 Ok(flow) => flow,
                 Err(GONE) => return Err(ReplyFault::ClientGone),
                 Err(fault) => return Err(ReplyFault::Internal(fault)),

@@ -78,6 +78,12 @@ pub struct LinkCounters {
     pub edits: AtomicU64,
     /// Hooks that waited for an event.
     pub suspends: AtomicU64,
+    /// Outcalls that were sent.
+    pub outcalls: AtomicU64,
+    /// Outcalls that came to no reply.
+    pub outcall_failures: AtomicU64,
+    /// Outcalls that nobody waited for any more: given up.
+    pub outcall_cancels: AtomicU64,
     /// Hooks after which the link had done its part of the exchange.
     pub dones: AtomicU64,
     /// Hooks that asked for the whole body.

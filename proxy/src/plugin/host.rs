@@ -21,6 +21,7 @@ use super::chain::CoreChain;
 use super::frame::{Frame, MadeResponse};
 use super::loaded::{Loader, PREBUILT_MAX, Prebuilt, add_single_writer};
 use super::maps::calls::{MAPS, MapHandle};
+use super::outcall::OutcallBounds;
 use crate::clock;
 use crate::error::PluginFault;
 use crate::http1::bytes::{is_field_value, is_token};
@@ -53,6 +54,8 @@ pub struct HostShared {
     pub replacement_bytes: usize,
     /// `limits.suspended`: exchanges of the worker that may wait.
     pub waits_max: usize,
+    /// What bounds outcalls.
+    pub outcalls: OutcallBounds,
 }
 
 impl HostShared {
@@ -106,7 +109,7 @@ pub(super) unsafe fn frame<'a>(cx: *mut RawCx) -> Option<&'a mut Frame> {
 /// # Safety
 /// `pointer` is null, or `len` bytes are readable there for the host call.
 #[inline]
-unsafe fn bytes<'a>(pointer: *const u8, len: u64) -> Option<&'a [u8]> {
+pub(super) unsafe fn bytes<'a>(pointer: *const u8, len: u64) -> Option<&'a [u8]> {
     if len == 0 {
         return Some(&[]);
     }
@@ -411,7 +414,7 @@ unsafe extern "C" fn now_unix_ns(_: *mut RawCx) -> u64 {
 ///
 /// # Safety
 /// `loader` is null or the one that the running `load` or `core_init` was given.
-unsafe fn loader<'a>(loader: *mut RawLoader) -> Option<&'a mut Loader<'a>> {
+pub(super) unsafe fn loader<'a>(loader: *mut RawLoader) -> Option<&'a mut Loader<'a>> {
     // SAFETY: `PluginVersion::load` and `CorePlugin::new` pass a pointer to their `Loader`, which outlives the call.
     unsafe { loader.cast::<Loader<'a>>().as_mut() }
 }
@@ -505,6 +508,9 @@ unsafe extern "C" fn get_ext(_: *mut RawLoader, id: *const c_char) -> *const c_v
     let id = unsafe { CStr::from_ptr(id) };
     if id == ringway_abi::wait::ID {
         return ptr::from_ref(&super::wait::WAIT).cast();
+    }
+    if id == ringway_abi::outcall::ID {
+        return ptr::from_ref(&super::outcall::table::OUTCALL).cast();
     }
     if id == ringway_abi::maps::EXTENSION { ptr::from_ref(&MAPS).cast() } else { ptr::null() }
 }

@@ -48,7 +48,8 @@ impl Offer {
             | raw::WANT_UPSTREAM
             | raw::WANT_TIME
             | raw::WANT_SUSPEND
-            | raw::WANT_MAPS,
+            | raw::WANT_MAPS
+            | ringway_abi::outcall::WANT_OUTCALL,
         hooks: raw::HOOK_ACCEPT
             | raw::HOOK_REQUEST
             | raw::HOOK_REQUEST_CHUNK

@@ -96,6 +96,8 @@ pub struct PluginVersion {
     state: *mut c_void,
     metrics: Vec<Metric>,
     prebuilt: Vec<Prebuilt>,
+    /// The upstreams that it calls itself.
+    upstreams: Vec<String>,
     maps: Vec<Arc<Map>>,
     /// What `load` opened of them.
     _handles: Box<[MapHandle]>,
@@ -159,6 +161,10 @@ pub(super) struct Loader<'a> {
 pub(super) struct Settling<'a> {
     pub(super) names: &'a mut NameTable,
     pub(super) prebuilt: Vec<Prebuilt>,
+    /// The upstreams that it will call.
+    pub(super) upstreams: Vec<String>,
+    /// What its descriptor says.
+    pub(super) wants: u64,
 }
 
 impl Loader<'_> {
@@ -235,7 +241,12 @@ impl PluginVersion {
         let plugin: &'static raw::Plugin = unsafe { &*address };
         let metrics = read_metrics(plugin)?;
         let handles = handles(&maps, None);
-        let mut loader = Loader { plugin: name, settling: Some(Settling { names, prebuilt: Vec::new() }), maps: &handles, error: Vec::new() };
+        let mut loader = Loader {
+            plugin: name,
+            settling: Some(Settling { names, prebuilt: Vec::new(), upstreams: Vec::new(), wants: facts.wants }),
+            maps: &handles,
+            error: Vec::new(),
+        };
         let mut state = ptr::null_mut();
         if let Some(load) = plugin.load {
             let loader_pointer = ptr::from_mut(&mut loader).cast::<RawLoader>();
@@ -245,8 +256,8 @@ impl PluginVersion {
                 return Err(LoadFault::Load(loader.reason(status)));
             }
         }
-        let prebuilt = loader.settling.map(|settling| settling.prebuilt).unwrap_or_default();
-        Ok(PluginVersion { name: name.to_owned(), host, facts, plugin, state, metrics, prebuilt, maps, _handles: handles, library: Some(library) })
+        let (prebuilt, upstreams) = loader.settling.map(|settling| (settling.prebuilt, settling.upstreams)).unwrap_or_default();
+        Ok(PluginVersion { name: name.to_owned(), host, facts, plugin, state, metrics, prebuilt, upstreams, maps, _handles: handles, library: Some(library) })
     }
 
     /// One that stands in its place in chains and is not opened: none of its code runs, not even its constructors.
@@ -259,6 +270,7 @@ impl PluginVersion {
             state: ptr::null_mut(),
             metrics: Vec::new(),
             prebuilt: Vec::new(),
+            upstreams: Vec::new(),
             maps: Vec::new(),
             _handles: Box::default(),
             library: None,
@@ -293,6 +305,16 @@ impl PluginVersion {
     /// Its maps, in the order of their definitions.
     pub fn maps(&self) -> &[Arc<Map>] {
         &self.maps
+    }
+
+    /// The upstreams that it calls itself, in the order of their numbers.
+    pub fn upstreams(&self) -> &[String] {
+        &self.upstreams
+    }
+
+    /// The name of the upstream with this number.
+    pub(super) fn upstream(&self, number: u32) -> Option<&str> {
+        self.upstreams.get(number as usize).map(String::as_str)
     }
 
     /// The response laid out as number `id`.

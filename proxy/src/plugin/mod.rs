@@ -2,7 +2,7 @@
 //!
 //! [`elf`] and [`inspect`] decide from the file alone, [`loaded`] opens it, [`chain`] orders the links of a route and plans
 //! their cost, [`frame`] runs the hooks of an exchange, [`host`] is what plugins call, [`maps`] what they share and keep, [`times`] how
-//! long hooks take, [`wait`] what plugins wait for, [`waits`] who waits, [`wake`] how other threads wake them. Must not: do input or output on
+//! long hooks take, [`wait`] what plugins wait for, [`waits`] who waits, [`wake`] how other threads wake them, [`outcall`] the requests that plugins send themselves. Must not: do input or output on
 //! connections.
 
 mod arena;
@@ -14,6 +14,7 @@ pub mod host;
 pub mod inspect;
 pub mod loaded;
 pub mod maps;
+pub mod outcall;
 pub mod running;
 pub mod times;
 pub mod wait;

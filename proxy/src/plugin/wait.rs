@@ -10,6 +10,7 @@ use ringway_abi::wait::Wait;
 
 use super::frame::{Flow, Frame};
 use super::host::frame;
+use super::outcall::Calls;
 use super::waits::{Place, Waits};
 use super::wake::{self, Wake};
 use crate::clock;
@@ -37,11 +38,24 @@ pub(super) struct Waiting {
     pub(super) is_over: bool,
     /// What the running hook has armed: it counts when the hook returns SUSPEND.
     staged_timer: Option<(u64, u64)>,
+    /// Its outcalls; there from the first one of the connection on.
+    pub(super) calls: Option<Box<Calls>>,
 }
 
 impl Default for Waiting {
     fn default() -> Self {
-        Waiting { waits: None, place: None, hook: 0, link: 0, outcome: Flow::Continue, timer: None, is_new: false, is_over: false, staged_timer: None }
+        Waiting {
+            waits: None,
+            place: None,
+            hook: 0,
+            link: 0,
+            outcome: Flow::Continue,
+            timer: None,
+            is_new: false,
+            is_over: false,
+            staged_timer: None,
+            calls: None,
+        }
     }
 }
 
@@ -50,6 +64,9 @@ impl Waiting {
     pub(super) fn begin(&mut self, link: usize, hook: u32) {
         (self.link, self.hook, self.outcome) = (link, hook, Flow::Continue);
         (self.timer, self.is_new, self.is_over) = (None, true, false);
+        if let Some(calls) = &mut self.calls {
+            calls.clear();
+        }
     }
 
     /// What the hook has armed counts.
@@ -57,17 +74,26 @@ impl Waiting {
         if let Some(timer) = self.staged_timer.take() {
             self.timer = Some(timer);
         }
+        if let Some(calls) = &mut self.calls {
+            calls.arm();
+        }
     }
 
     /// What the hook has armed does not count: it returned another verdict.
     #[inline]
     pub(super) fn forget(&mut self) {
         self.staged_timer = None;
+        if let Some(calls) = &mut self.calls {
+            calls.forget();
+        }
     }
 
     /// The link goes on. What the post hooks behind it came to.
     pub(super) fn finish(&mut self) -> Flow {
         (self.hook, self.timer, self.is_new, self.is_over) = (0, None, false, false);
+        if let Some(calls) = &mut self.calls {
+            calls.clear();
+        }
         self.outcome
     }
 
@@ -83,7 +109,7 @@ impl Waiting {
 }
 
 /// Whether the running hook may arm something.
-fn may_wait(frame: &Frame) -> i32 {
+pub(super) fn may_wait(frame: &Frame) -> i32 {
     if frame.wants & raw::WANT_SUSPEND == 0 {
         return raw::ERR_NOT_DECLARED;
     }

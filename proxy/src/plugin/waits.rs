@@ -10,7 +10,7 @@
 //! nothing is allocated.
 #![forbid(unsafe_code)]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::task::{Context, Waker};
@@ -38,6 +38,8 @@ type Alarm = Box<dyn Fn(u64)>;
 pub struct Waits {
     table: RefCell<Table>,
     alarm: RefCell<Option<Alarm>>,
+    /// Outcalls that are put together or under way.
+    outcalls: Cell<usize>,
 }
 
 struct Table {
@@ -82,6 +84,20 @@ impl Waits {
     pub fn count(&self) -> usize {
         let table = self.table.borrow();
         table.entries.len() - table.free.len()
+    }
+
+    /// Outcalls that are put together or under way.
+    pub fn outcalls(&self) -> usize {
+        self.outcalls.get()
+    }
+
+    /// The right to one more outcall, while there are fewer than `most`.
+    pub(super) fn try_outcall(self: &Rc<Waits>, most: usize) -> Option<OutcallPermit> {
+        if self.outcalls.get() >= most {
+            return None;
+        }
+        self.outcalls.set(self.outcalls.get() + 1);
+        Some(OutcallPermit(Rc::clone(self)))
     }
 
     /// An exchange begins to wait at this link.
@@ -150,6 +166,15 @@ impl Waits {
                 alarm(due_ms);
             }
         }
+    }
+}
+
+/// The right to one outcall. Dropping it gives it back.
+pub(super) struct OutcallPermit(Rc<Waits>);
+
+impl Drop for OutcallPermit {
+    fn drop(&mut self) {
+        self.0.outcalls.set(self.0.outcalls.get() - 1);
     }
 }
 

@@ -283,9 +283,7 @@ impl Message {
         if self.side != Side::Request {
             return Err(EditFault::WrongSide);
         }
-        // RFC 9112 §3.2: origin-form; the same bytes that the parser accepts.
-        let clean = target.first() == Some(&b'/') && target.iter().all(|b| (0x21..=0x7e).contains(b) && *b != b'#');
-        if !clean {
+        if !is_origin_form(target) {
             return Err(EditFault::BadBytes);
         }
         if self.arena_room() < target.len() {
@@ -550,6 +548,11 @@ struct Index<'a> {
     mask: &'a mut u64,
     count: &'a mut u32,
     edits: &'a mut u32,
+}
+
+/// RFC 9112 §3.2: origin-form; the same bytes that the parser accepts.
+pub(crate) fn is_origin_form(target: &[u8]) -> bool {
+    target.first() == Some(&b'/') && target.iter().all(|b| (0x21..=0x7e).contains(b) && *b != b'#')
 }
 
 /// Framing and connection fields are the gateway's: a plugin that could set them could split messages.

@@ -37,9 +37,11 @@ use crate::config::{Config, HalfClose};
 use crate::error::{Fault, ResourceFault};
 use crate::exchange::capture::Taking;
 use crate::exchange::core::{Core, Permit, Program, WorkerStats, add};
+use crate::exchange::outcall::CHUNK_FRAMING_BYTES;
 use crate::exchange::watch::{Lane, Watch};
 use crate::exchange::{End, Peer, serve};
 use crate::plugin::frame::{Frame, run_tick};
+use crate::plugin::outcall;
 use crate::plugin::running::watching;
 use crate::plugin::wake::Wakes;
 use crate::upstream;
@@ -215,7 +217,8 @@ pub fn slot_layout(config: &Config, scratch: usize) -> SlotLayout {
     let entries = (limits.header_fields + EDIT_FIELDS).min(crate::limits::HEADER_FIELDS_MAX);
     let out = limits.head_bytes + limits.edit_bytes + ADDED_HEAD_BYTES + 4 * EDIT_FIELDS;
     let made = limits.edit_bytes + 4 * entries + 512 + limits.head_bytes;
-    SlotLayout::new(limits.head_bytes, out.max(made), limits.edit_bytes, entries, scratch.max(raw::SCRATCH_BYTES_MAX as usize))
+    let outcall = (limits.outcall_request_bytes + outcall::ADDED_BYTES).max(limits.outcall_reply_bytes + CHUNK_FRAMING_BYTES);
+    SlotLayout::new(limits.head_bytes, out.max(made).max(outcall), limits.edit_bytes, entries, scratch.max(raw::SCRATCH_BYTES_MAX as usize))
 }
 
 fn run(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result<(), String> {
@@ -391,6 +394,11 @@ impl Local {
                 entry.park.call_back();
             }
         }
+        self.core.outcalls.each(|watch| {
+            if watch.sweep(now).count() > 0 {
+                shut_down(watch.up.get(), libc::SHUT_RDWR);
+            }
+        });
     }
 
     /// Issues the accepts anew, for the first while. Linux tears the ring of a dead process down a little after the process:
@@ -564,6 +572,7 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
         local.core.upstreams.decay();
         local.core.stats.slots.store(local.core.slab.used() as u64, Ordering::Relaxed);
         local.core.stats.suspended.store(local.core.waits.count() as u64, Ordering::Relaxed);
+        local.core.stats.outcalls.store(local.core.waits.outcalls() as u64, Ordering::Relaxed);
         for instance in local.plugins.borrow().iter().filter(|instance| !instance.disabled) {
             if let Some(fault) = run_tick(&local.core.program().host, &instance.plugin, &instance.counters, local.core.worker) {
                 local.core.stats.faults.count(Fault::Plugin(fault));

@@ -11,6 +11,7 @@ use crate::http1::names::NameTable;
 use crate::plugin::chain::{self, CoreChain, LinkCounters, LinkParts, scratch_room};
 use crate::plugin::host::HostShared;
 use crate::plugin::loaded::{CorePlugin, PluginVersion, metric_storage};
+use crate::plugin::outcall::OutcallBounds;
 use crate::plugin::times::{LinkTimes, SAMPLE_EVERY};
 use crate::route::RouteTable;
 use crate::upstream;
@@ -321,6 +322,12 @@ pub fn build(
     if wanted > room {
         return Err(format!("the plugins of one route want {wanted} bytes of scratch and the running slots have {room}; restart to use them"));
     }
+    let trial = blueprint.canary.iter().map(|canary| &canary.version);
+    for version in blueprint.plugins.iter().chain(trial) {
+        if let Some(missing) = version.upstreams().iter().find(|name| config.upstreams.iter().all(|upstream| upstream.name != **name)) {
+            return Err(format!("plugin {}: it sends requests to the upstream `{missing}`, which the configuration does not have", version.name()));
+        }
+    }
     let instance = |version: &Arc<PluginVersion>, at: usize, restarts: u64, counts: &PluginCounts| -> Result<Instance, String> {
         let kept = running.iter().find(|instance| Arc::ptr_eq(instance.plugin.version(), version) && instance.restarts == restarts);
         let plugin = match kept {
@@ -357,6 +364,7 @@ pub fn build(
         plugin_alloc_bytes: config.limits.plugin_alloc_bytes,
         replacement_bytes: config.limits.body_buffer_bytes,
         waits_max: config.limits.suspended,
+        outcalls: OutcallBounds::of(&config.limits),
     });
     let hash_keys = by_id(config, upstreams, HashKey::None, |u| match &u.balance {
         Balance::RoundRobin | Balance::LeastConnections => HashKey::None,

@@ -105,8 +105,8 @@ pub struct Outcome {
     pub faults: Vec<Fault>,
     /// The client was told that nothing more comes (in a tunnel).
     pub finished: bool,
-    /// Calls, aborts, responds, drops, edits and suspends of each link of the first route.
-    pub links: Vec<[u64; 6]>,
+    /// Calls, aborts, responds, drops, edits, suspends and outcalls (sent, failed, given up) of each link of the first route.
+    pub links: Vec<[u64; 9]>,
     /// By plugin: its metrics.
     pub metrics: Vec<Vec<u64>>,
 }
@@ -395,6 +395,8 @@ impl<'w> Case<'w> {
     fn outcome(&self, core: Core<ScriptedUpstreams>, watch: &Watch, down: &Pipe, end: End, counts: &PluginCounts) -> Outcome {
         assert_eq!(core.slab.used(), 0, "slots are returned");
         assert_eq!((core.waits.count(), watch.waits_as.get()), (0, 0), "nobody waits any more");
+        assert_eq!(core.waits.outcalls(), 0, "no outcall is under way");
+        core.outcalls.each(|watch| assert_eq!((watch.up.get(), watch.sweep(u64::MAX - 1).count()), (-1, 0), "the watch of an outcall knows of it still"));
         assert!(!down.read_after_drop.get(), "the client was read again after a read had been dropped");
         assert_eq!(watch.up.get(), -1, "the watch still knows the socket of an upstream connection that is not in use");
         let stale: Vec<Lane> = watch.sweep(u64::MAX - 1).filter(|lane| matches!(lane, Lane::UpRead | Lane::UpWrite | Lane::Exchange)).collect();
@@ -413,7 +415,10 @@ impl<'w> Case<'w> {
         let gone = self.down_write_fails_at != usize::MAX || self.down_write_stalls_at != usize::MAX;
         let responses = if gone { Vec::new() } else { wire::responses(&raw, &self.methods, ended) };
         let value = |word: &AtomicU64| word.load(Ordering::Relaxed);
-        let count = |link: &Arc<LinkCounters>| [&link.calls, &link.aborts, &link.responds, &link.drops, &link.edits, &link.suspends].map(value);
+        let count = |link: &Arc<LinkCounters>| {
+            [&link.calls, &link.aborts, &link.responds, &link.drops, &link.edits, &link.suspends, &link.outcalls, &link.outcall_failures, &link.outcall_cancels]
+                .map(value)
+        };
         Outcome {
             end,
             raw,
@@ -469,6 +474,11 @@ fn expire(core: &Core<ScriptedUpstreams>, watch: &Watch, down: &Rc<Pipe>, ms: u3
             Lane::Exchange => down.shut_down(false),
         }
     }
+    core.outcalls.each(|watch| {
+        if watch.sweep(now).count() > 0 {
+            shut_upstream(core, watch);
+        }
+    });
 }
 
 fn shut_upstream(core: &Core<ScriptedUpstreams>, watch: &Watch) {

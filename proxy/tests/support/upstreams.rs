@@ -102,9 +102,10 @@ impl ScriptedUpstreams {
         }
     }
 
-    fn take_idle(&self) -> Option<Lease<ScriptReader, ScriptWriter>> {
+    fn take_idle(&self, upstream: u32) -> Option<Lease<ScriptReader, ScriptWriter>> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(mut lease) = idle.pop() {
+        while let Some(at) = idle.iter().rposition(|lease| lease.upstream == upstream) {
+            let mut lease = idle.remove(at);
             if lease.reader.0.is_quiet() {
                 lease.reused = true;
                 return Some(lease);
@@ -121,7 +122,7 @@ impl Upstreams for ScriptedUpstreams {
     async fn lease(&self, choice: &mut Choice, watch: &Watch) -> Result<Lease<ScriptReader, ScriptWriter>, UpstreamFault> {
         self.choices.borrow_mut().push(*choice);
         if choice.pooled
-            && let Some(lease) = self.take_idle()
+            && let Some(lease) = self.take_idle(choice.upstream)
         {
             let connections = self.connections.borrow();
             let at = connections.iter().position(|c| Rc::ptr_eq(&c.pipe, &lease.reader.0)).expect("an idle connection was leased before");

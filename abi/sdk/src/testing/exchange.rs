@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use ringway_abi::outcall::EVENT_REPLY;
 use ringway_abi::owned::Headers;
 use ringway_abi::raw::{self, RawChunk, RawCx};
 use ringway_abi::view::{ORIGIN_GATEWAY, ORIGIN_PLUGIN, ORIGIN_UPSTREAM, RES_CHUNKED, RequestView, ResponseView};
@@ -11,9 +12,10 @@ use rkyv::rancor;
 use rkyv::util::AlignedVec;
 
 use super::host::TestHost;
+use super::outcall_table::SentCall;
 use super::table::Call;
 use super::{Request, Response, rules, wait_table};
-use crate::{Event, Export};
+use crate::{Event, Export, NoReply};
 
 /// An exchange whose hooks the test runs one by one. What a hook edits is there for the next one.
 pub struct Exchange<'a, P: Export> {
@@ -33,8 +35,17 @@ pub struct Exchange<'a, P: Export> {
     is_done: bool,
     /// The bit of the hook that waits; 0 for none.
     waits: u32,
-    event: Option<Event>,
+    event: Option<Told>,
     timer: Option<(Duration, u64)>,
+    sent: Vec<SentCall>,
+}
+
+/// What on_event is told, as it is kept.
+enum Told {
+    Timer(u64),
+    Wake(u64),
+    Timeout,
+    Reply(u64, Result<Response, NoReply>),
 }
 
 /// What a hook returned.
@@ -124,6 +135,7 @@ impl<'a, P: Export> Exchange<'a, P> {
             waits: 0,
             event: None,
             timer: None,
+            sent: Vec::new(),
         }
     }
 
@@ -154,12 +166,33 @@ impl<'a, P: Export> Exchange<'a, P> {
         self.run(raw::HOOK_RESPONSE_CHUNK, Some((bytes, is_last)))
     }
 
-    /// Runs `on_event` for the hook that returned [`Returned::Suspend`] last; panics when none did.
+    /// Runs `on_event` for the hook that returned [`Returned::Suspend`] last; panics when none did. For a reply there is [`Exchange::on_reply`].
     #[track_caller]
-    pub fn on_event(&mut self, event: Event) -> Returned {
+    pub fn on_event(&mut self, event: Event<'_>) -> Returned {
+        self.told(match event {
+            Event::Timer(token) => Told::Timer(token),
+            Event::Wake(token) => Told::Wake(token),
+            Event::Timeout => Told::Timeout,
+            Event::Reply { token, reply } => Told::Reply(token, Err(reply.err().expect("a reply is given to on_reply"))),
+        })
+    }
+
+    /// Runs `on_event` with the end of an outcall.
+    #[track_caller]
+    pub fn on_reply(&mut self, token: u64, reply: Result<Response, NoReply>) -> Returned {
+        self.told(Told::Reply(token, reply))
+    }
+
+    #[track_caller]
+    fn told(&mut self, event: Told) -> Returned {
         assert!(self.waits != 0, "no hook of this exchange waits for an event");
         self.event = Some(event);
         self.run(raw::HOOK_EVENT, None)
+    }
+
+    /// The outcalls that the plugin has sent and waits for, once.
+    pub fn take_calls(&mut self) -> Vec<SentCall> {
+        std::mem::take(&mut self.sent)
     }
 
     /// The timer that the plugin waits for: how long from the hook on, and its token.
@@ -276,7 +309,8 @@ impl<'a, P: Export> Exchange<'a, P> {
         let offset = if bit == raw::HOOK_RESPONSE_CHUNK { self.response_body.len() } else { self.request_body.len() };
         let flags = if is_last { raw::CHUNK_LAST } else { 0 };
         let chunk = RawChunk { size: size_of::<RawChunk>() as u32, flags, offset: offset as u64, bytes: bytes.as_ptr(), len: bytes.len() as u64 };
-        let event = self.raw_event();
+        let archive = self.reply_archive();
+        let event = self.raw_event(archive.as_deref());
         let descriptor = P::DESCRIPTOR;
         let plugin = descriptor.raw();
         let hooks = |cx: *mut RawCx, request: &RequestView, response: Option<&ResponseView>| {
@@ -330,6 +364,7 @@ impl<'a, P: Export> Exchange<'a, P> {
         }
         if returned == Returned::Suspend {
             self.timer = call.timer.take().or(self.timer);
+            self.sent.append(&mut call.sent);
         }
         self.is_done |= returned == Returned::Done;
         self.upstream = call.upstream.take().or(self.upstream.take());
@@ -340,13 +375,23 @@ impl<'a, P: Export> Exchange<'a, P> {
         (returned, call.replaced_body.take())
     }
 
-    fn raw_event(&mut self) -> raw::RawEvent {
-        let (kind, token) = match self.event.unwrap_or(Event::Timeout) {
-            Event::Timer(token) => (EVENT_TIMER, token),
-            Event::Wake(token) => (EVENT_WAKE, token),
-            Event::Timeout => (EVENT_TIMEOUT, 0),
+    /// The reply that on_event is to be shown.
+    fn reply_archive(&mut self) -> Option<AlignedVec<16>> {
+        let Some(Told::Reply(_, Ok(reply))) = &mut self.event else { return None };
+        reply.request_id = self.request.request_id;
+        Some(response_view(reply, &self.host.state().interned))
+    }
+
+    fn raw_event(&self, archive: Option<&[u8]>) -> raw::RawEvent {
+        let (kind, token, status) = match &self.event {
+            Some(Told::Timer(token)) => (EVENT_TIMER, *token, raw::OK),
+            Some(Told::Wake(token)) => (EVENT_WAKE, *token, raw::OK),
+            Some(Told::Timeout) | None => (EVENT_TIMEOUT, 0, raw::OK),
+            Some(Told::Reply(token, reply)) => (EVENT_REPLY, *token, reply.as_ref().err().map_or(raw::OK, |failure| failure.status())),
         };
-        raw::RawEvent { size: size_of::<raw::RawEvent>() as u32, kind, token, status: 0, reserved: 0, response: std::ptr::null() }
+        let response = archive.map(|bytes| rkyv::access::<ResponseView, rancor::Error>(bytes).expect("an owned response archives into a view"));
+        let response = response.map_or(std::ptr::null(), std::ptr::from_ref);
+        raw::RawEvent { size: size_of::<raw::RawEvent>() as u32, kind, token, status, reserved: 0, response }
     }
 
     /// A verdict that is not possible here counts as a failure.
@@ -357,7 +402,7 @@ impl<'a, P: Export> Exchange<'a, P> {
             (raw::DONE, _) => Returned::Done,
             (raw::DROP, _) => Returned::Drop,
             (raw::RESPOND, Some(answer)) => Returned::Respond(answer),
-            (raw::SUSPEND, _) if wants & raw::WANT_SUSPEND != 0 && wait_table::may_wait(bit) && self.event != Some(Event::Timeout) => Returned::Suspend,
+            (raw::SUSPEND, _) if wants & raw::WANT_SUSPEND != 0 && wait_table::may_wait(bit) && !matches!(self.event, Some(Told::Timeout)) => Returned::Suspend,
             (raw::NEED_BODY, _) if bit == raw::HOOK_REQUEST && wants & raw::WANT_REQUEST_BODY != 0 => Returned::NeedBody,
             _ => Returned::Aborted,
         }

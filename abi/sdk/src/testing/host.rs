@@ -35,6 +35,8 @@ pub(super) struct State {
     pub(super) answer_bytes_max: usize,
     pub(super) exchange_bytes_max: usize,
     pub(super) upstreams: Vec<String>,
+    /// Those that the plugin asks itself.
+    pub(super) called: Vec<String>,
     pub(super) maps: Vec<TestMap>,
 }
 
@@ -228,6 +230,7 @@ impl State {
             answer_bytes_max: 64 * 1024,
             exchange_bytes_max: 64 * 1024,
             upstreams: Vec::new(),
+            called: Vec::new(),
             maps: TestMap::all(plugin),
         }
     }

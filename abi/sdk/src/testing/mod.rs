@@ -17,6 +17,7 @@
 mod exchange;
 mod host;
 mod maps;
+mod outcall_table;
 mod probe;
 mod rules;
 mod table;
@@ -24,6 +25,7 @@ mod wait_table;
 
 pub use exchange::{Answer, Exchange, Returned};
 pub use host::{LoadFailed, LogLine, TestHost};
+pub use outcall_table::SentCall;
 pub use ringway_abi::{Header, Request, Response};
 
 use ringway_abi::owned::Octets;

@@ -10,6 +10,7 @@ use ringway_abi::raw::{self, Host, RawCx, RawLoader};
 use super::exchange::Answer;
 use super::host::{LogLine, State};
 use super::maps::MAPS;
+use super::outcall_table::SentCall;
 use super::rules::{self, Kind};
 use super::{Request, Response};
 use crate::{HostError, Level};
@@ -32,6 +33,9 @@ pub(super) struct Call {
     pub(super) waits: u32,
     /// The timer that this hook has set.
     pub(super) timer: Option<(Duration, u64)>,
+    /// The outcall that this hook puts together, and those that it has sent.
+    pub(super) begun: Option<SentCall>,
+    pub(super) sent: Vec<SentCall>,
 }
 
 /// A running `load` or `core_init`.
@@ -70,10 +74,12 @@ impl Call {
             memory: Vec::new(),
             waits: 0,
             timer: None,
+            begun: None,
+            sent: Vec::new(),
         }
     }
 
-    fn state(&mut self) -> &mut State {
+    pub(super) fn state(&mut self) -> &mut State {
         // SAFETY: while a hook runs, the state is reached through its call only.
         unsafe { self.state.as_mut() }
     }
@@ -168,7 +174,7 @@ pub(super) static TABLE: Host = Host {
 ///
 /// # Safety
 /// `len` bytes are readable at `bytes`.
-unsafe fn argument<'a>(bytes: *const u8, len: u32) -> &'a [u8] {
+pub(super) unsafe fn argument<'a>(bytes: *const u8, len: u32) -> &'a [u8] {
     if len == 0 {
         return &[];
     }
@@ -406,7 +412,7 @@ unsafe extern "C" fn now_unix_ns(cx: *mut RawCx) -> u64 {
 ///
 /// # Safety
 /// `loader` is a [`LoadCall`] that runs.
-unsafe fn loading<'a>(loader: *mut RawLoader) -> &'a mut State {
+pub(super) unsafe fn loading<'a>(loader: *mut RawLoader) -> &'a mut State {
     // SAFETY: the caller's promise; while `load` runs, the state is reached through its call only.
     unsafe { (*loader.cast::<LoadCall>()).state.as_mut() }
 }
@@ -415,7 +421,7 @@ unsafe fn loading<'a>(loader: *mut RawLoader) -> &'a mut State {
 ///
 /// # Safety
 /// As for [`loading`].
-unsafe fn in_core_init(loader: *mut RawLoader) -> bool {
+pub(super) unsafe fn in_core_init(loader: *mut RawLoader) -> bool {
     // SAFETY: the caller's promise.
     unsafe { (*loader.cast::<LoadCall>()).in_core_init }
 }
@@ -482,6 +488,9 @@ unsafe extern "C" fn get_ext(_: *mut RawLoader, id: *const c_char) -> *const c_v
     let id = unsafe { CStr::from_ptr(id) };
     if id == ringway_abi::wait::ID {
         return (&raw const super::wait_table::WAIT).cast();
+    }
+    if id == ringway_abi::outcall::ID {
+        return (&raw const super::outcall_table::OUTCALL).cast();
     }
     if id == ringway_abi::maps::EXTENSION { std::ptr::from_ref(&MAPS).cast() } else { std::ptr::null() }
 }

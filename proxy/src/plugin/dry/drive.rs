@@ -4,11 +4,13 @@
 //! `exchange::response` and `exchange::made`, whose order this follows.
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use ringway_abi::ids::METHOD_HEAD;
+use ringway_abi::outcall::UNREACHABLE;
 use ringway_abi::raw;
-use ringway_abi::view::{REQ_BODY_COMPLETE, REQ_UPGRADE, RES_BODY_COMPLETE};
+use ringway_abi::view::{REQ_BODY_COMPLETE, REQ_UPGRADE, RES_BODY_COMPLETE, RES_HAS_BODY};
 
 use super::frames::Sample;
 use crate::http1::head::{Area, HeadLimits, HeadProgress, RequestBody, ResponseBody, ResponseTo, parse_request, parse_response};
@@ -16,6 +18,7 @@ use crate::limits;
 use crate::plugin::chain::CoreChain;
 use crate::plugin::frame::{ChunkFlow, Event, Flow, Frame, MadeBody};
 use crate::plugin::host::HostShared;
+use crate::plugin::outcall::Call;
 use crate::view::message::{Message, Side};
 use crate::view::slab::{Slab, SlotLayout};
 
@@ -25,6 +28,8 @@ pub(super) struct Drive {
     pub(super) chain: Rc<CoreChain>,
     /// Counts the exchanges: each has its own id.
     pub(super) exchanges: u64,
+    /// Counts the outcalls: each gets the next reply.
+    pub(super) outcalls: Cell<usize>,
 }
 
 /// How an exchange ended.
@@ -38,8 +43,8 @@ pub(super) enum Ended {
     Failed,
 }
 
-/// Slots that one exchange needs: its request, its response, and one that a hook makes of it.
-const SLOTS: u32 = 8;
+/// Slots that one exchange needs: its request, its response, one that a hook makes of it, and those of its outcalls.
+const SLOTS: u32 = 8 + limits::OUTCALLS_PER_HOOK as u32;
 
 /// Timers of one wait; then it has waited for too long.
 const EVENTS_MAX: u32 = 16;
@@ -65,23 +70,71 @@ fn head_limits(layout: &SlotLayout) -> HeadLimits {
     }
 }
 
-fn post_hooks(frame: &mut Frame) -> Flow {
-    let flow = frame.run_response();
-    wait_out(frame, flow)
-}
-
-/// Shows a link that waits the events it would get without any wake: its timer, or the end of its patience. No time passes.
-fn wait_out(frame: &mut Frame, mut flow: Flow) -> Flow {
-    let mut events = 0;
-    while let Flow::Suspend(_) = flow {
-        events += 1;
-        let event = if events > EVENTS_MAX { Event::Timeout } else { frame.next_event() };
-        flow = frame.run_event(&event.raw());
-    }
-    flow
-}
+/// The replies to outcalls, one after the other: none, one that agrees, one that does not, one whose body was cut off.
+const REPLIES: [Option<(&[u8], &[u8])>; 4] = [
+    None,
+    Some((b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Type: text/plain\r\nX-User: golden\r\n\r\n", b"yes")),
+    Some((b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\nSet-Cookie: a=b\r\nSet-Cookie: c=\xe4\r\n\r\n", b"no")),
+    Some((b"HTTP/1.1 302 Found\r\nContent-Length: 100\r\nLocation: /login\r\n\r\n", b"cut off")),
+];
 
 impl Drive {
+    fn post_hooks(&self, frame: &mut Frame) -> Flow {
+        let flow = frame.run_response();
+        self.wait_out(frame, flow)
+    }
+
+    /// Shows a link that waits the events it would get without any wake: the replies to its outcalls, its timer, or the end of its patience. No time passes.
+    fn wait_out(&self, frame: &mut Frame, mut flow: Flow) -> Flow {
+        let mut events = 0;
+        while let Flow::Suspend(_) = flow {
+            events += 1;
+            let call = frame.take_call().filter(|_| events <= EVENTS_MAX);
+            let (event, reply) = match call {
+                Some(call) => self.answer(frame, call),
+                None if events > EVENTS_MAX => (Event::Timeout, None),
+                None => (frame.next_event(), None),
+            };
+            flow = frame.run_event(&event.raw(reply.as_ref().map(Message::response)));
+        }
+        flow
+    }
+
+    /// The end of an outcall, and its reply.
+    fn answer(&self, frame: &mut Frame, mut call: Call) -> (Event, Option<Message>) {
+        frame.call_is_over();
+        let turn = self.outcalls.get();
+        self.outcalls.set(turn + 1);
+        let reply = REPLIES[turn % REPLIES.len()].and_then(|(head, body)| self.reply(&call, head, body));
+        call.end(reply.is_some());
+        let status = if reply.is_some() { raw::OK } else { UNREACHABLE };
+        (Event::Reply { token: call.token, status }, reply)
+    }
+
+    fn reply(&self, call: &Call, head: &[u8], body: &[u8]) -> Option<Message> {
+        let mut slot = call.slot.clone();
+        slot.bytes_mut(0..head.len()).copy_from_slice(head);
+        let at = slot.layout().out_at();
+        slot.bytes_mut(at..at + body.len()).copy_from_slice(body);
+        let to = ResponseTo { method_id: call.method_id, upgrade: false };
+        let bounds = head_limits(slot.layout());
+        let (bytes, entries, root) = slot.response_parts();
+        let parsed = parse_response(Area { bytes, filled: head.len() }, &bounds, &self.shared.names, entries, root, to, &mut HeadProgress::default());
+        let facts = parsed.ok().flatten()?;
+        let count = root.headers.len as usize;
+        let mut message = Message::parsed(slot, Side::Response, count);
+        let length = if let ResponseBody::Length(length) = facts.body { length } else { 0 };
+        if length > 0 {
+            message.set_body_span(at, body.len());
+        }
+        message.set_response_facts(|root| {
+            root.request_id = call.request_id;
+            root.content_length = length;
+            root.flags = if length > body.len() as u64 { 0 } else { RES_BODY_COMPLETE } | if length > 0 { RES_HAS_BODY } else { 0 };
+        });
+        Some(message)
+    }
+
     /// One exchange from its first hook to `on_done`.
     ///
     /// # Errors
@@ -92,7 +145,7 @@ impl Drive {
         let mut end = match self.pre_hooks(sample, frame, chunked) {
             Flow::Continue => self.respond(sample, frame)?,
             Flow::Respond => {
-                let flow = post_hooks(frame);
+                let flow = self.post_hooks(frame);
                 self.made(frame, flow)
             }
             Flow::Drop => Ended::Dropped,
@@ -168,7 +221,7 @@ impl Drive {
                     let body = buffered.get_or_insert_with(|| sample.request_body.concat());
                     (at, frame.run_request_body(at, body))
                 }
-                Flow::Suspend(at) => (at, wait_out(frame, flow)),
+                Flow::Suspend(at) => (at, self.wait_out(frame, flow)),
                 _ => break,
             };
             flow = passed;
@@ -203,7 +256,7 @@ impl Drive {
             if !frame.respond_gateway(502, &[(b"content-type", b"text/plain; charset=utf-8")], b"502 the upstream failed\n") {
                 return Err("no slot is free".into());
             }
-            let flow = post_hooks(frame);
+            let flow = self.post_hooks(frame);
             return Ok(self.made(frame, flow));
         };
         let mut slot = self.shared.slab.take().ok_or("no slot is free")?;
@@ -237,7 +290,7 @@ impl Drive {
             }
         }
         frame.set_response(message);
-        match post_hooks(frame) {
+        match self.post_hooks(frame) {
             Flow::Continue => {}
             flow => return Ok(self.made(frame, flow)),
         }

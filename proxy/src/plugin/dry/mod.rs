@@ -15,6 +15,7 @@ pub mod said;
 mod show;
 mod watch;
 
+use std::cell::Cell;
 use std::fs;
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
@@ -34,6 +35,7 @@ use super::frame::{Frame, tick};
 use super::host::HostShared;
 use super::inspect::{Offer, inspect_bytes};
 use super::loaded::{CorePlugin, LoadFault, PluginVersion, kept_path, metric_storage};
+use super::outcall::OutcallBounds;
 use crate::clock;
 use crate::http1::names::NameTable;
 use crate::limits;
@@ -155,14 +157,16 @@ fn exchanges(job: &Job, plugin: &Rc<CorePlugin>, names: NameTable) -> Result<Opt
         names: Arc::new(names),
         slab: drive::slab(&job.frames).map_err(|error| format!("no memory for messages: {error}"))?,
         no_chain: Rc::default(),
-        upstreams: Vec::new(),
+        // It has those that the plugin calls.
+        upstreams: plugin.version().upstreams().to_vec(),
         plugin_response_bytes: limits::PLUGIN_RESPONSE_BYTES,
         plugin_alloc_bytes: limits::PLUGIN_ALLOC_BYTES,
         replacement_bytes: limits::BODY_BUFFER_BYTES,
         waits_max: limits::SUSPENDED,
+        outcalls: OutcallBounds::of(&limits::Limits::default()),
     });
     let chain = Rc::new(chain);
-    let mut drive = Drive { shared: Rc::clone(&shared), chain: Rc::clone(&chain), exchanges: 0 };
+    let mut drive = Drive { shared: Rc::clone(&shared), chain: Rc::clone(&chain), exchanges: 0, outcalls: Cell::new(0) };
     let mut frame = Frame::new(Rc::clone(&shared), 0).with_waits(Rc::default());
     let aborts = || counters.aborts.load(std::sync::atomic::Ordering::Relaxed);
     if let Some(repeat) = job.repeat {

@@ -7,12 +7,13 @@
 //! One dry run per process and thread: its state is thread-local, because a hook has no other way to it.
 
 use std::cell::RefCell;
-use std::ffi::c_void;
+use std::ffi::{CStr, c_char, c_void};
 use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use ringway_abi::raw::{self, Hook, Host, RawChunk, RawCx, RawLoader};
+use ringway_abi::outcall::Outcall;
+use ringway_abi::raw::{self, Hook, Host, RawChunk, RawCx, RawEvent, RawLoader};
 use ringway_abi::{RequestView, ResponseView};
 
 use super::pen::{Kind, Pen, Piece};
@@ -22,6 +23,7 @@ use crate::clock;
 use crate::plugin::chain::CoreLink;
 use crate::plugin::frame::Frame;
 use crate::plugin::host::HOST;
+use crate::plugin::outcall::table::OUTCALL;
 
 /// Bytes of a plugin's log line that a refusal quotes.
 const LOG_BYTES_MAX: usize = 300;
@@ -45,8 +47,12 @@ pub(super) static WATCHED: Host = Host {
     alloc,
     log,
     load_log,
+    get_ext,
     ..HOST
 };
+
+/// The table "ringway.outcall/1" that a plugin in a dry run gets.
+static WATCHED_OUTCALL: Outcall = Outcall { begin: outcall_begin, header: outcall_header, body: outcall_body, send: outcall_send, ..OUTCALL };
 
 thread_local! {
     static WATCH: RefCell<Option<Watch>> = const { RefCell::new(None) };
@@ -171,9 +177,11 @@ pub(super) fn found() -> Option<Found> {
 pub(super) fn last_fault() -> (Step, u32, Option<String>) {
     with(|watch| {
         let never_right = |verdict: u32| !matches!(verdict, raw::CONTINUE | raw::DONE | raw::DROP | raw::RESPOND | raw::NEED_BODY);
-        let counted = || watch.calls.iter().rev().filter(|(hook, _)| *hook != "on_done");
-        let fault = counted().find(|(_, verdict)| never_right(*verdict));
-        let fault = fault.or_else(|| counted().find(|(_, verdict)| matches!(*verdict, raw::RESPOND | raw::NEED_BODY)));
+        let counted: Vec<_> = watch.calls.iter().filter(|(hook, _)| *hook != "on_done").collect();
+        // A hook that waited, and was told what it had waited for, did nothing wrong.
+        let has_waited = |at: usize| counted[at].1 == raw::SUSPEND && counted.get(at + 1).is_some_and(|(hook, _)| *hook == "on_event");
+        let fault = (0..counted.len()).rev().find(|at| never_right(counted[*at].1) && !has_waited(*at)).map(|at| counted[at]);
+        let fault = fault.or_else(|| counted.iter().rev().copied().find(|(_, verdict)| matches!(*verdict, raw::RESPOND | raw::NEED_BODY)));
         let (hook, verdict) = fault.copied().unwrap_or(("", raw::ABORTED));
         (watch.step(hook), verdict, watch.last_log.clone())
     })
@@ -214,6 +222,7 @@ pub(super) fn watch_link(link: &mut CoreLink) {
     link.on_request_body = link.on_request_body.map(|_| watched::<RawChunk> as Hook<RawChunk>);
     link.on_response = link.on_response.map(|_| watched::<ResponseView> as Hook<ResponseView>);
     link.on_response_chunk = link.on_response_chunk.map(|_| watched::<RawChunk> as Hook<RawChunk>);
+    link.on_event = link.on_event.map(|_| watched::<RawEvent> as Hook<RawEvent>);
     link.on_done = link.on_done.map(|_| watched::<raw::Done> as Hook<raw::Done>);
 }
 
@@ -225,6 +234,7 @@ pub(super) fn time_link(link: &mut CoreLink) {
     link.on_request_body = link.on_request_body.map(|_| timed::<RawChunk> as Hook<RawChunk>);
     link.on_response = link.on_response.map(|_| timed::<ResponseView> as Hook<ResponseView>);
     link.on_response_chunk = link.on_response_chunk.map(|_| timed::<RawChunk> as Hook<RawChunk>);
+    link.on_event = link.on_event.map(|_| timed::<RawEvent> as Hook<RawEvent>);
     link.on_done = link.on_done.map(|_| timed::<raw::Done> as Hook<raw::Done>);
 }
 
@@ -292,6 +302,23 @@ impl Event for RawChunk {
         chunk.bytes = piece.at;
         // SAFETY: a local.
         unsafe { lend(&raw const chunk, pen, lent) }
+    }
+}
+
+impl Event for RawEvent {
+    fn real(plugin: &raw::Plugin, _: u32) -> Option<Hook<Self>> {
+        plugin.on_event
+    }
+
+    unsafe fn show(event: *const Self, _: &RawCx, pen: &mut Pen, lent: &mut Vec<Piece>) -> io::Result<*const Self> {
+        // SAFETY: the caller's promise.
+        let mut event = unsafe { *event };
+        // SAFETY: null, or the view of a reply, which lives for the call.
+        if let Some(reply) = unsafe { event.response.as_ref() } {
+            event.response = show::response(pen, reply)?;
+        }
+        // SAFETY: a local.
+        unsafe { lend(&raw const event, pen, lent) }
     }
 }
 
@@ -507,6 +534,35 @@ unsafe extern "C" fn upstream_set(cx: *mut RawCx, name: *const u8, name_len: u32
         raw::ERR_NOT_FOUND => raw::OK,
         status => status,
     }
+}
+
+unsafe extern "C" fn outcall_begin(cx: *mut RawCx, upstream: u32, method: *const u8, method_len: u32, target: *const u8, target_len: u32) -> i32 {
+    // SAFETY: passed on as it came.
+    judged("outcall.begin", unsafe { (OUTCALL.begin)(cx, upstream, method, method_len, target, target_len) })
+}
+
+unsafe extern "C" fn outcall_header(cx: *mut RawCx, name: *const u8, name_len: u32, value: *const u8, value_len: u32) -> i32 {
+    // SAFETY: passed on as it came.
+    judged("outcall.header", unsafe { (OUTCALL.header)(cx, name, name_len, value, value_len) })
+}
+
+unsafe extern "C" fn outcall_body(cx: *mut RawCx, bytes: *const u8, len: u32) -> i32 {
+    // SAFETY: passed on as it came.
+    judged("outcall.body", unsafe { (OUTCALL.body)(cx, bytes, len) })
+}
+
+unsafe extern "C" fn outcall_send(cx: *mut RawCx, token: u64) -> i32 {
+    // SAFETY: passed on as it came.
+    judged("outcall.send", unsafe { (OUTCALL.send)(cx, token) })
+}
+
+unsafe extern "C" fn get_ext(loader: *mut RawLoader, id: *const c_char) -> *const c_void {
+    // SAFETY: NUL-terminated or null, the contract of the host table.
+    if !id.is_null() && unsafe { CStr::from_ptr(id) } == ringway_abi::outcall::ID {
+        return ptr::from_ref(&WATCHED_OUTCALL).cast();
+    }
+    // SAFETY: passed on as it came.
+    unsafe { (HOST.get_ext)(loader, id) }
 }
 
 unsafe extern "C" fn body_replace(cx: *mut RawCx, body: *const u8, len: u64) -> i32 {

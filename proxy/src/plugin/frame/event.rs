@@ -8,6 +8,8 @@
 use std::rc::Rc;
 use std::task::Context;
 
+use ringway_abi::ResponseView;
+use ringway_abi::outcall::EVENT_REPLY;
 use ringway_abi::raw;
 use ringway_abi::wait::{EVENT_TIMEOUT, EVENT_TIMER, EVENT_WAKE};
 
@@ -111,7 +113,7 @@ impl Frame {
     }
 }
 
-/// What a link has waited for, except outcalls.
+/// What a link has waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// Its timer, with this token.
@@ -120,16 +122,25 @@ pub enum Event {
     Wake(u64),
     /// It has waited for too long.
     Timeout,
+    /// The end of an outcall: with a reply, or the reason why there is none.
+    Reply {
+        /// Of the call.
+        token: u64,
+        /// `RW_OK`, or one of `RW_OUTCALL_*`.
+        status: i32,
+    },
 }
 
 impl Event {
-    /// As a plugin sees it.
-    pub fn raw(self) -> raw::RawEvent {
-        let (kind, token) = match self {
-            Event::Timer(token) => (EVENT_TIMER, token),
-            Event::Wake(token) => (EVENT_WAKE, token),
-            Event::Timeout => (EVENT_TIMEOUT, 0),
+    /// As a plugin sees it. What is returned may be shown while `reply` lives.
+    pub fn raw(self, reply: Option<&ResponseView>) -> raw::RawEvent {
+        let (kind, token, status) = match self {
+            Event::Timer(token) => (EVENT_TIMER, token, raw::OK),
+            Event::Wake(token) => (EVENT_WAKE, token, raw::OK),
+            Event::Timeout => (EVENT_TIMEOUT, 0, raw::OK),
+            Event::Reply { token, status } => (EVENT_REPLY, token, status),
         };
-        raw::RawEvent { size: size_of::<raw::RawEvent>() as u32, kind, token, status: 0, reserved: 0, response: std::ptr::null() }
+        let response = reply.map_or(std::ptr::null(), std::ptr::from_ref);
+        raw::RawEvent { size: size_of::<raw::RawEvent>() as u32, kind, token, status, reserved: 0, response }
     }
 }

@@ -13,9 +13,11 @@ use ringway_abi::ids::HeaderId;
 use super::super::chain::LinkParts;
 use super::super::inspect::{Offer, inspect_bytes};
 use super::super::loaded::{PluginVersion, metric_storage};
+use super::super::outcall::OutcallBounds;
 use super::*;
 use crate::http1::head::{Area, HeadLimits, HeadProgress, parse_request};
 use crate::http1::names::NameTable;
+use crate::limits::Limits;
 use crate::view::message::Side;
 use crate::view::slab::{Slab, SlotLayout};
 
@@ -112,6 +114,7 @@ impl Rig {
             plugin_alloc_bytes: 10_000,
             replacement_bytes: 65536,
             waits_max: 2,
+            outcalls: OutcallBounds::of(&Limits::default()),
         };
         Rc::clone(self.shared.get_or_insert_with(|| Rc::new(made())))
     }
