@@ -61,6 +61,8 @@ fn a_hook_over_its_budget_is_logged_with_its_stack_and_counted() {
         assert!(above.ends_with(' ') && below.starts_with(&hash[..20]) && below.contains(" (on_request) < "), "{stack}");
         assert!(below.split(" < ").last().unwrap().starts_with("ringway+0x"), "{stack}");
         assert_eq!(governed.metric(metric), Some(count as u64 + 1));
+        // One line a second: the next call is to be written about again.
+        thread::sleep(Duration::from_millis(1100));
     }
     governed.gateway.stop();
 }
