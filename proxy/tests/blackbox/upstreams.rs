@@ -225,11 +225,7 @@ fn killing_one_of_three_servers_fails_no_idempotent_request() {
                         client.send(format!("GET / HTTP/1.1\r\nhost: test\r\nx-user: {user}-{}\r\n\r\n", requests % 16));
                         requests += 1;
                         match client.try_response(false) {
-                            Ok(response) if response.status == 200 => {
-                                if response.announces_close() {
-                                    client = Client::connect(&address);
-                                }
-                            }
+                            Ok(response) if response.status == 200 => client.renew_after(&response),
                             Ok(response) => failures.push(format!("{} {}", response.status, response.text())),
                             Err(problem) => {
                                 failures.push(problem);

@@ -64,7 +64,7 @@ fn a_good_reload_under_load_drops_nothing() {
                 let mut client = Client::connect(address);
                 for count in 0.. {
                     let path = format!("/{number}/{count}");
-                    let response = client.get(&path);
+                    let response = client.get_on_and_on(&path);
                     assert_eq!((response.status, response.text()), (200, path));
                     answered.fetch_add(1, Ordering::Relaxed);
                     if stop.load(Ordering::Relaxed) {
@@ -131,7 +131,7 @@ fn a_tunnel_goes_on_across_reloads_under_load() {
             scope.spawn(|| {
                 let mut client = Client::connect(&address);
                 while !stop.load(Ordering::Relaxed) {
-                    assert_eq!(client.get("/").status, 200);
+                    assert_eq!(client.get_on_and_on("/").status, 200);
                     answered.fetch_add(1, Ordering::Relaxed);
                 }
             });

@@ -118,6 +118,7 @@ fn client(address: &str, number: usize, stop: &AtomicBool, answered: &AtomicU64)
             }
         };
         outcome.stall = outcome.stall.max(begun.elapsed());
+        client.renew_after(&response);
         outcome.requests += 1;
         answered.fetch_add(1, Ordering::Relaxed);
         let (pre, post) = versions(&response);

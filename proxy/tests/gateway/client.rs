@@ -17,6 +17,7 @@ pub struct Client {
     socket: Socket,
     /// Received and not yet used.
     buffer: Vec<u8>,
+    address: String,
 }
 
 /// A response, framing removed.
@@ -68,7 +69,7 @@ impl Client {
                 Socket::Tcp(stream)
             }
         };
-        let client = Client { socket, buffer: Vec::new() };
+        let client = Client { socket, buffer: Vec::new(), address: address.to_owned() };
         client.patience(DEADLINE);
         Ok(client)
     }
@@ -113,14 +114,36 @@ impl Client {
         self.response()
     }
 
+    /// One GET of many: as [`Client::get`], then [`Client::renew_after`].
+    pub fn get_on_and_on(&mut self, path: &str) -> Response {
+        let response = self.get(path);
+        self.renew_after(&response);
+        response
+    }
+
+    /// Connects anew if this response announces the end of the connection: a connection has a bound of requests.
+    pub fn renew_after(&mut self, response: &Response) {
+        if response.announces_close() {
+            *self = Client::connect(&self.address);
+        }
+    }
+
     fn fill(&mut self) -> std::io::Result<usize> {
         let mut piece = [0; 65536];
-        let count = match &mut self.socket {
-            Socket::Tcp(stream) => stream.read(&mut piece)?,
-            Socket::Unix(stream) => stream.read(&mut piece)?,
-        };
-        self.buffer.extend_from_slice(&piece[..count]);
-        Ok(count)
+        loop {
+            let read = match &mut self.socket {
+                Socket::Tcp(stream) => stream.read(&mut piece),
+                Socket::Unix(stream) => stream.read(&mut piece),
+            };
+            match read {
+                // A socket with a time limit is not read again by the system after a signal.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                read => {
+                    self.buffer.extend_from_slice(&piece[..*read.as_ref().unwrap_or(&0)]);
+                    return read;
+                }
+            }
+        }
     }
 
     fn need(&mut self, what: &str) -> Result<(), String> {

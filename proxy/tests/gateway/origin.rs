@@ -164,7 +164,7 @@ impl Origin {
     pub fn read_request(&self, stream: &mut TcpStream, buffer: &mut Vec<u8>, connection: usize) -> Option<Received> {
         let mut more = |buffer: &mut Vec<u8>| {
             let mut piece = [0; 65536];
-            let count = stream.read(&mut piece).ok().filter(|count| *count > 0)?;
+            let count = read_some(stream, &mut piece)?;
             self.shared.bytes.fetch_add(count, Ordering::SeqCst);
             buffer.extend_from_slice(&piece[..count]);
             Some(())
@@ -188,7 +188,7 @@ impl Origin {
         }
         let mut more = |buffer: &mut Vec<u8>| {
             let mut piece = [0; 65536];
-            let count = stream.read(&mut piece).ok().filter(|count| *count > 0)?;
+            let count = read_some(stream, &mut piece)?;
             self.shared.bytes.fetch_add(count, Ordering::SeqCst);
             buffer.extend_from_slice(&piece[..count]);
             Some(())
@@ -338,4 +338,14 @@ pub fn standard(request: &Received) -> Vec<u8> {
 /// Bytes that show where they were cut or doubled.
 pub fn pattern(count: usize) -> Vec<u8> {
     (0..count).map(|at| (b'a' + (at % 26) as u8) ^ (((at / 26 % 2) as u8) << 5)).collect()
+}
+
+/// `None` at the end, or when it is cut off.
+fn read_some(stream: &mut TcpStream, piece: &mut [u8]) -> Option<usize> {
+    loop {
+        match stream.read(piece) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            read => return read.ok().filter(|count| *count > 0),
+        }
+    }
 }

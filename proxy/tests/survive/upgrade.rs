@@ -17,12 +17,8 @@ const UPGRADES: usize = 5;
 fn load(address: &str, done: &AtomicBool, answered: &AtomicU64) {
     let mut client = Client::connect(address);
     while !done.load(Ordering::Relaxed) {
-        let response = client.get("/");
-        assert_eq!(response.status, 200);
+        assert_eq!(client.get_on_and_on("/").status, 200);
         answered.fetch_add(1, Ordering::Relaxed);
-        if response.announces_close() {
-            client = Client::connect(address);
-        }
     }
 }
 
