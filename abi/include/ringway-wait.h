@@ -21,6 +21,8 @@
  *  - A swap or a reload changes nothing: the exchange ends on the chain that it began with.
  *  - The gateway bounds how many exchanges of a worker wait: above limits.suspended RW_SUSPEND is RW_ABORTED.
  *
+ * Requests of the plugin's own, to upstreams of the configuration, are another extension: ringway-outcall.h.
+ *
  * The tags of lifetimes and threads are those of ringway.h.
  */
 #ifndef RINGWAY_WAIT_H

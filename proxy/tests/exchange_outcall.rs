@@ -81,6 +81,12 @@ fn every_hook_that_may_wait_may_call() {
     Case::new(&world, get("B.request=call-and-go:/")).answer(OK).each(|outcome| {
         assert_eq!((outcome.statuses(), outcome.upstreams.len(), outcalls(outcome)), (vec![200], 1, [0, 0, 0]));
     });
+    // Not even when another link waits afterwards, or the next exchange of the connection.
+    let next = get("B.request=call-and-go:/,C.request=timer:20") + &get("C.request=timer:20");
+    Case::new(&world, next).up(Upstream::answers([OK, OK])).expire(100).expire(200).each(|outcome| {
+        assert_eq!((outcome.statuses(), outcome.upstreams.len(), outcalls(outcome)), (vec![200, 200], 1, [0, 0, 0]));
+        assert_eq!(outcome.links[2][6..], [0, 0, 0]);
+    });
     Case::new(&world, post("B.request-chunk=call:/", "body")).answer(OK).each(|outcome| {
         assert_eq!((outcome.statuses(), outcome.reasons()), (vec![500], vec!["plugin_aborted"]));
     });
@@ -234,6 +240,31 @@ fn what_nobody_waits_for_is_given_up() {
         assert_eq!((outcome.statuses(), of_b(outcome, EVENT), of_b(outcome, EVENT_KIND)), (vec![200], 2, REPLY));
         assert_eq!((outcome.fates()[0], outcalls(outcome)), (Fate::GivenBack, [1, 0, 0]));
     });
+}
+
+/// S-115: a reply that comes when another link waits already reaches nobody.
+#[test]
+fn no_reply_reaches_another_wait() {
+    let world = actors();
+    let late = || Upstream::script(vec![Step::AwaitHead, Step::AfterExpiry(1), Step::Pause, bytes(YES)]);
+    // C goes on by its timer; then B waits for its own.
+    Case::new(&world, get("C.response=call-timer:100,B.response=timer:4000")).answer(OK).up(late()).expire(500).expire(8000).in_order().each(|outcome| {
+        let events: Vec<u64> = outcome.metrics.iter().map(|of| of[EVENT]).collect();
+        assert_eq!((outcome.statuses(), events, of_b(outcome, EVENT_KIND)), (vec![200], vec![0, 1, 1], TIMER));
+        assert_eq!((outcome.links[2][6..].to_vec(), outcome.fates()[1]), (vec![1, 0, 1], Fate::Discarded(None)));
+    });
+    // The same for links whose pre hooks wait, and for the second wait of one link.
+    Case::new(&world, get("A.request=call-timer:100,B.request=timer:4000,A.response=timer:8000"))
+        .up(late())
+        .answer(OK)
+        .expire(500)
+        .expire(8000)
+        .expire(16_000)
+        .in_order()
+        .each(|outcome| {
+            let events: Vec<u64> = outcome.metrics.iter().map(|of| of[EVENT]).collect();
+            assert_eq!((outcome.statuses(), events, outcome.links[0][6..].to_vec()), (vec![200], vec![2, 1, 0], vec![1, 0, 1]));
+        });
 }
 
 /// S-116: several at once, in the order in which they end; one after the other.

@@ -173,7 +173,7 @@ impl Slab {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!(
-                    "{slots} slots of {} bytes do not fit in the 2 GiB that one worker can address; lower limits.slots or limits.head_bytes",
+                    "{slots} slots of {} bytes do not fit in the 2 GiB that one worker can address; lower limits.slots, limits.outcalls or limits.head_bytes",
                     layout.stride
                 ),
             ));

@@ -125,6 +125,27 @@ fn a_client_that_leaves_takes_its_question_back() {
 }
 
 #[test]
+fn a_question_that_is_taken_back_closes_its_connection() {
+    let origin = Origin::start();
+    // It reads and never answers; a connection ends when the gateway closes it.
+    let silent = Origin::raw(|mut stream, origin| {
+        let mut buffer = Vec::new();
+        while origin.read_request(&mut stream, &mut buffer, 0).is_some() {}
+    });
+    let governed = Governed::start(asking(&origin, silent.address(), "timeout_ms = 200", "[timeouts]\nsuspend = \"5m\""));
+    let mut clients: Vec<Client> = (0..10).map(|_| Client::connect(governed.address())).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+    }
+    assert!(clients.iter_mut().all(|client| client.response().status == 503));
+    eventually("the connections to the service are closed", || silent.open() == 0 && silent.connections() == 10);
+    // The connections of the clients go on.
+    assert!(clients.iter_mut().all(|client| client.get("/").status == 503));
+    eventually("nothing is left", || silent.open() == 0 && governed.metric("ringway_slots_used") == Some(0));
+    governed.gateway.stop();
+}
+
+#[test]
 fn many_clients_are_asked_about_at_once_and_none_is_confused_with_another() {
     let origin = Origin::answering(|request| reply(200, &[], request.header("x-user").unwrap_or("nobody")));
     // The service names whoever asks; every seventh it refuses, and every eleventh question ends its connection without an answer.
