@@ -70,6 +70,21 @@ pub const VERIFY_FILES: u64 = 64;
 /// The end of what a plugin prints in a dry run that is kept for the report.
 pub const VERIFY_OUTPUT_BYTES: usize = 4 * KIB;
 
+/// Exchanges of one capture at most: a dry run of so many frames takes seconds.
+pub const CAPTURE_EXCHANGES_MAX: u32 = 1000;
+/// Exchanges of a capture when nobody says how many.
+pub const CAPTURE_EXCHANGES: u32 = 100;
+/// How long a capture waits for its exchanges when nobody says how long.
+pub const CAPTURE_MS: u32 = 30 * SECOND;
+/// How long it may wait: a capture that its caller has left blocks the next one for so long.
+pub const CAPTURE_MS_MAX: u32 = 2 * MINUTE;
+/// Bytes that all workers together copy for one capture; a thousand ordinary exchanges are 2 MiB. Memory is touched only as it is used.
+pub const CAPTURE_BYTES: usize = 32 * MIB;
+/// Bytes of a file of captured frames that is read.
+pub const CAPTURE_FILE_BYTES_MAX: usize = 64 * MIB;
+/// Bytes that stand in for those of a body that were not captured, per message.
+pub const CAPTURE_FILL_BYTES: usize = 16 * KIB;
+
 /// Slots that one exchange may hold at the same time: its request and its response.
 pub const SLOTS_PER_EXCHANGE: usize = 2;
 /// Slots of a worker beyond those of its exchanges: a plugin that replaces a response writes the new one while it sees the old one, and
@@ -158,6 +173,11 @@ pub const CANARY_WINDOW: u32 = 30 * SECOND;
 pub const CANARY_P99: u32 = 10;
 /// A plugin that one request in a million brings down is found at a few thousand requests a second.
 pub const PLUGIN_CRASH_WINDOW: u32 = 5 * MINUTE;
+
+/// A thousand times what a hook should take; a worker that is held for longer is seen by its clients.
+pub const HOOK_BUDGET: u32 = 50;
+/// No hook comes back after that, and its worker's connections have waited for long.
+pub const HOOK_LIMIT: u32 = 5 * SECOND;
 
 /// How much of everything: the section `[limits]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -454,6 +474,14 @@ pub struct Timeouts {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Duration", extend("minimum" = 1))]
     pub plugin_crash_window: u32,
+    /// Time of one hook call. Over: it is logged, with a stack, and counted.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Duration", extend("minimum" = 0))]
+    pub hook_budget: u32,
+    /// Time of one hook call. Over: the process is ended with a crash record that names the plugin, and started again. Without a supervisor it is logged.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Duration", extend("minimum" = 0))]
+    pub hook_limit: u32,
 }
 
 impl Default for Timeouts {
@@ -479,6 +507,8 @@ impl Default for Timeouts {
             canary_window: CANARY_WINDOW,
             canary_p99: CANARY_P99,
             plugin_crash_window: PLUGIN_CRASH_WINDOW,
+            hook_budget: HOOK_BUDGET,
+            hook_limit: HOOK_LIMIT,
         }
     }
 }

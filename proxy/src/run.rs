@@ -26,8 +26,10 @@ use crate::admin::control::Control;
 use crate::admin::server::AdminListener;
 use crate::admin::{Change, Order, Refusal};
 use crate::config::{Config, Driver, ListenAddress};
+use crate::exchange::capture::{Capture, Taken};
 use crate::exchange::core::WorkerStats;
 use crate::http1::names::NameTable;
+use crate::limits::CAPTURE_BYTES;
 use crate::plugin::inspect;
 use crate::plugin::loaded::PluginVersion;
 use crate::supervisor::crash::Crash;
@@ -36,6 +38,7 @@ use crate::supervisor::protocol::{FromGateway, Standings, ToGateway};
 use crate::supervisor::sockets::Sockets;
 use crate::supervisor::{logs_of, supervise};
 use crate::worker::crew::Crew;
+use crate::worker::watchdog::Watchdog;
 use crate::worker::{Admission, Command, Start, TICK_MS, Worker, probe_ring};
 
 /// Open files that the process asks for: each proxied connection takes two.
@@ -94,6 +97,8 @@ pub enum Event {
     Signal(i32),
     /// A change that an operator asked for.
     Order(Order),
+    /// An operator wants copies of exchanges; each worker sends what it has taken.
+    Capture(Arc<Capture>, mpsc::Sender<Taken>),
     /// An operator asked for another program; `None`: what its path holds by now.
     Upgrade(Option<PathBuf>, mpsc::Sender<Result<Value, Refusal>>),
     /// The supervisor said something.
@@ -174,6 +179,7 @@ impl Gateway {
         let mut board = control.board(stats);
         board.crashes = given.crashes;
         board.restarts = given.restarts;
+        board.watchdog = Watchdog::start(&control.config().timeouts).map_err(|e| format!("no watchdog: {e}"))?;
         Ok(Gateway { crew, addresses, admin, socket_files, board: Arc::new(board), control })
     }
 
@@ -214,6 +220,7 @@ impl Gateway {
         let mut draining: Option<Instant> = None;
         let mut upgrade: Option<mpsc::Sender<Result<Value, Refusal>>> = None;
         loop {
+            self.board.watchdog.heed(&self.control.config().timeouts, link.is_some());
             match events.recv_timeout(Duration::from_millis(TICK_MS)) {
                 Ok(Event::Signal(SIGINT)) if draining.is_some() => {
                     tracing::warn!("interrupted twice: ending at once");
@@ -258,6 +265,7 @@ impl Gateway {
                         "no supervisor holds the sockets: the gateway was not started by `ringway run`, or `server.supervisor` is false",
                     )))),
                 },
+                Ok(Event::Capture(capture, to)) => self.crew.capture(&capture, CAPTURE_BYTES, &to),
                 Ok(Event::Order(Order { change, reply })) => {
                     let outcome = self.control.apply(&change, &self.crew, &self.board);
                     // Whoever asked may have gone; the log has it.

@@ -1,7 +1,7 @@
 //! The control plane of the real binary: the admin listener, changes while traffic flows, the commands that ask for them.
 //!
 //! By area: `api` every endpoint and what it refuses, `reload` configurations, `maps` what plugins keep, `swap` plugins under load and the life of
-//! their versions, `canary` versions on trial, `policy` panics, `stats` times, `command` what `ringway plugin`, `chain` and `reload` print,
+//! their versions, `canary` versions on trial, `capture` copies of exchanges, `policy` panics, `stats` times, `command` what `ringway plugin`, `chain` and `reload` print,
 //! `waiting` plugins that wait, `outcall` plugins that ask an upstream.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
@@ -13,6 +13,8 @@ mod admin;
 mod api;
 #[path = "control/canary.rs"]
 mod canary;
+#[path = "control/capture.rs"]
+mod capture;
 #[path = "control/command.rs"]
 mod command;
 #[path = "control/maps.rs"]

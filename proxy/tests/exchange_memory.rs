@@ -8,7 +8,9 @@ mod support;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::{Arc, mpsc};
 
+use ringway::exchange::capture::{Capture, Taken, Taking};
 use ringway::exchange::watch::Watch;
 use ringway::exchange::{End, serve};
 use support::case::{PEER, run_ready};
@@ -52,6 +54,11 @@ static ALLOCATOR: Counting = Counting;
 
 /// Allocations of a connection with so many exchanges.
 fn allocations(world: &World, exchanges: usize, request: &str, answer: &[u8]) -> u64 {
+    allocations_with(world, exchanges, request, answer, None)
+}
+
+/// The same while exchanges are captured.
+fn allocations_with(world: &World, exchanges: usize, request: &str, answer: &[u8], capture: Option<Box<Taking>>) -> u64 {
     let events = Rc::new(Events::default());
     let down = Pipe::new((0..exchanges).map(|_| bytes(request)).collect(), Rc::clone(&events));
     let planned = Upstream::script((0..exchanges).flat_map(|_| [Step::AwaitHead, bytes(answer)]).collect());
@@ -63,6 +70,9 @@ fn allocations(world: &World, exchanges: usize, request: &str, answer: &[u8]) ->
     let (mut reader, mut writer) = down.halves();
     let slot = core.slab.take().expect("a slot is free");
     let watch = Watch::default();
+    if let Some(capture) = capture {
+        core.captures.begin(capture);
+    }
     let before = ALLOCATIONS.get();
     let serving = serve(&core, &watch, PEER, &mut reader, &mut writer, slot);
     let mut serving = std::pin::pin!(serving);
@@ -71,6 +81,7 @@ fn allocations(world: &World, exchanges: usize, request: &str, answer: &[u8]) ->
         serving.as_mut().poll(cx)
     }));
     let count = ALLOCATIONS.get() - before;
+    core.captures.settle();
     assert_eq!(end, End::Park);
     assert_eq!(watch.requests.get() as usize, exchanges);
     let ok = down.sent.borrow().windows(13).filter(|w| *w == b"HTTP/1.1 200 ").count();
@@ -99,6 +110,28 @@ fn without_plugins() {
             assert_no_allocation_when_warm(&world, request, answer);
         }
     }
+}
+
+/// Copying them does not allocate either: what does not fit is skipped.
+#[test]
+fn while_exchanges_are_captured() {
+    let world = World::plain();
+    let taken = |exchanges: usize, room: usize, wanted: u32| {
+        let (to, from) = mpsc::channel();
+        // It is over at once when the worker looks at its time.
+        let capture = Arc::new(Capture::new(None, wanted, 0));
+        let taking = Box::new(Taking { capture, taken: Taken::with_room(room), to });
+        let count = allocations_with(&world, exchanges, GET, LENGTH, Some(taking));
+        (count, from.try_recv().expect("it is handed over"))
+    };
+    for _ in 0..2 {
+        taken(5, 1 << 20, 100);
+    }
+    let ((few, all), (many, some), (none, full)) = (taken(10, 1 << 20, 1000), taken(210, 1 << 20, 100), taken(10, 12_000, 1000));
+    assert_eq!((few, few), (many, none));
+    assert_eq!((all.count, all.skipped), (10, 0));
+    assert_eq!((some.count, some.skipped), (100, 0), "no more than were wanted");
+    assert!(full.count > 0 && full.skipped > 0 && full.count + full.skipped == 10 && full.bytes.capacity() == 12_000, "{} {}", full.count, full.skipped);
 }
 
 /// C, Rust and Zig in one chain; lookups, request edits, response edits, body hooks.

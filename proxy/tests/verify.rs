@@ -4,6 +4,8 @@
 
 mod gateway;
 
+#[path = "verify/captured.rs"]
+mod captured;
 #[path = "verify/gateway_option.rs"]
 mod gateway_option;
 #[path = "verify/languages.rs"]

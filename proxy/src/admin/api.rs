@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::board::Board;
 use super::server::{Answer, Request};
-use super::{Change, Order, Refusal, edit, maps, metrics, show};
+use super::{Change, Order, Refusal, capture, edit, maps, metrics, show};
 use crate::config::{MapPolicy, OnError};
 use crate::plugin::times::SAMPLE_EVERY;
 use crate::run::Event;
@@ -59,6 +59,7 @@ pub fn answer(request: &Request, board: &Board, events: &mpsc::Sender<Event>) ->
             None if writing(reading).is_some() => not_allowed(reading),
             None => Answer::error(404, "there is nothing here; see docs/admin.md"),
         },
+        ("POST", ["api", "capture"]) => capture::answer(&request.body, board, events),
         ("POST", ["api", "upgrade"]) => upgrade(&request.body, board, events),
         (method, parts) => match change(method, parts, request) {
             Ok(Some(change)) => carry_out(change, events),
@@ -75,7 +76,9 @@ fn read(parts: &[&str], board: &Board) -> Option<Answer> {
         ["healthz"] => Answer::json(200, &json!({ "status": "alive" })),
         ["readyz"] if board.draining.load(Ordering::Relaxed) => Answer::json(503, &json!({ "status": "draining" })),
         ["readyz"] => Answer::json(200, &json!({ "status": "ready" })),
-        ["metrics"] => Answer { status: 200, media_type: "text/plain; version=0.0.4; charset=utf-8", allow: None, body: metrics::text(board, &snapshot) },
+        ["metrics"] => {
+            Answer { status: 200, media_type: "text/plain; version=0.0.4; charset=utf-8", allow: None, body: metrics::text(board, &snapshot).into_bytes() }
+        }
         ["api", "plugins"] => Answer::json(200, &show::plugins(board, &snapshot)),
         ["api", "plugins", name] => match show::named(board, &snapshot, name) {
             Some(plugin) => Answer::json(200, &plugin),
@@ -93,7 +96,9 @@ fn read(parts: &[&str], board: &Board) -> Option<Answer> {
 /// The methods that change what is at this path.
 fn writing(parts: &[&str]) -> Option<&'static str> {
     match parts {
-        ["api", "reload" | "upgrade"] | ["api", "stats", "on" | "off"] | ["api", "plugins", _, "promote" | "rollback" | "disable" | "enable"] => Some("POST"),
+        ["api", "capture" | "reload" | "upgrade"] | ["api", "stats", "on" | "off"] | ["api", "plugins", _, "promote" | "rollback" | "disable" | "enable"] => {
+            Some("POST")
+        }
         ["api", "plugins", _] => Some("GET, POST, PUT, DELETE"),
         _ => None,
     }

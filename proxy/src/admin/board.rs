@@ -19,6 +19,7 @@ use crate::plugin::maps::Map;
 use crate::supervisor::crash::Crash;
 use crate::upstream;
 use crate::worker::program::{PluginCounts, Share};
+use crate::worker::watchdog::Watchdog;
 
 /// Shared by the main thread, which writes, and the admin threads, which read.
 pub struct Board {
@@ -32,12 +33,16 @@ pub struct Board {
     pub handed_over: AtomicBool,
     /// The admin listener of this process accepts no more.
     pub admin_ended: AtomicBool,
+    /// Exchanges are being captured.
+    pub capturing: AtomicBool,
     /// Connections of the admin listener.
     pub admin_open: AtomicUsize,
     /// Deaths of the gateway process, the oldest first; this one was started after them.
     pub crashes: Vec<Crash>,
     /// How often it was started again.
     pub restarts: u64,
+    /// Sees hooks that hold their workers.
+    pub watchdog: Arc<Watchdog>,
     /// Who follows the rings.
     pub feeds: Arc<Feeds>,
 }
@@ -178,9 +183,11 @@ impl Board {
             draining: AtomicBool::new(false),
             handed_over: AtomicBool::new(false),
             admin_ended: AtomicBool::new(false),
+            capturing: AtomicBool::new(false),
             admin_open: AtomicUsize::new(0),
             crashes: Vec::new(),
             restarts: 0,
+            watchdog: Arc::default(),
             feeds: Arc::default(),
         }
     }

@@ -24,6 +24,7 @@ pub fn text(board: &Board, snapshot: &Snapshot) -> String {
     workers(&mut text, board);
     links(&mut text, snapshot);
     plugins(&mut text, snapshot);
+    over_budget(&mut text, board, snapshot);
     upstreams(&mut text, snapshot);
     text.one("publications_total", "counter", "Programs put in force.", snapshot.publications);
     text.one("change_failures_total", "counter", "Changes that failed and changed nothing.", snapshot.failures);
@@ -54,6 +55,17 @@ impl Text {
     fn one(&mut self, name: &str, kind: &str, help: &str, value: u64) {
         self.family(name, kind, help);
         self.sample(name, &[], value);
+    }
+}
+
+fn over_budget(text: &mut Text, board: &Board, snapshot: &Snapshot) {
+    let mut counts = board.watchdog.over_budget();
+    for plugin in &snapshot.plugins {
+        counts.entry(plugin.name.clone()).or_default();
+    }
+    text.family("hook_over_budget_total", "counter", "Hook calls that held their worker for longer than timeouts.hook_budget.");
+    for (plugin, count) in counts {
+        text.sample("hook_over_budget_total", &[("plugin", &plugin)], count);
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod api;
 pub mod board;
+mod capture;
 pub mod control;
 mod edit;
 mod fixed;

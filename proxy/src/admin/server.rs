@@ -81,7 +81,7 @@ pub struct Answer {
     /// For 405: the methods that would do.
     pub allow: Option<&'static str>,
     /// The body.
-    pub body: String,
+    pub body: Vec<u8>,
 }
 
 /// What the connection threads share.
@@ -240,10 +240,11 @@ fn serve(desk: &Desk, mut stream: Stream) -> io::Result<()> {
         head += "www-authenticate: Bearer\r\n";
     }
     head += "\r\n";
+    let mut out = head.into_bytes();
     if !head_only {
-        head += &answer.body;
+        out.extend_from_slice(&answer.body);
     }
-    stream.write_all(head.as_bytes())
+    stream.write_all(&out)
 }
 
 /// Sends the records of a ring as they come, a line of JSON each, until the client or the map is gone.
@@ -361,7 +362,7 @@ fn is_literal(host: &str) -> bool {
 impl Answer {
     /// JSON.
     pub fn json(status: u16, body: &serde_json::Value) -> Answer {
-        Answer { status, media_type: "application/json", allow: None, body: format!("{body}\n") }
+        Answer { status, media_type: "application/json", allow: None, body: format!("{body}\n").into_bytes() }
     }
 
     /// `{"error": …}`.

@@ -30,6 +30,16 @@ const FIELDS_MAX: usize = 32;
 
 /// Sends a request; the JSON of a good answer, or what is wrong.
 pub(super) fn ask(address: &str, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Problem> {
+    let answer = fetch(address, method, path, body)?;
+    serde_json::from_slice(&answer).map_err(|_| not_a_gateway(address, 200))
+}
+
+fn not_a_gateway(address: &str, status: u16) -> Problem {
+    Problem::new(format!("{address} answers with status {status} and no JSON")).cause("it is not the admin address of a gateway")
+}
+
+/// Sends a request; the body of a good answer, or what is wrong.
+pub(super) fn fetch(address: &str, method: &str, path: &str, body: Option<&Value>) -> Result<Vec<u8>, Problem> {
     let body = body.map(Value::to_string).unwrap_or_default();
     let token = std::env::var(TOKEN_VARIABLE).map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
     let host = if address.starts_with("unix:") { "localhost" } else { address };
@@ -41,11 +51,13 @@ pub(super) fn ask(address: &str, method: &str, path: &str, body: Option<&Value>)
     };
     let answer = exchange(address, request.as_bytes()).map_err(unreachable)?;
     let (status, body) = read(&answer).ok_or_else(|| unreachable(io::Error::other("what answers does not speak HTTP")))?;
+    if status == 200 {
+        return Ok(body.to_vec());
+    }
     match (status, serde_json::from_slice::<Value>(body)) {
-        (200, Ok(value)) => Ok(value),
         (401, Ok(value)) => Err(refused(&value).help(format!("put the token into {TOKEN_VARIABLE}"))),
         (_, Ok(value)) => Err(refused(&value)),
-        (_, Err(_)) => Err(Problem::new(format!("{address} answers with status {status} and no JSON")).cause("it is not the admin address of a gateway")),
+        (_, Err(_)) => Err(not_a_gateway(address, status)),
     }
 }
 

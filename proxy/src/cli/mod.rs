@@ -1,7 +1,7 @@
 //! The command line: what can be typed, what it prints, and the exit code.
 //!
 //! Owns the definitions for clap, the commands that only read files (`check`, `plugin inspect`, `config schema`) and those that
-//! ask a running gateway (`plugin list` and its like, `chain show`, `map`, `tail`, `reload`). `run` and `proxy` end in a function that the caller gives to [`execute`]. Exit codes: 0 good, 1 the input is wrong, 2 usage (clap's).
+//! ask a running gateway (`plugin list` and its like, `chain show`, `map`, `tail`, `capture`, `reload`). `run` and `proxy` end in a function that the caller gives to [`execute`]. Exit codes: 0 good, 1 the input is wrong, 2 usage (clap's).
 //! Results go to `out`, everything that is said about problems to `err`.
 #![forbid(unsafe_code)]
 
@@ -24,6 +24,7 @@ use crate::config::{self, Config, ConfigErrors, Problem};
 use crate::plugin::inspect::Offer;
 
 pub use admin::Admin;
+pub use admin::capture::Capture;
 pub use admin::chains::ChainCommand;
 pub use admin::crashes::{CrashCommand, Upgrade};
 pub use admin::maps::{MapCommand, OneKey, OneMap, Tail};
@@ -66,6 +67,8 @@ Examples:
       the same, for one exchange in ten; then `plugin promote` or `plugin rollback`
   ringway top
       what each plugin does at this moment
+  ringway capture --frames 100 -o traffic.frames
+      exchanges to try a plugin on: `plugin verify FILE --frames traffic.frames`
 
 Exit codes: 0 good, 1 the input is wrong, 2 wrong usage.";
 
@@ -109,6 +112,11 @@ pub enum Command {
         after_help = "Ends with the map, or when it is interrupted. With -j each record is a line of JSON.\n\nExamples:\n  ringway tail counter\n  ringway tail counter/slow -j"
     )]
     Tail(Tail),
+    /// Copy the next exchanges of a running gateway into a file, for `plugin verify` and `plugin run`
+    #[command(
+        after_help = "Credentials and bodies are overwritten unless `--keep-secrets` is given. Exits 1 when no exchange ended in time.\n\nExample:\n  ringway capture --frames 100 --route /api/ -o api.frames && ringway plugin run target/plugins/rate-limit.so --frames api.frames"
+    )]
+    Capture(Capture),
     /// Measure how long the hooks of a running gateway take
     #[command(subcommand)]
     Stats(StatsCommand),
@@ -200,6 +208,7 @@ pub fn execute(cli: Cli, offer: &Offer, out: &mut dyn Write, err: &mut dyn Write
         Command::DryRun => Ok(crate::verify::sandbox::main()),
         Command::Map(command) => command.execute(out, err),
         Command::Tail(tail) => tail.execute(out, err),
+        Command::Capture(capture) => capture.execute(out, err),
         Command::Chain(command) => command.execute(out, err),
         Command::Stats(command) => command.execute(out, err),
         Command::Top(top) => top.execute(out, err),

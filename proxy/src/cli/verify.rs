@@ -1,7 +1,8 @@
 //! `ringway plugin verify` and `ringway plugin run`: a plugin in a process of its own, one line per check or per hook.
 #![forbid(unsafe_code)]
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -11,8 +12,10 @@ use super::admin::plugins::object;
 use super::client::Table;
 use super::{GOOD, WRONG, report};
 use crate::config::Problem;
-use crate::limits;
+use crate::limits::{self, CAPTURE_FILE_BYTES_MAX};
+use crate::plugin::dry::frames::Sample;
 use crate::plugin::inspect::Offer;
+use crate::verify::frames::{self, FileFault};
 use crate::verify::{self, Options, Report};
 
 /// A plugin to verify.
@@ -24,6 +27,9 @@ pub struct Verify {
     /// Its configuration, as a JSON object
     #[arg(long, value_name = "JSON", value_parser = object)]
     pub config: Option<Map<String, Value>>,
+    /// Frames of `ringway capture`, which run after the golden ones
+    #[arg(long, value_name = "FILE")]
+    pub frames: Option<PathBuf>,
     /// How long one call of the plugin may take
     #[arg(long, value_name = "DURATION", value_parser = limits::duration::parse)]
     pub timeout: Option<u32>,
@@ -41,6 +47,9 @@ pub struct Time {
     /// Its configuration, as a JSON object
     #[arg(long, value_name = "JSON", value_parser = object)]
     pub config: Option<Map<String, Value>>,
+    /// Frames of `ringway capture`, instead of the golden ones
+    #[arg(long, value_name = "FILE")]
+    pub frames: Option<PathBuf>,
     /// How often each frame runs
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub repeat: u64,
@@ -53,11 +62,28 @@ fn options(config: Option<&Map<String, Value>>) -> Options {
     Options::new(config.map_or_else(|| "{}".to_owned(), |config| Value::Object(config.clone()).to_string()))
 }
 
+/// The frames of a file, each of them checked.
+fn captured(path: &Path) -> Result<Vec<Sample>, Problem> {
+    let unreadable = |error: io::Error| Problem::new("the frames cannot be read").in_file(path).cause(error.to_string());
+    let mut file = Vec::new();
+    let bound = CAPTURE_FILE_BYTES_MAX as u64;
+    let count = File::open(path).and_then(|from| from.take(bound + 1).read_to_end(&mut file)).map_err(unreadable)?;
+    if count as u64 > bound {
+        return Err(unreadable(io::Error::other(format!("it has more than {} bytes", CAPTURE_FILE_BYTES_MAX))));
+    }
+    let unusable = |fault: FileFault| Problem::new("the frames cannot be used").in_file(path).cause(fault.to_string());
+    frames::read(&file).map(|frames| frames.samples).map_err(|fault| unusable(fault).help("make the file anew: ringway capture"))
+}
+
 /// `ringway plugin verify`.
 pub(super) fn verify(asked: &Verify, offer: &Offer, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<i32> {
     let mut options = options(asked.config.as_ref());
     if let Some(ms @ 1..) = asked.timeout {
         options.step_ms = u64::from(ms);
+    }
+    match asked.frames.as_deref().map(captured).transpose() {
+        Ok(captured) => options.frames.extend(captured.into_iter().flatten()),
+        Err(problem) => return report(err, "error", &[problem]).map(|()| WRONG),
     }
     let made = match verify::verify(&asked.file, &options, offer) {
         Ok(made) => made,
@@ -77,7 +103,11 @@ pub(super) fn verify(asked: &Verify, offer: &Offer, out: &mut dyn Write, err: &m
 
 /// `ringway plugin run`.
 pub(super) fn time(asked: &Time, offer: &Offer, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<i32> {
-    let options = Options { repeat: Some(asked.repeat), ..options(asked.config.as_ref()) };
+    let mut options = Options { repeat: Some(asked.repeat), ..options(asked.config.as_ref()) };
+    match asked.frames.as_deref().map(captured).transpose() {
+        Ok(captured) => options.frames = captured.unwrap_or(options.frames),
+        Err(problem) => return report(err, "error", &[problem]).map(|()| WRONG),
+    }
     let made = match verify::verify(&asked.file, &options, offer) {
         Ok(made) => made,
         Err(error) => return unable(&asked.file, &error, err),

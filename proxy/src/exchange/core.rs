@@ -14,6 +14,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use ringway_abi::ids::HeaderId;
 
+use super::capture::Captures;
 use super::io::{Reader, Writer};
 use super::outcall::Outcalls;
 use super::splice::PipePool;
@@ -250,6 +251,8 @@ pub struct Core<U> {
     pub date: DateLine,
     /// Exchanges whose plugins wait for an event.
     pub waits: Rc<Waits>,
+    /// Copies of exchanges that an operator asked for.
+    pub captures: Captures,
     /// The deadlines of requests that plugins send themselves.
     pub outcalls: Outcalls,
     /// The gateway is stopping: connections close after their exchange.
@@ -288,6 +291,7 @@ impl<U> Core<U> {
             pipes: PipePool::default(),
             date: DateLine::default(),
             waits: Rc::default(),
+            captures: Captures::default(),
             outcalls: Outcalls::default(),
             draining: Cell::new(false),
             closing: Cell::new(false),

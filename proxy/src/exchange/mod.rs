@@ -3,7 +3,7 @@
 //! [`serve`] is the loop of a downstream connection: read a head, run the exchange, go on or stop. The parts: [`io`] what a
 //! connection is, [`watch`] its deadlines, [`core`] what the worker shares, [`body`] framing as it streams, `head` reading
 //! heads, `request` from the head to the plugins' decision, `forward` to the upstream, `response` back to the client,
-//! `made` responses that were made here, `suspend` plugins that wait for an event, [`outcall`] what they send meanwhile, [`splice`] bodies that nobody looks at, `tunnel` after an upgrade.
+//! `made` responses that were made here, [`capture`] copies for operators, `suspend` plugins that wait for an event, [`outcall`] what they send meanwhile, [`splice`] bodies that nobody looks at, `tunnel` after an upgrade.
 //!
 //! Must not: name sockets, the runtime or io_uring.
 //!
@@ -13,6 +13,7 @@
 //! - once a byte of the response head has left, nothing else is answered: an error after that closes the connection.
 
 pub mod body;
+pub mod capture;
 pub mod core;
 mod forward;
 mod head;
@@ -239,6 +240,10 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             duration_ns: duration_ms * 1_000_000,
         };
         frame.run_done(&done);
+        if self.core.captures.is_on() {
+            let route = exchange.route.map(|at| exchange.program.routes[at].name.as_str());
+            self.core.captures.take(route, &mut frame);
+        }
         let stats = &self.core.stats;
         add(&stats.responses[usize::from(reply.status / 100).min(5)], 1);
         add(&stats.request_bytes, exchange.body.received);

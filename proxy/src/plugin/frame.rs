@@ -545,7 +545,8 @@ impl Frame {
         // SAFETY: the view of the running exchange, or null outside of one.
         let request = unsafe { frame.raw.request.as_ref() };
         let version = link.plugin.version();
-        Some(Running { plugin: version.name(), facts: version.facts(), step: hook, link: Some(frame.raw.link), request })
+        let calls = link.counters.calls.load(std::sync::atomic::Ordering::Relaxed);
+        Some(Running { plugin: version.name(), facts: version.facts(), step: hook, link: Some(frame.raw.link), calls, request })
     }
 
     /// Checks a verdict, counts it, and lets the edits take effect or drops them.

@@ -15,6 +15,8 @@ use libc::{c_int, c_void, siginfo_t};
 
 use crate::clock;
 use crate::plugin::running::{Running, running};
+use crate::worker::probe::program_counter;
+use crate::worker::watchdog;
 
 /// What ends a process when its code is wrong.
 const FATAL: [c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT];
@@ -66,6 +68,9 @@ extern "C" fn on_fatal(signal: c_int, info: *mut siginfo_t, ucontext: *mut c_voi
     let mut text = Text::new();
     let _ = writeln!(text, "signal {signal}\nunix_ms {}\naddress {address:#x}", clock::unix_ns() / 1_000_000);
     let _ = writeln!(text, "thread {}", thread_name(&mut [0; 16]));
+    if let Some(ms) = watchdog::ended_after_ms() {
+        let _ = writeln!(text, "cause its hook ran for {ms} ms, longer than timeouts.hook_limit");
+    }
     text.send(record);
     // SAFETY: this thread is in the handler and what it interrupted does not go on.
     if let Some(running) = unsafe { running() } {
@@ -95,25 +100,6 @@ fn describe(running: &Running<'_>, text: &mut Text) {
     if let Some(request) = running.request {
         let hash = [request.method(), b" ", request.target()].iter().fold(FNV_BASIS, |hash, part| fnv1a(hash, part));
         let _ = writeln!(text, "request_hash {hash:016x}");
-    }
-}
-
-/// Where the interrupted code was.
-///
-/// # Safety
-/// `ucontext` is what a handler got.
-unsafe fn program_counter(ucontext: *mut c_void) -> usize {
-    let ucontext = ucontext.cast::<libc::ucontext_t>();
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: as above.
-    return unsafe { (*ucontext).uc_mcontext.gregs[libc::REG_RIP as usize] } as usize;
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: as above.
-    return unsafe { (*ucontext).uc_mcontext.pc } as usize;
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    {
-        let _ = ucontext;
-        0
     }
 }
 

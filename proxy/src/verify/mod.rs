@@ -2,11 +2,12 @@
 //!
 //! Owns the order of the checks and the process: `inspect` first, no plugin code; then [`sandbox`] in a child that is this very
 //! program again, killed when it takes too long; what it says ([`Said`]) and how it ends become checks. Whatever a plugin does
-//! there, the process that asked goes on. Must not: load the plugin here.
+//! there, the process that asked goes on. [`frames`] reads exchanges that were captured from traffic. Must not: load the plugin here.
 //!
 //! What a good outcome means: compatible, well-formed, and it behaved on these frames. Not: memory-safe, or that it always returns.
 #![forbid(unsafe_code)]
 
+pub mod frames;
 pub mod sandbox;
 
 use std::io::{self, BufRead as _, BufReader, Read, Write as _};
@@ -21,7 +22,7 @@ use ringway_abi::raw;
 
 use crate::limits;
 use crate::plugin::dry::Job;
-use crate::plugin::dry::frames::{self, Sample};
+use crate::plugin::dry::frames::{Sample, golden};
 use crate::plugin::dry::said::{Found, Said, Step, Timed, Touched};
 use crate::plugin::inspect::{CHECKS, Offer, PluginFacts, Refused, inspect_bytes};
 use crate::plugin::loaded::{default_store, private_copy};
@@ -45,7 +46,7 @@ pub struct Options {
 impl Options {
     /// The golden frames, and the default bounds.
     pub fn new(config: impl Into<String>) -> Options {
-        Options { config: config.into(), frames: frames::golden(), step_ms: limits::VERIFY_STEP_MS, repeat: None }
+        Options { config: config.into(), frames: golden(), step_ms: limits::VERIFY_STEP_MS, repeat: None }
     }
 }
 

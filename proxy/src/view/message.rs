@@ -9,6 +9,7 @@
 //! Invariants: `arena_used <= layout.arena`; `count <= layout.entries <= 254`; every span of a view lies in the slot.
 
 use std::mem::offset_of;
+use std::ops::Range;
 
 use ringway_abi::ids::{HEADER_ID_REMOVED, HeaderId};
 use ringway_abi::raw::{RawHeader, RawNameSpan, RawRequest, RawResponse, RawSpan};
@@ -189,6 +190,51 @@ impl Message {
             Side::Response => size_of::<RawResponse>(),
         };
         self.slot.bytes(0..self.slot.root_at(self.edited) + root)
+    }
+
+    /// Where the message stands as it was before any edit: bytes that were received, or the body of one that was made here; the arena of
+    /// the latter; entries with the root. With zeroes between them they are an archive, which ends with the last piece. What else lies in the
+    /// pieces is of this message too.
+    pub fn original_pieces(&mut self) -> [Range<usize>; 3] {
+        let layout = *self.slot.layout();
+        let (root_at, entries_at) = (self.slot.root_at(false), self.slot.entries_at(false));
+        let place = |field: usize, span: RawSpan| {
+            let begin = if span.len == 0 { 0 } else { (field as i64 + i64::from(span.off)) as usize };
+            begin..begin + span.len as usize
+        };
+        let root_place = |offset: usize, span: RawSpan| place(root_at + offset, span);
+        let (entries, spans, count, root_bytes) = match self.side {
+            Side::Request => {
+                let (entries, root) = self.slot.request_region(false);
+                let spans: [Range<usize>; 6] = [
+                    root_place(offset_of!(RawRequest, body), root.body),
+                    root_place(offset_of!(RawRequest, method), root.method),
+                    root_place(offset_of!(RawRequest, target), root.target),
+                    root_place(offset_of!(RawRequest, path), root.path),
+                    root_place(offset_of!(RawRequest, query), root.query),
+                    root_place(offset_of!(RawRequest, authority), root.authority),
+                ];
+                (entries, spans, root.headers.len, size_of::<RawRequest>())
+            }
+            Side::Response => {
+                let (entries, root) = self.slot.response_region(false);
+                let mut spans: [Range<usize>; 6] = Default::default();
+                spans[0] = root_place(offset_of!(RawResponse, body), root.body);
+                spans[1] = root_place(offset_of!(RawResponse, reason), root.reason);
+                (entries, spans, root.headers.len, size_of::<RawResponse>())
+            }
+        };
+        let root = entries_at..root_at + root_bytes;
+        if self.made {
+            return [spans[0].clone(), layout.arena_at()..layout.arena_at() + self.arena_used, root];
+        }
+        let of_entry = |(index, entry): (usize, &RawHeader)| {
+            let at = entries_at + index * size_of::<RawHeader>();
+            let name = RawSpan { off: entry.name.off, len: u32::from(entry.name.len) };
+            place(at, name).end.max(place(at + offset_of!(RawHeader, value), entry.value).end)
+        };
+        let ends = entries[..count as usize].iter().enumerate().map(of_entry).chain(spans.iter().map(|span| span.end));
+        [0..ends.max().unwrap_or(0).min(layout.receive()), 0..0, root]
     }
 
     /// Checks a header edit, copies its bytes to the arena and appends it to `staged`. For [`HeaderEdit::Remove`] the

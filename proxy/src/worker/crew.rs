@@ -13,6 +13,7 @@ use std::{io, thread};
 
 use super::program::{Blueprint, PluginCounts};
 use super::{Command, Publication, Reply, TICK_MS, Worker};
+use crate::exchange::capture::{Capture, Taken, Taking};
 use crate::upstream;
 
 /// How long all workers together may take to build a program: `core_init` of plugins runs meanwhile.
@@ -94,6 +95,12 @@ impl Crew {
             tracing::error!(reason, "a worker is late to take up the new program");
         }
         Ok(())
+    }
+
+    /// Has every worker copy exchanges; `bytes` in all. What each has taken goes to `to` when the capture is over.
+    pub fn capture(&self, capture: &Arc<Capture>, bytes: usize, to: &mpsc::Sender<Taken>) {
+        let room = bytes / self.count().max(1);
+        self.command(|| Command::Capture(Box::new(Taking { capture: Arc::clone(capture), taken: Taken::with_room(room), to: to.clone() })));
     }
 
     /// One command for each worker, and the answers of all.

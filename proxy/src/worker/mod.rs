@@ -1,15 +1,17 @@
 //! One worker: a pinned thread with its own runtime, listeners, memory, upstream connections.
 //!
 //! [`Worker::start`] spawns the thread; [`net`] holds sockets, [`pool`] upstream connections, [`program`] builds what
-//! exchanges run, `publish` replaces it while traffic flows. The clock of a worker is a byte that the process's ticker writes to its pipe every [`TICK_MS`]: then
+//! exchanges run, `publish` replaces it while traffic flows, [`watchdog`] sees hooks that hold the worker. The clock of a worker is a byte that the process's ticker writes to its pipe every [`TICK_MS`]: then
 //! deadlines are swept, idle connections parked, commands taken. There are no timers of the runtime.
 
 mod alarm;
 pub mod crew;
 pub mod net;
 pub mod pool;
+pub mod probe;
 pub mod program;
 mod publish;
+pub mod watchdog;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -27,17 +29,20 @@ use ringway_abi::raw;
 
 use self::net::{Park, Shared, Stream, abort_on_close, close_on_exec, discard, is_gone, no_delay, shut_down};
 use self::pool::Pool;
+use self::probe::SignalStack;
 use self::program::{Blueprint, Built, Instance, PluginCounts, build};
 use crate::address;
 use crate::clock;
 use crate::config::{Config, HalfClose};
 use crate::error::{Fault, ResourceFault};
+use crate::exchange::capture::Taking;
 use crate::exchange::core::{Core, Permit, Program, WorkerStats, add};
 use crate::exchange::outcall::CHUNK_FRAMING_BYTES;
 use crate::exchange::watch::{Lane, Watch};
 use crate::exchange::{End, Peer, serve};
 use crate::plugin::frame::{Frame, run_tick};
 use crate::plugin::outcall;
+use crate::plugin::running::watching;
 use crate::plugin::wake::Wakes;
 use crate::upstream;
 use crate::view::slab::{Slab, Slot, SlotLayout};
@@ -78,6 +83,8 @@ pub enum Command {
     Commit(Reply),
     /// Forget what was prepared.
     Abandon,
+    /// Copy exchanges for an operator.
+    Capture(Box<Taking>),
 }
 
 /// What a worker answers: its index, and the reason when it could not do it.
@@ -218,6 +225,9 @@ fn run(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result<(), St
     if let Some(processor) = start.processor {
         pin(processor);
     }
+    let _signals = SignalStack::new().map_err(|e| format!("worker {}: no memory for a stack for signals: {e}", start.index))?;
+    // Dropped before the stack on which its questions are answered.
+    let _watching = watching(start.index);
     if start.ring {
         let mut ring = io_uring::IoUring::builder();
         // One thread submits, and completions are run by its own system calls instead of interrupts: 17.1 -> 13.6 µs of
@@ -532,8 +542,10 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
             Command::Prepare(publication) => local.prepare(*publication),
             Command::Commit(reply) => local.commit(&reply),
             Command::Abandon => drop(local.prepared.take()),
+            Command::Capture(taking) => local.core.captures.begin(taking),
         }
     }
+    local.core.captures.settle();
     local.renew_accepts();
     if local.draining.get() && clock::monotonic_ms() >= local.closing_from_ms.get() {
         local.core.closing.set(true);

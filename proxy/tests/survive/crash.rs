@@ -17,11 +17,16 @@ const CLIENTS: usize = 16;
 /// One path in so many kills the process.
 const ONE_IN: u64 = 1000;
 
-/// The C plugin, compiled into `folder`.
+/// The C plugin that crashes, compiled into `folder`.
 pub fn fatal(folder: &Path, flags: &[&str]) -> String {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/survive/fatal.c");
+    built("fatal", folder, flags)
+}
+
+/// `NAME.c` of this folder, compiled into `folder`.
+pub fn built(name: &str, folder: &Path, flags: &[&str]) -> String {
+    let source = &format!("{}/tests/survive/{name}.c", env!("CARGO_MANIFEST_DIR"));
     let include = concat!("-I", env!("CARGO_MANIFEST_DIR"), "/../abi/include");
-    let output = folder.join("fatal.so").display().to_string();
+    let output = folder.join(format!("{name}.so")).display().to_string();
     let mut command = Command::new(std::env::var("CC").unwrap_or_else(|_| "cc".into()));
     command.args(["-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-Wl,--build-id", "-Wno-infinite-recursion", include]);
     let status = command.args(flags).args(["-o", &output, source]).status().unwrap();
@@ -44,7 +49,7 @@ pub fn with_fatal(file: &str, origin: &Origin, on_error: &str, more: &str) -> Co
     ))
 }
 
-fn run(arguments: &[&str]) -> Value {
+pub fn run(arguments: &[&str]) -> Value {
     let output = ringway(arguments).output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
@@ -61,7 +66,7 @@ fn kill(address: &str, path: &str) -> Duration {
 }
 
 /// Whether a request on a new connection is answered with 200.
-fn answers(address: &str) -> bool {
+pub fn answers(address: &str) -> bool {
     let mut client = Client::connect(address);
     client.try_send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").is_ok() && client.try_response(false).is_ok_and(|response| response.status == 200)
 }

@@ -1,8 +1,9 @@
-//! The commands that talk to a running gateway, by topic: [`plugins`], [`chains`], [`crashes`], [`maps`], [`stats`], [`top`], reload.
+//! The commands that talk to a running gateway, by topic: [`plugins`], [`capture`], [`chains`], [`crashes`], [`maps`], [`stats`], [`top`], reload.
 //!
 //! Owns [`Question`]: what is asked, and how the answer is printed. A topic makes its questions in a file of its own.
 #![forbid(unsafe_code)]
 
+pub mod capture;
 pub mod chains;
 pub mod crashes;
 pub mod maps;

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use ringway_abi::ids::METHOD_HEAD;
 use ringway_abi::outcall::UNREACHABLE;
 use ringway_abi::raw;
-use ringway_abi::view::{REQ_BODY_COMPLETE, RES_BODY_COMPLETE, RES_HAS_BODY};
+use ringway_abi::view::{REQ_BODY_COMPLETE, REQ_UPGRADE, RES_BODY_COMPLETE, RES_HAS_BODY};
 
 use super::frames::Sample;
 use crate::http1::head::{Area, HeadLimits, HeadProgress, RequestBody, ResponseBody, ResponseTo, parse_request, parse_response};
@@ -49,19 +49,23 @@ const SLOTS: u32 = 8 + limits::OUTCALLS_PER_HOOK as u32;
 /// Timers of one wait; then it has waited for too long.
 const EVENTS_MAX: u32 = 16;
 
-/// A slab as a gateway with the default limits has.
-pub(super) fn slab() -> std::io::Result<Slab> {
-    let out = limits::HEAD_BYTES + 4 * limits::EDIT_BYTES;
-    let layout = SlotLayout::new(limits::HEAD_BYTES, out, limits::EDIT_BYTES, limits::HEADER_FIELDS_MAX, raw::SCRATCH_BYTES_MAX as usize);
+/// A slab as a gateway has, with the default limits or with those that let these frames pass.
+pub(super) fn slab(frames: &[Sample]) -> std::io::Result<Slab> {
+    let heads = frames.iter().flat_map(|sample| [sample.request.len(), sample.response.as_ref().map_or(0, Vec::len)]);
+    let head_bytes = heads.max().unwrap_or(0).max(limits::HEAD_BYTES);
+    let out = head_bytes + 4 * limits::EDIT_BYTES;
+    let layout = SlotLayout::new(head_bytes, out, limits::EDIT_BYTES, limits::HEADER_FIELDS_MAX, raw::SCRATCH_BYTES_MAX as usize);
     Slab::new(layout, SLOTS, false)
 }
 
-fn head_limits() -> HeadLimits {
+fn head_limits(layout: &SlotLayout) -> HeadLimits {
+    let head_bytes = layout.receive();
     HeadLimits {
-        head_bytes: limits::HEAD_BYTES,
-        target_bytes: limits::TARGET_BYTES,
-        fields: limits::HEADER_FIELDS,
-        line_bytes: limits::LINE_BYTES,
+        head_bytes,
+        target_bytes: head_bytes,
+        fields: limits::HEADER_FIELDS_MAX,
+        line_bytes: head_bytes.min(usize::from(u16::MAX)),
+        method_bytes: head_bytes,
         ..HeadLimits::default()
     }
 }
@@ -113,8 +117,9 @@ impl Drive {
         let at = slot.layout().out_at();
         slot.bytes_mut(at..at + body.len()).copy_from_slice(body);
         let to = ResponseTo { method_id: call.method_id, upgrade: false };
+        let bounds = head_limits(slot.layout());
         let (bytes, entries, root) = slot.response_parts();
-        let parsed = parse_response(Area { bytes, filled: head.len() }, &head_limits(), &self.shared.names, entries, root, to, &mut HeadProgress::default());
+        let parsed = parse_response(Area { bytes, filled: head.len() }, &bounds, &self.shared.names, entries, root, to, &mut HeadProgress::default());
         let facts = parsed.ok().flatten()?;
         let count = root.headers.len as usize;
         let mut message = Message::parsed(slot, Side::Response, count);
@@ -172,8 +177,9 @@ impl Drive {
             return Err(format!("the head of the request has {head} bytes"));
         }
         slot.bytes_mut(0..head).copy_from_slice(&sample.request);
+        let bounds = head_limits(slot.layout());
         let (bytes, entries, root) = slot.request_parts();
-        let parsed = parse_request(Area { bytes, filled: head }, &head_limits(), &self.shared.names, entries, root, &mut HeadProgress::default());
+        let parsed = parse_request(Area { bytes, filled: head }, &bounds, &self.shared.names, entries, root, &mut HeadProgress::default());
         let facts = match parsed {
             Ok(Some(facts)) => facts,
             Ok(None) => return Err("the head of the request is not complete".into()),
@@ -258,9 +264,11 @@ impl Drive {
             return Err(format!("the head of the response has {} bytes", head.len()));
         }
         slot.bytes_mut(0..head.len()).copy_from_slice(head);
-        let to = ResponseTo { method_id: frame.request().request().method_id(), upgrade: false };
+        let request = frame.request().request();
+        let to = ResponseTo { method_id: request.method_id(), upgrade: request.flags() & REQ_UPGRADE != 0 };
+        let bounds = head_limits(slot.layout());
         let (bytes, entries, root) = slot.response_parts();
-        let parsed = parse_response(Area { bytes, filled: head.len() }, &head_limits(), &self.shared.names, entries, root, to, &mut HeadProgress::default());
+        let parsed = parse_response(Area { bytes, filled: head.len() }, &bounds, &self.shared.names, entries, root, to, &mut HeadProgress::default());
         let facts = match parsed {
             Ok(Some(facts)) => facts,
             Ok(None) => return Err("the head of the response is not complete".into()),

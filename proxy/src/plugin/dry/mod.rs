@@ -155,7 +155,7 @@ fn exchanges(job: &Job, plugin: &Rc<CorePlugin>, names: NameTable) -> Result<Opt
     }
     let shared = Rc::new(HostShared {
         names: Arc::new(names),
-        slab: drive::slab().map_err(|error| format!("no memory for messages: {error}"))?,
+        slab: drive::slab(&job.frames).map_err(|error| format!("no memory for messages: {error}"))?,
         no_chain: Rc::default(),
         // It has those that the plugin calls.
         upstreams: plugin.version().upstreams().to_vec(),
