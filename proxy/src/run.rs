@@ -45,6 +45,8 @@ use crate::worker::{Admission, Command, Start, TICK_MS, Worker, probe_ring};
 const FILES_WANTED: u64 = 1 << 20;
 /// After another process has taken over, connections may send one more request for so long before they are closed.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(10);
+/// Workers that were told to stop end with the next tick, unless a hook holds them: for so long they are waited for.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// For how long its admin listener may owe answers.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -218,6 +220,7 @@ impl Gateway {
             link.tell(&FromGateway::Ready);
         }
         let mut draining: Option<Instant> = None;
+        let mut stopping: Option<Instant> = None;
         let mut upgrade: Option<mpsc::Sender<Result<Value, Refusal>>> = None;
         loop {
             self.board.watchdog.heed(&self.control.config().timeouts, link.is_some());
@@ -283,9 +286,18 @@ impl Gateway {
                 return self.end(draining.is_some());
             }
             let deadline = Duration::from_millis(u64::from(self.control.config().timeouts.drain));
-            if draining.is_some_and(|since| !deadline.is_zero() && since.elapsed() > deadline) {
-                tracing::warn!("the drain deadline has passed: open connections are closed");
-                self.crew.command(|| Command::Stop);
+            match stopping {
+                None if draining.is_some_and(|since| !deadline.is_zero() && since.elapsed() > deadline) => {
+                    tracing::warn!("the drain deadline has passed: open connections are closed");
+                    self.crew.command(|| Command::Stop);
+                    stopping = Some(Instant::now());
+                }
+                Some(since) if since.elapsed() > STOP_PATIENCE && !self.crew.is_finished() => {
+                    tracing::error!("a worker does not stop, most likely a hook holds it: ending without it");
+                    remove_socket_files(&self.socket_files);
+                    return 1;
+                }
+                _ => {}
             }
         }
     }
@@ -307,12 +319,16 @@ impl Gateway {
 
     fn end(self, drained: bool) -> i32 {
         let well = self.crew.join();
-        for path in &self.socket_files {
-            // Gone already when somebody else removed it.
-            let _ = fs::remove_file(path);
-        }
+        remove_socket_files(&self.socket_files);
         tracing::info!("stopped");
         if drained && well { 0 } else { 1 }
+    }
+}
+
+fn remove_socket_files(paths: &[PathBuf]) {
+    for path in paths {
+        // Gone already when somebody else removed it.
+        let _ = fs::remove_file(path);
     }
 }
 

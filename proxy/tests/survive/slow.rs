@@ -131,3 +131,19 @@ fn without_a_supervisor_a_hook_over_its_limit_is_only_logged() {
     hold(folder.path(), &governed, "/spin/b", || assert_eq!(governed.gateway.said(1, OVER_BUDGET), 1));
     governed.gateway.stop();
 }
+
+/// Nobody can call a hook back. A gateway that is told to end does so all the same.
+#[test]
+fn a_hook_that_never_returns_does_not_keep_the_gateway_from_ending() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), telling());
+    let file = built("slow", folder.path(), &["-DSALT=\"end\""]);
+    let mut governed = start(folder.path(), with_slow(&file, &origin, "hook_budget = \"100ms\"\nhook_limit = \"off\"\ndrain = \"200ms\""));
+    let serving = governed.gateway.serving_pid();
+    let mut client = Client::connect(governed.address());
+    client.send("GET /sleep/never HTTP/1.1\r\nhost: test\r\n\r\n");
+    governed.gateway.wait_for(OVER_BUDGET);
+    governed.gateway.signal(libc::SIGTERM);
+    governed.gateway.wait("the supervisor ends");
+    governed.gateway.wait_for("a worker does not stop");
+    assert!(!Path::new(&format!("/proc/{serving}")).exists());
+}
