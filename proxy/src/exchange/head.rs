@@ -1,5 +1,7 @@
 //! Reading a request head, and refusing one.
 
+use std::rc::Rc;
+
 use ringway_abi::raw::RawRequest;
 
 use super::core::{Program, Upstreams};
@@ -13,15 +15,16 @@ use crate::view::message::{Message, Side};
 use crate::view::slab::Buf;
 
 impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
-    /// Reads until a head is complete; the frame then holds the request. `Err`: the connection ends, and what was to be
-    /// said has been said.
-    pub(super) async fn read_request(&mut self, program: &Program) -> Result<RequestFacts, End> {
+    /// Reads until a head is complete; the frame then holds the request. The program is the one in force when its first bytes were there.
+    /// `Err`: the connection ends, and what was to be said has been said.
+    pub(super) async fn read_request(&mut self) -> Result<(Rc<Program>, RequestFacts), End> {
         let mut progress = HeadProgress::default();
         let capacity = self.input.slot.layout().receive();
         self.take_pending(capacity);
         if self.input.filled == 0 {
-            self.read_first(program, capacity).await?;
+            self.read_first(capacity).await?;
         }
+        let program = self.core.program();
         // The time for a head runs on while its connection has no slot.
         let mut armed = self.resumed;
         loop {
@@ -32,7 +35,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                     self.watch.disarm(Lane::DownRead);
                     let count = root.headers.len as usize;
                     self.fill_facts(count, &facts);
-                    return Ok(facts);
+                    return Ok((program, facts));
                 }
                 Ok(None) if self.input.filled >= capacity => return Err(self.refuse(Fault::Client(ClientFault::HeadTooLarge)).await),
                 Ok(None) => {}
@@ -73,9 +76,12 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     }
 
     /// Waits for the first bytes of a request. Idle connections are called back and parked.
-    async fn read_first(&mut self, program: &Program, capacity: usize) -> Result<(), End> {
+    async fn read_first(&mut self, capacity: usize) -> Result<(), End> {
         let first = self.watch.requests.get() == 0;
-        let timeout = if first { program.timeouts.head } else { program.timeouts.keep_alive_idle };
+        let timeout = {
+            let timeouts = &self.core.program().timeouts;
+            if first { timeouts.head } else { timeouts.keep_alive_idle }
+        };
         let now = clock::monotonic_ms();
         self.watch.arm_at(Lane::DownRead, timeout, now);
         self.watch.idle_since.set(now);

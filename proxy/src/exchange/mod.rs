@@ -175,9 +175,8 @@ where
 impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     async fn run(&mut self) -> End {
         loop {
-            let program = self.core.program();
-            let facts = match self.read_request(&program).await {
-                Ok(facts) => facts,
+            let (program, facts) = match self.read_request().await {
+                Ok(read) => read,
                 Err(end) => return end,
             };
             let mut exchange = self.begin(self.core.program_for(program), facts);

@@ -175,6 +175,24 @@ fn what_did_not_change_keeps_its_connections_and_its_plugins() {
     governed.gateway.stop();
 }
 
+/// The program of a request is the one in force when it comes, however long its connection was idle before.
+#[test]
+fn a_connection_that_is_idle_while_the_program_changes_uses_the_next_one() {
+    let (first, second) = (origin(), origin());
+    let governed = Governed::start(leading_to(&first, ""));
+    let mut client = Client::connect(governed.address());
+    for round in 1..=10 {
+        client.get("/");
+        let used = if round % 2 == 0 { &first } else { &second };
+        rewrite(&governed, leading_to(used, ""));
+        governed.good("POST", "/api/reload", "");
+        let before = used.count();
+        client.get("/");
+        assert_eq!(used.count(), before + 1, "round {round}");
+    }
+    governed.gateway.stop();
+}
+
 #[test]
 fn without_a_file_there_is_nothing_to_read_again() {
     let (origin, folder) = (origin(), tempfile::tempdir().unwrap());

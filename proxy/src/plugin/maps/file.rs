@@ -13,6 +13,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::memory::Words;
 use super::shape::{HEADER_WORDS, MapShape};
@@ -27,6 +29,9 @@ const CHECKED_BYTES: usize = 48;
 const CORES_MAX: u32 = 4096;
 /// Zeroes written at once.
 const CHUNK_BYTES: usize = 1 << 16;
+/// How long the lock of a file is waited for, and between two tries.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
 /// Why a map cannot be opened.
 #[derive(Debug)]
@@ -151,11 +156,16 @@ fn create(path: &Path, shape: &MapShape, cores: u32) -> Result<Opened, MapFault>
     Ok(Opened { words, cores, pending: Some((new, path.to_owned())) })
 }
 
+/// A child that this process starts holds its locks, too, until it has become another program: for so long a lock is tried.
 fn lock(file: &File, path: &Path) -> Result<(), MapFault> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(MapFault::InUse(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(MapFault::Io("lock", path.to_owned(), error)),
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_PATIENCE => thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => return Err(MapFault::InUse(path.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(MapFault::Io("lock", path.to_owned(), error)),
+        }
     }
 }
 
