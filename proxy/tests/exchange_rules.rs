@@ -88,6 +88,18 @@ fn rule_13_exactly_one_host_leaves() {
     }
 }
 
+/// Found by the fuzzer: the bound of header lines is one of received lines.
+#[test]
+fn rule_13_a_head_with_as_many_lines_as_there_may_be_still_gets_its_host() {
+    let lines: String = (0..100).map(|number| format!("x-{number}: a\r\n")).collect();
+    for target in ["http://target/p", "/p"] {
+        forwarded(&World::plain(), &format!("GET {target} HTTP/1.0\r\n{lines}\r\n"), |seen| {
+            assert_eq!((seen.values("host").len(), seen.value("x-99")), (1, Some("a")));
+        });
+        refused(&World::plain(), format!("GET {target} HTTP/1.0\r\nx: b\r\n{lines}\r\n"), 431, "too_many_fields");
+    }
+}
+
 #[test]
 fn rule_14_connect_is_off_unless_its_target_is_listed() {
     let connect = |target: &str| format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
