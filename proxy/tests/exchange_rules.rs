@@ -93,7 +93,7 @@ fn rule_13_exactly_one_host_leaves() {
 fn rule_13_a_head_with_as_many_lines_as_there_may_be_still_gets_its_host() {
     let lines: String = (0..100).map(|number| format!("x-{number}: a\r\n")).collect();
     for target in ["http://target/p", "/p"] {
-        forwarded(&World::plain(), &format!("GET {target} HTTP/1.0\r\n{lines}\r\n"), |seen| {
+        forwarded(&World::plain(), format!("GET {target} HTTP/1.0\r\n{lines}\r\n"), |seen| {
             assert_eq!((seen.values("host").len(), seen.value("x-99")), (1, Some("a")));
         });
         refused(&World::plain(), format!("GET {target} HTTP/1.0\r\nx: b\r\n{lines}\r\n"), 431, "too_many_fields");
