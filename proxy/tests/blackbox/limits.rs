@@ -31,7 +31,7 @@ fn a_head_that_does_not_end_is_answered_408() {
         }
     }
     assert_eq!(slow.response().status, 408);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     // Nothing at all: closed without a word.
     not_before(290, "a silent close", || Client::connect(gateway.address()).expect_end());
     assert_eq!(origin.bytes(), 0);
@@ -427,7 +427,7 @@ fn sigint_twice_ends_at_once() {
     let begun = Instant::now();
     gateway.signal(libc::SIGINT);
     assert_eq!(gateway.wait("the end").code(), Some(130));
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < Duration::from_secs(15));
 }
 
 #[test]
