@@ -245,7 +245,7 @@ fn spell(stack: &[usize]) -> String {
         // A return address belongs to the instruction before it.
         let place = (address - base) as u64;
         let functions = objects.entry(path.clone()).or_insert_with(|| if is_own { Functions::default() } else { Functions::read(&path) });
-        words.push(format!("{}+{place:#x}{}", file_name(&path), functions.at(place - u64::from(depth > 0))));
+        words.push(format!("{}+{place:#x}{}", file_name(&path), functions.at(place.saturating_sub(u64::from(depth > 0)))));
         if is_own && was_elsewhere {
             break;
         }
