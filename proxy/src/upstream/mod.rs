@@ -1,7 +1,7 @@
 //! Upstreams: which server gets the next exchange.
 //!
 //! [`Shared`] is what all workers see of the servers: addresses, health, ejection. [`Group`] is one worker's view of one
-//! upstream: turns, exchanges in flight. [`health`] and [`resolve`] run on threads of their own and only write to `Shared`.
+//! upstream: turns, exchanges in flight. [`health`] and [`resolve`] have threads of their own, which only write to `Shared`.
 //!
 //! Must not: connect for exchanges (the worker does), know HTTP.
 
