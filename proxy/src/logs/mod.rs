@@ -1,7 +1,7 @@
 //! Where log lines go: diagnostics to standard error, the access log to its own place; both written off the workers.
 //!
 //! [`install`] once for a process, then [`reopen`] when the file of the access log was moved away, [`dropped`] for the metrics and
-//! [`Notice`] for whoever reads standard error. A [`stream`] is a bounded queue and the thread that writes it: a worker never waits for
+//! [`Notice`] for whoever reads standard error. A `stream` is a bounded queue and the thread that writes it: a worker never waits for
 //! a disk or a pipe, and a line that finds no room or cannot be written is counted.
 #![forbid(unsafe_code)]
 
