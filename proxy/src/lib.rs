@@ -32,6 +32,7 @@ pub mod logs;
 pub mod plugin;
 pub mod route;
 pub mod run;
+pub mod signals;
 pub mod supervisor;
 pub mod upstream;
 pub mod verify;

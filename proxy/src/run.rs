@@ -8,18 +8,15 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use crate::admin::board::Board;
 use crate::admin::control::Control;
@@ -30,8 +27,10 @@ use crate::exchange::capture::{Capture, Taken};
 use crate::exchange::core::WorkerStats;
 use crate::http1::names::NameTable;
 use crate::limits::CAPTURE_BYTES;
+use crate::logs;
 use crate::plugin::inspect;
 use crate::plugin::loaded::PluginVersion;
+use crate::signals::{self, Caught};
 use crate::supervisor::crash::Crash;
 use crate::supervisor::link::Link;
 use crate::supervisor::protocol::{FromGateway, Standings, ToGateway};
@@ -54,12 +53,19 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs the gateway until it is told to stop. The exit code: 0 after a drain, 1 when it could not start.
 pub fn run(config: Config) -> i32 {
+    let caught = match Caught::from_now_on() {
+        Ok(caught) => caught,
+        Err(error) => {
+            eprintln!("error: signals cannot be handled: {error}");
+            return 1;
+        }
+    };
     if let (true, Some(path), Some(text)) = (config.server.supervisor, &config.file, &config.text) {
-        return supervise(&config, path, text);
+        return supervise(&config, path, text, caught);
     }
     let Ok(logs) = logs_of(&config.server) else { return 1 };
     let code = match Gateway::start(config) {
-        Ok(gateway) => gateway.serve(None),
+        Ok(gateway) => gateway.serve(caught, None),
         Err(reason) => {
             tracing::error!("{reason}");
             1
@@ -193,13 +199,13 @@ impl Gateway {
     }
 
     /// Answers signals and changes until the end. `link`: the supervisor, when there is one.
-    pub fn serve(mut self, mut link: Option<Link>) -> i32 {
+    pub fn serve(mut self, caught: Caught, mut link: Option<Link>) -> i32 {
         let (send, events) = mpsc::channel();
         let listening = match &link {
             Some(link) => link.listen(send.clone()),
             None => Ok(()),
         };
-        if let Err(error) = listening.and_then(|()| forward_signals(&[SIGTERM, SIGINT, SIGHUP], send.clone(), Event::Signal)) {
+        if let Err(error) = listening.and_then(|()| caught.forward(&[SIGTERM, SIGINT], send.clone(), Event::Signal)) {
             tracing::error!(%error, "signals cannot be handled");
             return 1;
         }
@@ -224,19 +230,26 @@ impl Gateway {
         let mut draining: Option<Instant> = None;
         let mut stopping: Option<Instant> = None;
         let mut upgrade: Option<mpsc::Sender<Result<Value, Refusal>>> = None;
+        let mut lost = logs::Notice::default();
         loop {
+            lost.heed();
             self.board.watchdog.heed(&self.control.config().timeouts, link.is_some());
             match events.recv_timeout(Duration::from_millis(TICK_MS)) {
                 Ok(Event::Signal(SIGINT)) if draining.is_some() => {
                     tracing::warn!("interrupted twice: ending at once");
                     return 130;
                 }
+                Ok(Event::Signal(SIGUSR1)) => logs::reopen(),
+                Ok(Event::Signal(SIGUSR2)) => {
+                    tracing::warn!("SIGUSR2 is ignored: an upgrade is asked of a supervisor, and this process is none");
+                }
                 Ok(Event::Signal(SIGHUP)) => {
+                    logs::reopen();
                     // The outcome is logged by `apply`.
                     let _ = self.control.apply(&Change::Reload, &self.crew, &self.board);
                 }
                 Ok(Event::Signal(signal)) if draining.is_none() => {
-                    self.drain(if signal == SIGINT { "SIGINT" } else { "SIGTERM" }, Duration::ZERO);
+                    self.drain(signals::name(signal), Duration::ZERO);
                     draining = Some(Instant::now());
                 }
                 Ok(Event::Orphaned) if draining.is_none() => {
@@ -337,19 +350,6 @@ fn remove_socket_files(paths: &[PathBuf]) {
 /// How many workers there are to be.
 pub(crate) fn worker_count(config: &Config) -> usize {
     config.server.workers.unwrap_or_else(|| processors().len()).max(1)
-}
-
-/// Signals become events, on a thread of their own.
-pub(crate) fn forward_signals<E: Send + 'static>(signals: &[i32], to: mpsc::Sender<E>, event: impl Fn(i32) -> E + Send + 'static) -> io::Result<()> {
-    let mut source = Signals::new(signals)?;
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        for signal in source.forever() {
-            if to.send(event(signal)).is_err() {
-                return;
-            }
-        }
-    })?;
-    Ok(())
 }
 
 /// Whether io_uring is used.
