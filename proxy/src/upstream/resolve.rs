@@ -18,7 +18,7 @@ use std::{io, thread};
 
 use super::{SharedUpstream, Target};
 use crate::config::{ServerAddress, Upstream};
-use crate::limits::{KNOWN_ADDRESSES_MAX, NAME_ADDRESSES_MAX, NAME_LOOKUPS, NAME_REMINDER, NAME_RETRY, NAME_RETRY_MAX};
+use crate::limits::{ADDRESSES_MAX, KNOWN_ADDRESSES_MAX, NAME_LOOKUPS, NAME_REMINDER, NAME_RETRY, NAME_RETRY_MAX};
 
 /// Addresses by name, with port 0. A name without addresses is one that was asked for in vain: nobody need wait for it again.
 pub type Known = BTreeMap<String, Vec<SocketAddr>>;
@@ -427,7 +427,7 @@ fn checked(mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     }
     addresses.sort();
     addresses.dedup();
-    addresses.truncate(NAME_ADDRESSES_MAX);
+    addresses.truncate(ADDRESSES_MAX);
     addresses
 }
 

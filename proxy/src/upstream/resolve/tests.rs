@@ -171,10 +171,10 @@ fn a_failing_name_is_tried_ever_later_but_no_later_than_a_good_one() {
 #[test]
 fn answers_and_what_is_handed_on_have_bounds() {
     let many = |count: usize| (0..count).map(|at| SocketAddr::from(([10, 0, (at >> 8) as u8, at as u8], 80))).collect::<Vec<_>>();
-    let mut twice = many(NAME_ADDRESSES_MAX + 44);
+    let mut twice = many(ADDRESSES_MAX + 44);
     twice.extend(many(2));
     let used = checked(twice);
-    assert!(used.len() == NAME_ADDRESSES_MAX && used.iter().all(|address| address.port() == 0) && used.is_sorted());
+    assert!(used.len() == ADDRESSES_MAX && used.iter().all(|address| address.port() == 0) && used.is_sorted());
     let name = |at: usize| (format!("{at:03}.test"), Name { addresses: used.clone(), is_answered: at != 0, ..Name::default() });
     let mut state = State { names: (0..100).map(name).collect(), ..State::default() };
     state.note_known();
