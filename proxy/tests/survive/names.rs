@@ -37,6 +37,8 @@ fn a_process_that_follows_a_crash_serves_at_once_while_the_resolver_is_silent() 
     let governed = start(&names, &origin);
     let asked = names.asked("app.test");
     signal(governed.gateway.serving_pid(), libc::SIGKILL);
+    // From here on nobody but the next process accepts.
+    governed.gateway.wait_for("the gateway process died");
     serves_with_what_was_known(&governed, &names, asked);
     assert_eq!(governed.gateway.said(1, "serving again"), 1);
     governed.gateway.stop();
