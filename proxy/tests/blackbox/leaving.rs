@@ -248,3 +248,45 @@ fn the_deadline_of_a_drain_and_a_second_interrupt_end_tunnels() {
     client.expect_end();
     eventually("the upstream is let go", || origin.open() == 0);
 }
+
+/// Nothing comes any more: the tunnel ends although one side has said so, has gone, or is blocked, and its slot is free again.
+#[test]
+fn rule_87_an_idle_tunnel_ends_in_whatever_state_it_is() {
+    for driver in ["io_uring", "epoll"] {
+        // Held open after its 101, never read, never closed.
+        let origin = Origin::raw(|mut stream, origin| {
+            let _ = origin.read_request(&mut stream, &mut Vec::new(), 0);
+            let _ = stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
+            std::mem::forget(stream);
+        });
+        let gateway = Gateway::start(
+            &config()
+                .server(&format!("driver = {driver:?}"))
+                .upstream("app", &[origin.address()], "")
+                .with("[limits]\nslots = 16\n[timeouts]\ntunnel_idle = \"300ms\"\n[[route]]\nupstream = \"app\"\nallow_upgrade = [\"echo\"]"),
+        );
+        let files = gateway.memory().files;
+        for (floods, closes) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut kept = Vec::new();
+            for _ in 0..16 {
+                let mut client = TcpStream::connect(gateway.address()).unwrap();
+                client.write_all(b"GET / HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n").unwrap();
+                client.read_exact(&mut [0; 32]).unwrap();
+                if floods {
+                    client.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+                    while client.write(&[b'x'; 65536]).is_ok() {}
+                }
+                if closes {
+                    drop(client);
+                } else {
+                    // It fails where the tunnel has ended already.
+                    let _ = client.shutdown(std::net::Shutdown::Write);
+                    kept.push(client);
+                }
+            }
+            eventually("both ends of every tunnel are closed", || gateway.memory().files <= files);
+            drop(kept);
+        }
+        gateway.stop();
+    }
+}
