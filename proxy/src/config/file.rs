@@ -227,7 +227,7 @@ pub(super) struct Upstream {
     /// How a server is chosen: "round-robin", "least-connections", "hash-address" (of the client) or "hash-header:NAME".
     #[serde(default = "balance")]
     pub balance: String,
-    /// The `Host` that is sent: "keep" (as received), "server" (the address of the server) or a literal host.
+    /// The `Host` that is sent: "keep" (as received), "server" (the address of the server; for a Unix socket the upstream's name) or a literal host.
     #[serde(default = "host")]
     pub host: String,
     /// Further attempts on other servers when nothing of a request can have been processed, or when it may be repeated safely.

@@ -20,6 +20,16 @@ fn read_to_end(stream: &mut TcpStream) {
     while matches!(stream.read(&mut piece), Ok(count) if count > 0) {}
 }
 
+/// Open files of a gateway that has just started, once their number stays.
+fn settled_files(gateway: &Gateway) -> usize {
+    let mut files = 0;
+    eventually("the gateway has opened what it opens", || {
+        std::thread::sleep(Duration::from_millis(100));
+        std::mem::replace(&mut files, gateway.memory().files) == files
+    });
+    files
+}
+
 /// Nothing but the client's leaving ends an exchange.
 const PATIENT: &str = "[timeouts]\nfirst_byte = \"off\"\nresponse_idle = \"10m\"\nexchange = \"off\"";
 
@@ -78,7 +88,7 @@ fn a_client_that_leaves_in_the_middle_of_its_body_lets_the_upstream_go() {
                 .with(&format!("{PATIENT}\nwrite_stall = \"10m\"")),
         );
         gateway.wait_for("admin listening");
-        let files = gateway.memory().files;
+        let files = settled_files(&gateway);
         let mut client = TcpStream::connect(gateway.address()).unwrap();
         client.write_all(b"POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 100000000\r\n\r\n").unwrap();
         client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
@@ -265,7 +275,7 @@ fn rule_87_an_idle_tunnel_ends_in_whatever_state_it_is() {
                 .upstream("app", &[origin.address()], "")
                 .with("[limits]\nslots = 16\n[timeouts]\ntunnel_idle = \"300ms\"\n[[route]]\nupstream = \"app\"\nallow_upgrade = [\"echo\"]"),
         );
-        let files = gateway.memory().files;
+        let files = settled_files(&gateway);
         for (floods, closes) in [(false, false), (false, true), (true, false), (true, true)] {
             let mut kept = Vec::new();
             for _ in 0..16 {
