@@ -8,18 +8,15 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use crate::admin::board::Board;
 use crate::admin::control::Control;
@@ -30,8 +27,10 @@ use crate::exchange::capture::{Capture, Taken};
 use crate::exchange::core::WorkerStats;
 use crate::http1::names::NameTable;
 use crate::limits::CAPTURE_BYTES;
+use crate::logs;
 use crate::plugin::inspect;
 use crate::plugin::loaded::PluginVersion;
+use crate::signals::{self, Caught};
 use crate::supervisor::crash::Crash;
 use crate::supervisor::link::Link;
 use crate::supervisor::protocol::{FromGateway, Standings, ToGateway};
@@ -43,6 +42,8 @@ use crate::worker::{Admission, Command, Start, TICK_MS, Worker, probe_ring};
 
 /// Open files that the process asks for: each proxied connection takes two.
 const FILES_WANTED: u64 = 1 << 20;
+/// Open files beside those of connections: listeners, rings, pipes, plugins, maps, logs.
+const FILES_MARGIN: u64 = 256;
 /// After another process has taken over, connections may send one more request for so long before they are closed.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(10);
 /// Workers that were told to stop end with the next tick, unless a hook holds them: for so long they are waited for.
@@ -52,12 +53,19 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs the gateway until it is told to stop. The exit code: 0 after a drain, 1 when it could not start.
 pub fn run(config: Config) -> i32 {
+    let caught = match Caught::from_now_on() {
+        Ok(caught) => caught,
+        Err(error) => {
+            eprintln!("error: signals cannot be handled: {error}");
+            return 1;
+        }
+    };
     if let (true, Some(path), Some(text)) = (config.server.supervisor, &config.file, &config.text) {
-        return supervise(&config, path, text);
+        return supervise(&config, path, text, caught);
     }
     let Ok(logs) = logs_of(&config.server) else { return 1 };
     let code = match Gateway::start(config) {
-        Ok(gateway) => gateway.serve(None),
+        Ok(gateway) => gateway.serve(caught, None),
         Err(reason) => {
             tracing::error!("{reason}");
             1
@@ -123,7 +131,7 @@ impl Gateway {
     /// # Errors
     /// The reason, for the operator.
     pub fn start_with(config: Config, given: Given) -> Result<Gateway, String> {
-        raise_file_limit();
+        raise_file_limit(config.limits.connections);
         for warning in config.warnings.iter() {
             tracing::warn!("{warning}");
         }
@@ -186,13 +194,13 @@ impl Gateway {
     }
 
     /// Answers signals and changes until the end. `link`: the supervisor, when there is one.
-    pub fn serve(mut self, mut link: Option<Link>) -> i32 {
+    pub fn serve(mut self, caught: Caught, mut link: Option<Link>) -> i32 {
         let (send, events) = mpsc::channel();
         let listening = match &link {
             Some(link) => link.listen(send.clone()),
             None => Ok(()),
         };
-        if let Err(error) = listening.and_then(|()| forward_signals(&[SIGTERM, SIGINT, SIGHUP], send.clone(), Event::Signal)) {
+        if let Err(error) = listening.and_then(|()| caught.forward(&[SIGTERM, SIGINT], send.clone(), Event::Signal)) {
             tracing::error!(%error, "signals cannot be handled");
             return 1;
         }
@@ -217,19 +225,26 @@ impl Gateway {
         let mut draining: Option<Instant> = None;
         let mut stopping: Option<Instant> = None;
         let mut upgrade: Option<mpsc::Sender<Result<Value, Refusal>>> = None;
+        let mut lost = logs::Notice::default();
         loop {
+            lost.heed();
             self.board.watchdog.heed(&self.control.config().timeouts, link.is_some());
             match events.recv_timeout(Duration::from_millis(TICK_MS)) {
                 Ok(Event::Signal(SIGINT)) if draining.is_some() => {
                     tracing::warn!("interrupted twice: ending at once");
                     return 130;
                 }
+                Ok(Event::Signal(SIGUSR1)) => logs::reopen(),
+                Ok(Event::Signal(SIGUSR2)) => {
+                    tracing::warn!("SIGUSR2 is ignored: an upgrade is asked of a supervisor, and this process is none");
+                }
                 Ok(Event::Signal(SIGHUP)) => {
+                    logs::reopen();
                     // The outcome is logged by `apply`.
                     let _ = self.control.apply(&Change::Reload, &self.crew, &self.board);
                 }
                 Ok(Event::Signal(signal)) if draining.is_none() => {
-                    self.drain(if signal == SIGINT { "SIGINT" } else { "SIGTERM" }, Duration::ZERO);
+                    self.drain(signals::name(signal), Duration::ZERO);
                     draining = Some(Instant::now());
                 }
                 Ok(Event::Orphaned) if draining.is_none() => {
@@ -325,19 +340,6 @@ pub(crate) fn worker_count(config: &Config) -> usize {
     config.server.workers.unwrap_or_else(|| processors().len()).max(1)
 }
 
-/// Signals become events, on a thread of their own.
-pub(crate) fn forward_signals<E: Send + 'static>(signals: &[i32], to: mpsc::Sender<E>, event: impl Fn(i32) -> E + Send + 'static) -> io::Result<()> {
-    let mut source = Signals::new(signals)?;
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        for signal in source.forever() {
-            if to.send(event(signal)).is_err() {
-                return;
-            }
-        }
-    })?;
-    Ok(())
-}
-
 /// Whether io_uring is used.
 fn choose_driver(driver: Driver) -> Result<bool, String> {
     match (driver, probe_ring()) {
@@ -377,8 +379,8 @@ fn processors() -> Vec<usize> {
     (0..libc::CPU_SETSIZE as usize).filter(|at| unsafe { libc::CPU_ISSET(*at, &set) }).collect()
 }
 
-/// As many files as the system lets us have.
-fn raise_file_limit() {
+/// As many files as the system lets us have; says so when that is fewer than so many client connections need.
+fn raise_file_limit(connections: usize) {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is writable.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
@@ -389,5 +391,15 @@ fn raise_file_limit() {
         limit.rlim_cur = wanted;
         // SAFETY: `limit` is readable. A refusal leaves the old limit, with which everything works, for fewer connections.
         unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
+        // SAFETY: `limit` is writable.
+        unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    }
+    let needed = connections as u64 * 2 + FILES_MARGIN;
+    if limit.rlim_cur < needed {
+        tracing::warn!(
+            limit = limit.rlim_cur,
+            needed,
+            "fewer files may be open than `limits.connections` needs, two for each connection: raise the limit (`ulimit -n`, `LimitNOFILE=`) or lower `limits.connections`"
+        );
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! By area: `serving` traffic of real programs, `plugins` chains and hostile plugins, `command` exit codes,
 //! `malformed` bytes that are no request, `limits` deadlines and bounds, `upstreams` balancing, health, retries,
-//! `clients` libraries of other languages, `leaving` clients that go away, `rules` rules of HTTP that need sockets or a clock. Tests with
+//! `clients` libraries of other languages, `logs` what they say and who may fill them, `leaving` clients that go away, `rules` rules of HTTP that need sockets or a clock. Tests with
 //! thousands of connections are in `blackbox_heavy.rs`.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
@@ -16,6 +16,8 @@ mod command;
 mod leaving;
 #[path = "blackbox/limits.rs"]
 mod limits;
+#[path = "blackbox/logs.rs"]
+mod logs;
 #[path = "blackbox/malformed.rs"]
 mod malformed;
 #[path = "blackbox/plugins.rs"]

@@ -14,6 +14,7 @@ use super::status::Standing;
 use crate::clock;
 use crate::config::PluginIndex;
 use crate::exchange::core::WorkerStats;
+use crate::logs;
 use crate::plugin::chain::LinkCounters;
 use crate::plugin::wake;
 use crate::upstream::SharedServer;
@@ -29,6 +30,10 @@ pub fn text(board: &Board, snapshot: &Snapshot) -> String {
     text.one("publications_total", "counter", "Programs put in force.", snapshot.publications);
     text.one("change_failures_total", "counter", "Changes that failed and changed nothing.", snapshot.failures);
     text.one("restarts_total", "counter", "Deaths of the gateway process after which it was started again.", board.restarts);
+    text.family("log_lines_dropped_total", "counter", "Log lines that found no room or could not be written.");
+    for (log, count) in logs::dropped() {
+        text.sample("log_lines_dropped_total", &[("log", log)], count);
+    }
     text.one("draining", "gauge", "1 while no new connections are accepted.", u64::from(board.draining.load(Ordering::Relaxed)));
     text.0
 }

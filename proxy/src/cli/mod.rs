@@ -85,7 +85,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve a configuration
-    #[command(after_help = "SIGTERM finishes the exchanges in flight, then exits 0.\n\nExample:\n  ringway run -c ringway.toml")]
+    #[command(
+        after_help = "Signals:\n  TERM, INT, QUIT  finish the exchanges in flight, then exit 0; a second INT ends at once\n  HUP              read the configuration again, and open the access log anew\n  USR1             open the access log anew: its file was moved away\n  USR2             go on as the program that the path of this one holds by now\n\nExample:\n  ringway run -c ringway.toml"
+    )]
     Run(ConfigFile),
     /// Check a configuration and the plugins it names, without opening anything
     #[command(

@@ -11,6 +11,7 @@ use super::{Connection, End};
 use crate::clock;
 use crate::error::{ClientFault, Fault, ResourceFault};
 use crate::http1::head::{Area, HeadProgress, RequestFacts, parse_request};
+use crate::log_limit;
 use crate::view::message::{Message, Side};
 use crate::view::slab::Buf;
 
@@ -138,9 +139,9 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         self.core.stats.faults.count(fault);
         let row = fault.row();
         super::core::add(&self.core.stats.responses[usize::from(row.status / 100).min(5)], 1);
-        crate::log_limit::warn_limited(|| {
-            tracing::info!(peer = %crate::address::Text::of(self.peer.address), status = row.status, reason = row.reason, "request refused");
-        });
+        if log_limit::admits_fault(fault) {
+            log_limit::line!(row.level, peer = %crate::address::Text::of(self.peer.address), status = row.status, reason = row.reason, "request refused");
+        }
         let layout = *self.input.slot.layout();
         let date = self.core.date.now();
         let out = self.input.slot.bytes_mut(layout.out_at()..layout.out_at() + layout.out());

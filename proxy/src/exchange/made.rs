@@ -10,9 +10,10 @@ use super::request::read_piece;
 use super::suspend::resume;
 use super::watch::Lane;
 use super::{Connection, End, Exchange, Next};
-use crate::error::{ClientFault, Fault, Level, ResourceFault};
+use crate::error::{ClientFault, Fault, ResourceFault};
 use crate::http1::entry_set::EntrySet;
 use crate::http1::write::{Addition, Connection as ConnectionLine, OutFraming, write_response_head};
+use crate::log_limit;
 use crate::plugin::frame::{ChunkFlow, Flow, MadeBody};
 use crate::view::slab::{Buf, Slot};
 
@@ -88,18 +89,16 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     }
 
     fn log_fault(&self, exchange: &Exchange, fault: Fault) {
+        if !log_limit::admits_fault(fault) {
+            return;
+        }
         let row = fault.row();
         let frame = self.frame.borrow();
         let view = frame.request().request();
         let (request_id, route) = (view.request_id(), exchange.route.map_or("", |at| exchange.program.routes[at].name.as_str()));
         let link = frame.culprit.map_or("", |at| frame.link_name(at));
         let (status, reason) = (row.status, row.reason);
-        crate::log_limit::warn_limited(|| match row.level {
-            Level::Error => tracing::error!(request_id, route, link, status, reason, "{}", row.text),
-            Level::Warn => tracing::warn!(request_id, route, link, status, reason, "{}", row.text),
-            Level::Info => tracing::info!(request_id, route, link, status, reason, "{}", row.text),
-            Level::Debug => tracing::debug!(request_id, route, link, status, reason, "{}", row.text),
-        });
+        log_limit::line!(row.level, request_id, route, link, status, reason, "{}", row.text);
     }
 
     /// No slot is free for a response: the plainest answer. Not from the request's own slot, into which a read that was given up may

@@ -23,9 +23,10 @@ use super::loaded::{Loader, PREBUILT_MAX, Prebuilt, add_single_writer};
 use super::maps::calls::{MAPS, MapHandle};
 use super::outcall::OutcallBounds;
 use crate::clock;
-use crate::error::PluginFault;
+use crate::error::{Level, PluginFault};
 use crate::http1::bytes::{is_field_value, is_token};
 use crate::http1::names::NameTable;
+use crate::log_limit::{self, Budget};
 use crate::view::message::{EditFault, HeaderEdit, Message, Staged, belongs_to_gateway};
 use crate::view::slab::Slab;
 
@@ -62,7 +63,9 @@ impl HostShared {
     /// Logs a fault of a plugin. Bounded: the counters tell the rest.
     pub(super) fn report_fault(&self, plugin: &str, hook: u32, fault: PluginFault, verdict: u32) {
         let hook = raw::HOOKS.iter().find(|(bit, _)| *bit == hook).map_or("?", |(_, name)| name);
-        crate::log_limit::warn_limited(|| tracing::warn!(plugin, hook, verdict, reason = fault.row().reason, "a plugin failed"));
+        if log_limit::admits(Budget::Plugin, Level::Warn) {
+            tracing::warn!(plugin, hook, verdict, reason = fault.row().reason, "a plugin failed");
+        }
     }
 }
 

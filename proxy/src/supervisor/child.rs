@@ -58,6 +58,8 @@ pub struct Child {
     pub started: Instant,
     /// It has said that it serves.
     pub is_ready: bool,
+    /// What it is to be told when it listens for signals.
+    owed: Option<Signal>,
     process: std::process::Child,
     control: UnixStream,
     record: PipeReader,
@@ -78,7 +80,7 @@ impl Child {
         // A group of its own: what a terminal sends reaches the supervisor alone, which passes it on.
         let process = command.stdin(Stdio::null()).process_group(0).spawn()?;
         drop((theirs, their_record));
-        let mut child = Child { number, binary: Arc::clone(binary), started: Instant::now(), is_ready: false, process, control, record };
+        let mut child = Child { number, binary: Arc::clone(binary), started: Instant::now(), is_ready: false, owed: None, process, control, record };
         let begun = child.control.set_write_timeout(Some(WRITE_TIMEOUT)).and_then(|()| child.listen(events)).and_then(|()| child.say(&brief));
         match begun {
             // It has ended already: waiting for it tells why.
@@ -134,6 +136,24 @@ impl Child {
     pub fn signal(&self, signal: Signal) {
         // It cannot have been waited for, so the pid is still its own; an error means that it is ending.
         let _ = kill_process(Pid::from_child(&self.process), signal);
+    }
+
+    /// Sends it a signal that it must handle: once it does, since the default action would end it.
+    pub fn signal_when_ready(&mut self, signal: Signal) {
+        if self.is_ready {
+            self.signal(signal);
+        } else if self.owed != Some(Signal::HUP) {
+            // Reading the configuration again opens the log anew, too.
+            self.owed = Some(signal);
+        }
+    }
+
+    /// It has said that it serves.
+    pub fn on_ready(&mut self) {
+        self.is_ready = true;
+        if let Some(signal) = self.owed.take() {
+            self.signal(signal);
+        }
     }
 
     /// Ends it.

@@ -16,6 +16,7 @@ use super::{fatal, logs_of};
 use crate::config::Config;
 use crate::logs;
 use crate::run::{self, Gateway, Given};
+use crate::signals::Caught;
 
 /// The line to the supervisor.
 pub struct Link {
@@ -26,6 +27,13 @@ pub struct Link {
 
 /// Serves as the process of a supervisor that is at the other end of `control`, until it is told to stop. The exit code.
 pub fn serve(control: RawFd) -> i32 {
+    let caught = match Caught::from_now_on() {
+        Ok(caught) => caught,
+        Err(error) => {
+            eprintln!("error: signals cannot be handled: {error}");
+            return 1;
+        }
+    };
     let begun = take(control).map(UnixStream::from).and_then(|control| Ok((receive(&control)?, control)));
     let (brief, control) = match begun {
         Ok(begun) => begun,
@@ -44,7 +52,7 @@ pub fn serve(control: RawFd) -> i32 {
     };
     match start(brief) {
         Ok((gateway, logs)) => {
-            let code = gateway.serve(Some(Link { control, in_force: None }));
+            let code = gateway.serve(caught, Some(Link { control, in_force: None }));
             drop(logs);
             code
         }

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 use std::{io, process};
 
 use rustix::process::Signal;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use self::child::{Binary, Child, words};
 use self::crash::{Crash, Crashes};
@@ -32,7 +32,8 @@ use self::protocol::{Brief, FromGateway, PROTOCOL, Standings, ToGateway};
 use self::sockets::Sockets;
 use crate::config::{AccessLog, Config, Server};
 use crate::logs::{self, Logs};
-use crate::run::{forward_signals, worker_count};
+use crate::run::worker_count;
+use crate::signals::Caught;
 
 /// A gateway process that served for so long is restarted at once when it dies.
 const STEADY: Duration = Duration::from_secs(1);
@@ -55,13 +56,13 @@ pub enum Event {
 
 /// Supervises a gateway with this configuration until it is told to stop. The exit code is that of the gateway process:
 /// 0 after a drain.
-pub fn supervise(config: &Config, path: &Path, text: &str) -> i32 {
+pub fn supervise(config: &Config, path: &Path, text: &str, caught: Caught) -> i32 {
     // The gateway process writes the access log.
     let logs = match logs_of(&Server { access_log: AccessLog::Off, ..(*config.server).clone() }) {
         Ok(logs) => logs,
         Err(_) => return 1,
     };
-    let code = match Supervisor::begin(config, path, text) {
+    let code = match Supervisor::begin(config, path, text, caught) {
         Ok((supervisor, events)) => supervisor.run(&events),
         Err(reason) => {
             tracing::error!("{reason}");
@@ -74,11 +75,7 @@ pub fn supervise(config: &Config, path: &Path, text: &str) -> i32 {
 
 /// Installs the logs; a failure is said, since it cannot be logged.
 pub(crate) fn logs_of(server: &Server) -> Result<Logs, String> {
-    logs::install(server).map_err(|error| {
-        let reason = format!("cannot open the access log: {error}");
-        eprintln!("error: {reason}");
-        reason
-    })
+    logs::install(server).inspect_err(|reason| eprintln!("error: {reason}"))
 }
 
 struct Supervisor {
@@ -114,12 +111,11 @@ struct Upgrade {
 }
 
 impl Supervisor {
-    fn begin(config: &Config, path: &Path, text: &str) -> Result<(Supervisor, mpsc::Receiver<Event>), String> {
+    fn begin(config: &Config, path: &Path, text: &str, caught: Caught) -> Result<(Supervisor, mpsc::Receiver<Event>), String> {
         let binary = Binary::own().map_err(|error| format!("cannot find this program: {error}"))?;
         let sockets = Sockets::bind(config, worker_count(config))?;
         let (events, receiver) = mpsc::channel();
-        forward_signals(&[SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGCHLD], events.clone(), Event::Signal)
-            .map_err(|error| format!("signals cannot be handled: {error}"))?;
+        caught.forward(&[SIGTERM, SIGINT, SIGCHLD], events.clone(), Event::Signal).map_err(|error| format!("signals cannot be handled: {error}"))?;
         let mut supervisor = Supervisor {
             sockets,
             program: binary.path.clone(),
@@ -197,7 +193,8 @@ impl Supervisor {
     fn on_signal(&mut self, signal: i32) {
         match signal {
             SIGCHLD => {}
-            SIGHUP => self.each(Signal::HUP),
+            SIGHUP => self.pass_on(Signal::HUP),
+            SIGUSR1 => self.pass_on(Signal::USR1),
             SIGUSR2 => self.upgrade(&self.program.clone()),
             signal => {
                 if !self.is_ending {
@@ -220,8 +217,14 @@ impl Supervisor {
 
     /// To every process that serves or still finishes something.
     fn each(&self, signal: Signal) {
-        let leaving = self.leaving.iter().filter(|_| signal != Signal::HUP);
-        self.serving.iter().chain(leaving).for_each(|child| child.signal(signal));
+        self.serving.iter().chain(&self.leaving).for_each(|child| child.signal(signal));
+    }
+
+    /// Something that does not end a process: to each as soon as it listens. Those that are leaving read no configuration any more, but they log.
+    fn pass_on(&mut self, signal: Signal) {
+        let next = self.next.iter_mut().map(|next| &mut next.child);
+        self.serving.iter_mut().chain(next).for_each(|child| child.signal_when_ready(signal));
+        self.leaving.iter_mut().for_each(|child| child.signal_when_ready(Signal::USR1));
     }
 
     fn on_said(&mut self, number: u64, said: FromGateway) {
@@ -229,7 +232,7 @@ impl Supervisor {
         match said {
             FromGateway::Ready if serving.is_some() => {
                 if let Some(child) = serving {
-                    child.is_ready = true;
+                    child.on_ready();
                     if self.restarts > 0 {
                         tracing::info!(pid = child.pid(), restarts = self.restarts, ms = child.started.elapsed().as_millis() as u64, "serving again");
                     }
@@ -292,7 +295,7 @@ impl Supervisor {
     /// The process of that number serves from now on.
     fn hand_over(&mut self, number: u64) {
         let Some(Upgrade { mut child, .. }) = self.next.take_if(|next| next.child.number == number) else { return };
-        child.is_ready = true;
+        child.on_ready();
         tracing::info!(pid = child.pid(), binary = %child.binary.path.display(), "upgrade: the new gateway process serves");
         self.binary = Arc::clone(&child.binary);
         self.program.clone_from(&child.binary.path);

@@ -34,12 +34,13 @@ use self::program::{Blueprint, Built, Instance, PluginCounts, build};
 use crate::address;
 use crate::clock;
 use crate::config::{Config, HalfClose};
-use crate::error::{Fault, ResourceFault};
+use crate::error::{Fault, Level, ResourceFault};
 use crate::exchange::capture::Taking;
 use crate::exchange::core::{Core, Permit, Program, WorkerStats, add};
 use crate::exchange::outcall::CHUNK_FRAMING_BYTES;
 use crate::exchange::watch::{Lane, Watch};
 use crate::exchange::{End, Peer, serve};
+use crate::log_limit::{self, Budget};
 use crate::plugin::frame::{Frame, run_tick};
 use crate::plugin::outcall;
 use crate::plugin::running::watching;
@@ -527,6 +528,7 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
         was_quiet = is_quiet;
     }
     local.release();
+    log_limit::settle(u64::MAX);
     Ok(())
 }
 
@@ -589,6 +591,7 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
     let now = clock::monotonic_ms() / 1000;
     if *second != now {
         *second = now;
+        log_limit::settle(now);
         if now.is_multiple_of(COLD_AFTER_S) {
             local.core.slab.mark_cold();
         }
@@ -647,7 +650,9 @@ async fn pause(local: &Local, error: &io::Error) {
     if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
         local.core.stats.faults.count(Fault::Resource(ResourceFault::FilesExhausted));
     }
-    crate::log_limit::warn_limited(|| tracing::warn!(%error, "accepting pauses"));
+    if log_limit::admits(Budget::Resource, Level::Warn) {
+        tracing::warn!(%error, "accepting pauses");
+    }
     local.tick().await;
 }
 
@@ -657,7 +662,12 @@ fn admit(local: &Rc<Local>, stream: Shared, peer: Peer) {
     add(&stats.accepted, 1);
     if let Err(fault) = local.admission.admit(peer.address, &local.config().limits) {
         add(&stats.refused, 1);
-        stats.faults.count(Fault::Resource(fault));
+        let fault = Fault::Resource(fault);
+        stats.faults.count(fault);
+        if log_limit::admits_fault(fault) {
+            let row = fault.row();
+            log_limit::line!(row.level, peer = %address::Text::of(peer.address), reason = row.reason, "connection refused: {}", row.text);
+        }
         abort_on_close(stream.fd());
         return;
     }

@@ -16,6 +16,8 @@ use super::{Config, DEADLINE, eventually, ringway};
 pub struct Launch {
     /// Bound of open files, hard and soft; 0: as inherited.
     pub files_max: usize,
+    /// Its standard output is a pipe that nobody reads.
+    pub unread_output: bool,
     /// Variables of its environment.
     pub environment: Vec<(String, String)>,
 }
@@ -205,7 +207,8 @@ impl Launch {
             shell.args(["-c", &format!("ulimit -n {}; exec \"$0\" \"$@\"", self.files_max)]).arg(command.get_program()).args(command.get_args());
             command = shell;
         }
-        let mut child = command.envs(self.environment).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let output = if self.unread_output { Stdio::piped() } else { Stdio::null() };
+        let mut child = command.envs(self.environment).stdin(Stdio::null()).stdout(output).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Log::default());
         let (stderr, to) = (child.stderr.take().unwrap(), Arc::clone(&log));
         std::thread::spawn(move || {
