@@ -17,6 +17,7 @@ pub mod link;
 pub mod protocol;
 pub mod sockets;
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::{Arc, mpsc};
@@ -341,7 +342,7 @@ impl Supervisor {
         let code = status.code();
         let could_not_start = !child.is_ready && self.restarts == 0 && code.is_some();
         if self.is_ending || could_not_start {
-            self.code = Some(code.unwrap_or(1));
+            self.code = Some(last_code(status, child.is_ready));
             self.sockets.close();
             return;
         }
@@ -400,6 +401,14 @@ impl Supervisor {
     }
 }
 
+/// The exit code after the last process. One that was told to end before it could hear that lost nothing: it had not served yet.
+fn last_code(status: ExitStatus, was_ready: bool) -> i32 {
+    match status.signal() {
+        Some(SIGTERM | SIGINT) if !was_ready => 0,
+        _ => status.code().unwrap_or(1),
+    }
+}
+
 /// The first death in a row is followed at once, later ones ever later.
 fn back_off(short_lives: u32) -> Duration {
     match short_lives {
@@ -433,7 +442,16 @@ fn report(crash: &Crash) {
 
 #[cfg(test)]
 mod tests {
+    use signal_hook::consts::SIGKILL;
+
     use super::*;
+
+    #[test]
+    fn a_process_that_is_stopped_while_it_starts_has_failed_at_nothing() {
+        let (killed, exited) = (ExitStatus::from_raw, |code: i32| ExitStatus::from_raw(code << 8));
+        assert_eq!([last_code(killed(SIGTERM), false), last_code(killed(SIGTERM), true), last_code(killed(SIGKILL), false)], [0, 1, 1]);
+        assert_eq!([last_code(exited(0), true), last_code(exited(1), false), last_code(exited(130), true)], [0, 1, 130]);
+    }
 
     #[test]
     fn restarts_wait_longer_each_time_and_never_for_long() {
