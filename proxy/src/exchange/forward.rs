@@ -87,7 +87,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 // The server is as good as before: a key stays with it.
                 choice.avoid = None;
             }
-            let sent = !matches!(fault, UpstreamFault::ConnectFailed | UpstreamFault::ConnectTimeout);
+            let sent = !fault.is_before_the_request();
             let replayable = !matches!(outgoing, Outgoing::Streamed(_)) || (!sent && self.input_untouched(exchange));
             // RFC 9110 §9.2.2: what may have been sent is only repeated when the method is idempotent.
             let idempotent = !sent || self.is_idempotent();
@@ -180,10 +180,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let write_stall = exchange.timeouts().write_stall;
         self.watch.arm(Lane::UpWrite, write_stall);
         let first = Buf::slot(self.input.slot.clone(), layout.out_at()..layout.out_at() + head + appended);
-        let mut written = write_all(&mut lease.writer, first).await.0;
-        if let (Ok(()), Some(rest)) = (&written, rest) {
-            written = write_all(&mut lease.writer, rest).await.0;
-        }
+        let written = write_all(&mut lease.writer, first).await.0;
         self.watch.disarm(Lane::UpWrite);
         if self.watch.expired(Lane::UpWrite) {
             self.discard(lease, Outcome::Failed(UpstreamFault::WriteTimeout));
@@ -194,12 +191,13 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             return Attempt::Retry(UpstreamFault::WriteFailed);
         }
         // On a fresh connection a failed write may have an answer behind it: the response is read all the same.
+        let rest = rest.filter(|_| written.is_ok());
         if let Outgoing::InSlot(length) = outgoing {
             exchange.body.received = length as u64;
         }
         let program = Rc::clone(&exchange.program);
         let timeouts = exchange.route.map_or(&program.timeouts, |at| &program.routes[at].timeouts);
-        let pump_done = Cell::new(!matches!(outgoing, Outgoing::Streamed(_)));
+        let pump_done = Cell::new(!matches!(outgoing, Outgoing::Streamed(_)) && rest.is_none());
         let awaits_head = Cell::new(true);
         let mut replying = Replying {
             core: self.core,
@@ -217,8 +215,14 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             awaits_head: &awaits_head,
             sent_at,
         };
-        let outcome = match outgoing {
-            Outgoing::Streamed(framing) => {
+        let ended = |whole: bool| {
+            pump_done.set(whole);
+            if awaits_head.get() {
+                self.watch.arm(Lane::UpRead, timeouts.first_byte);
+            }
+        };
+        let outcome = match (outgoing, rest) {
+            (Outgoing::Streamed(framing), _) => {
                 let pump = Pump {
                     core: self.core,
                     watch: self.watch,
@@ -229,13 +233,11 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                     framing,
                     timeouts,
                 };
-                let ended = |whole: bool| {
-                    pump_done.set(whole);
-                    if awaits_head.get() {
-                        self.watch.arm(Lane::UpRead, timeouts.first_byte);
-                    }
-                };
                 both(pin!(pump.run(&mut lease.writer)), pin!(replying.run(&mut lease.reader, slot)), ended).await
+            }
+            (_, Some(rest)) => {
+                let pump = send_rest(&mut lease.writer, self.watch, rest, write_stall);
+                both(pin!(pump), pin!(replying.run(&mut lease.reader, slot)), ended).await
             }
             _ => Both::Reply(replying.run(&mut lease.reader, slot).await),
         };
@@ -246,8 +248,10 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     async fn conclude(&mut self, exchange: &mut Exchange, lease: Lease<U::Reader, U::Writer>, outgoing: Outgoing, outcome: Both, body_sent: bool) -> Attempt {
         // A response that waits in a post hook was shown to some links: no other one takes its place.
         let answered = exchange.reply.status != 0 || exchange.reply.interim || self.frame.borrow().is_suspended();
-        if let (Both::Reply(_), false) = (&outcome, body_sent) {
-            // The body's read was dropped and may have taken bytes with it: nothing more can be read from the client.
+        // The body's read was dropped and may have taken bytes with it, or the write of a body in the slot was, whose bytes must not move: nothing
+        // more can be read from the client. A buffer of its own binds nobody.
+        let cut_short = !body_sent && outgoing != Outgoing::Buffered;
+        if cut_short && matches!(outcome, Both::Reply(_)) {
             exchange.persist = false;
         }
         match outcome {
@@ -265,7 +269,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 if let Outgoing::InSlot(length) = outgoing {
                     self.input.at += length;
                 }
-                if !body_sent {
+                if cut_short {
                     // RFC 9112 §9.3: the response came before the request was read; the rest is read and thrown away.
                     return Attempt::Over(Next::End(End::Linger));
                 }
@@ -310,6 +314,12 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                     return Attempt::Over(Next::End(End::Abort));
                 }
                 Attempt::Over(self.fail(exchange, Fault::Client(fault)).await)
+            }
+            // As when the head cannot be written: another connection may take all of it.
+            Both::Pump(PumpFault::Upstream(fault)) if !answered && fault.row().may_retry && !matches!(outgoing, Outgoing::Streamed(_)) => {
+                let outcome = if lease.reused { Outcome::Neutral } else { Outcome::Failed(fault) };
+                self.discard(lease, outcome);
+                Attempt::Retry(fault)
             }
             Both::Pump(PumpFault::Upstream(fault)) => {
                 self.discard(lease, Outcome::Failed(fault));
@@ -585,6 +595,18 @@ impl<R: Reader, U: Upstreams> Pump<'_, R, U> {
             Err(_) if self.watch.expired(Lane::UpWrite) => (Err(PumpFault::Upstream(UpstreamFault::WriteTimeout)), relay),
             Err(_) => (Err(PumpFault::Upstream(UpstreamFault::WriteFailed)), relay),
         }
+    }
+}
+
+/// Writes what did not fit behind the head, of a body that is all here.
+async fn send_rest<W: Writer>(writer: &mut W, watch: &Watch, rest: Buf, write_stall: u32) -> Result<(), PumpFault> {
+    watch.arm(Lane::UpWrite, write_stall);
+    let written = write_all(writer, rest).await.0;
+    watch.disarm(Lane::UpWrite);
+    match written {
+        Ok(()) => Ok(()),
+        Err(_) if watch.expired(Lane::UpWrite) => Err(PumpFault::Upstream(UpstreamFault::WriteTimeout)),
+        Err(_) => Err(PumpFault::Upstream(UpstreamFault::WriteFailed)),
     }
 }
 
