@@ -247,8 +247,8 @@ faults! {
         BuffersExhausted 503 CLOSE Warn FINAL "buffers_exhausted" "all relay buffers of the worker are in use";
         ConnectionsExhausted 503 CLOSE Warn FINAL "connections_exhausted" "the limit of connections is reached";
         ConnectionsOfPeerExhausted 503 CLOSE Warn FINAL "connections_of_peer_exhausted" "the limit of connections of one address is reached";
-        UpstreamConnectionsExhausted 503 KEEP Warn FINAL "upstream_connections_exhausted" "the limit of connections to the upstream is reached";
-        FilesExhausted 503 CLOSE Warn FINAL "files_exhausted" "the process has no file descriptor left";
+        UpstreamConnectionsExhausted 503 KEEP Warn FINAL "upstream_connections_exhausted" "no local port is left for a connection to the upstream";
+        FilesExhausted 503 CLOSE Warn FINAL "files_exhausted" "the process or the system has no file descriptor or no socket memory left";
         HeadDoesNotFit 500 CLOSE Warn FINAL "head_does_not_fit" "the head to be sent does not fit its buffer";
         ExchangeTimeout 504 CLOSE Info FINAL "exchange_timeout" "the exchange took longer than its limit";
         Draining 503 CLOSE Info FINAL "draining" "the gateway is about to stop";

@@ -20,6 +20,12 @@ const GIB: usize = 1024 * MIB;
 pub const SLAB_BYTES_MAX: usize = 2 * GIB - 1;
 /// `known[id]` of a view is one byte and holds an entry's index plus one, so 254 entries leave 255 unused as a guard.
 pub const HEADER_FIELDS_MAX: usize = 254;
+/// Of a server name with more addresses than a mask has bits, the first are used.
+pub const ADDRESSES_MAX: usize = 64;
+/// Addresses of one server that are tried for one connection: they share the time for connecting.
+pub const ADDRESS_TRIES_MAX: usize = 4;
+/// So long (ms) an address that let nobody in comes after the others of its server: one connection per worker pays to learn that it is back.
+pub const ADDRESS_RETRY_MS: u64 = 10_000;
 /// Bytes of one header entry and of the larger root (`rw_header`, `rw_request`).
 pub const ENTRY_BYTES: usize = 16;
 /// Bytes of the larger of the two roots.

@@ -42,6 +42,8 @@ use crate::worker::{Admission, Command, Start, TICK_MS, Worker, probe_ring};
 
 /// Open files that the process asks for: each proxied connection takes two.
 const FILES_WANTED: u64 = 1 << 20;
+/// Open files beside those of connections: listeners, rings, pipes, plugins, maps, logs.
+const FILES_MARGIN: u64 = 256;
 /// After another process has taken over, connections may send one more request for so long before they are closed.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(10);
 /// Workers that were told to stop end with the next tick, unless a hook holds them: for so long they are waited for.
@@ -129,7 +131,7 @@ impl Gateway {
     /// # Errors
     /// The reason, for the operator.
     pub fn start_with(config: Config, given: Given) -> Result<Gateway, String> {
-        raise_file_limit();
+        raise_file_limit(config.limits.connections);
         for warning in config.warnings.iter() {
             tracing::warn!("{warning}");
         }
@@ -389,8 +391,8 @@ fn processors() -> Vec<usize> {
     (0..libc::CPU_SETSIZE as usize).filter(|at| unsafe { libc::CPU_ISSET(*at, &set) }).collect()
 }
 
-/// As many files as the system lets us have.
-fn raise_file_limit() {
+/// As many files as the system lets us have; says so when that is fewer than so many client connections need.
+fn raise_file_limit(connections: usize) {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is writable.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
@@ -401,5 +403,15 @@ fn raise_file_limit() {
         limit.rlim_cur = wanted;
         // SAFETY: `limit` is readable. A refusal leaves the old limit, with which everything works, for fewer connections.
         unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
+        // SAFETY: `limit` is writable.
+        unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    }
+    let needed = connections as u64 * 2 + FILES_MARGIN;
+    if limit.rlim_cur < needed {
+        tracing::warn!(
+            limit = limit.rlim_cur,
+            needed,
+            "fewer files may be open than `limits.connections` needs, two for each connection: raise the limit (`ulimit -n`, `LimitNOFILE=`) or lower `limits.connections`"
+        );
     }
 }

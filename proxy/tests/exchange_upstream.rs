@@ -4,8 +4,10 @@ mod support;
 
 use std::io::ErrorKind;
 
-use ringway::error::UpstreamFault;
+use ringway::error::{ResourceFault, UpstreamFault};
 use ringway::exchange::End;
+use ringway::exchange::core::Outcome as Said;
+use ringway::hash::fnv1a;
 use support::stream::bytes;
 use support::{Case, Fate, Step, Upstream, World};
 
@@ -27,6 +29,7 @@ fn rule_67_a_stale_connection_is_replaced_once_for_idempotent_methods() {
             assert_eq!((outcome.end, outcome.statuses()), (End::Park, vec![204]), "{method}");
             assert_eq!(outcome.fates(), [Fate::Discarded(None), Fate::GivenBack]);
             assert_eq!(outcome.choices.iter().map(|c| (c.attempt, c.pooled)).collect::<Vec<_>>(), [(0, true), (1, false)]);
+            assert_eq!((outcome.choices[1].avoid, outcome.said[0]), (None, Said::Neutral), "its server is as good as before");
             assert_eq!(outcome.reasons(), Vec::<&str>::new());
         });
     }
@@ -90,6 +93,60 @@ fn connections_that_cannot_be_made_are_tried_three_times() {
     }
     let none = Case::new(&world, GET).up(Upstream::refused(UpstreamFault::NoServer)).answer(OK).once();
     assert_eq!((none.statuses(), none.reasons(), none.unused), (vec![503], vec!["upstream_no_server"], 1));
+}
+
+/// What the gateway itself is short of is no fault of a server, and no other server would help.
+#[test]
+fn a_shortage_of_the_gateway_is_503_and_not_retried() {
+    let world = World::plain();
+    for (fault, end) in [(ResourceFault::FilesExhausted, End::Linger), (ResourceFault::UpstreamConnectionsExhausted, End::Park)] {
+        Case::new(&world, GET).up(Upstream::refused(fault)).answer(OK).each(|outcome| {
+            assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (end, vec![503], vec![fault.row().reason]));
+            assert_eq!((outcome.unused, outcome.choices.len()), (1, 1));
+        });
+    }
+}
+
+#[test]
+fn what_a_response_says_of_its_server() {
+    let world = World::plain();
+    let length = "Content-Length: 5\r\n";
+    for (version, status, lines, said, pooled) in [
+        ("1.1", 200, length, Said::Succeeded, true),
+        ("1.1", 200, "Content-Length: 5\r\nConnection: close\r\n", Said::Succeeded, false),
+        ("1.0", 200, length, Said::Succeeded, false),
+        ("1.1", 200, "", Said::Succeeded, false),
+        ("1.1", 404, length, Said::Succeeded, true),
+        ("1.1", 500, length, Said::Succeeded, true),
+        ("1.1", 502, length, Said::Refused, true),
+        ("1.1", 503, length, Said::Refused, true),
+        ("1.1", 503, "", Said::Refused, false),
+        ("1.1", 504, length, Said::Refused, true),
+        // RFC 9110 §15.5.9: it is about to close.
+        ("1.1", 408, length, Said::Succeeded, false),
+    ] {
+        let answer = format!("HTTP/{version} {status} Whatever\r\n{lines}\r\nhello");
+        Case::new(&world, GET).up(Upstream::answers_and_closes(&answer)).each(|outcome| {
+            assert_eq!((outcome.statuses(), &outcome.said[..]), (vec![status], &[said][..]), "{answer:?}");
+            assert_eq!(outcome.fates(), [if pooled { Fate::GivenBack } else { Fate::Discarded(None) }], "{answer:?}");
+        });
+    }
+}
+
+#[test]
+fn a_key_decides_the_server_and_without_one_nothing_does() {
+    for (balance, request, hash) in [
+        ("hash-header:x-user", GET.replace("\r\n\r\n", "\r\nX-User: anna\r\n\r\n"), Some(fnv1a(b"anna"))),
+        ("hash-header:x-user", GET.into(), None),
+        ("hash-header:host", GET.into(), Some(fnv1a(b"example"))),
+        ("hash-address", GET.into(), Some(fnv1a(&support::case::PEER.address))),
+        ("round-robin", GET.into(), None),
+    ] {
+        let keyed = "[[upstream]]\nname = \"keyed\"\nservers = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\nbalance";
+        let world = World::new(&format!("{keyed} = \"{balance}\"\n[[route]]\npath = \"/\"\nupstream = \"keyed\"\n"));
+        let outcome = Case::new(&world, request).answer(OK).once();
+        assert_eq!(outcome.choices[0].hash, hash, "{balance}");
+    }
 }
 
 #[test]
@@ -232,6 +289,27 @@ fn an_exchange_that_takes_too_long_is_504() {
     let world = World::new(&TIMES.replace("first_byte = \"5s\"", "first_byte = \"off\""));
     Case::new(&world, GET).up(Upstream::script(vec![Step::AwaitHead])).expire(100_001).each(|outcome| {
         assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![504], vec!["exchange_timeout"]));
+    });
+}
+
+/// Of a client that brings its body slowly, or takes its response slowly, the server knows nothing.
+#[test]
+fn the_deadline_of_an_exchange_blames_no_server() {
+    let world = World::new(&TIMES.replace("exchange = \"100s\"", "exchange = \"2s\""));
+    let upload = "POST / HTTP/1.1\r\nHost: e\r\nContent-Length: 10\r\n\r\n01234";
+    Case::new(&world, upload).up(Upstream::script(vec![Step::AwaitHead])).expire(2_001).each(|outcome| {
+        assert_eq!((outcome.reasons(), &outcome.said[..]), (vec!["exchange_timeout"], &[Said::Neutral][..]));
+    });
+    for lines in ["Content-Length: 10\r\n", "", "Transfer-Encoding: chunked\r\n"] {
+        let half = format!("HTTP/1.1 200 OK\r\n{lines}\r\n{}", if lines.contains("chunked") { "4\r\nhalf\r\n" } else { "half" });
+        Case::new(&world, GET).up(Upstream::script(vec![Step::AwaitHead, bytes(half)])).expire(2_001).each(|outcome| {
+            assert_eq!((outcome.reasons(), &outcome.said[..]), (vec!["exchange_timeout"], &[Said::Neutral][..]));
+        });
+    }
+    // What the server has to answer for it still does.
+    let world = World::new(TIMES);
+    Case::new(&world, GET).up(Upstream::script(vec![Step::AwaitHead])).expire(5_001).each(|outcome| {
+        assert_eq!(outcome.said, [Said::Failed(UpstreamFault::FirstByteTimeout)]);
     });
 }
 

@@ -494,6 +494,7 @@ impl Control {
         let gone = match &published {
             Ok(()) => {
                 new_upstreams.iter().for_each(watch_upstream);
+                upstreams.retire_others();
                 self.old_tables.push(Arc::clone(&self.blueprint.table));
                 self.config = config;
                 self.names = names;

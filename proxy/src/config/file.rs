@@ -310,7 +310,7 @@ pub(super) struct Health {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Duration", extend("minimum" = 100))]
     pub interval: u32,
-    /// For one check.
+    /// For one check of one address.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Duration", extend("minimum" = 1))]
     pub timeout: u32,
@@ -345,7 +345,7 @@ pub(super) struct Outlier {
     /// Failures in a row (no connection, timeout, broken response, 502, 503, 504) that eject a server. 0: never.
     #[schemars(range(min = 0, max = 1000))]
     pub failures: u32,
-    /// How long the first ejection lasts; each further one twice as long.
+    /// How long the first ejection lasts; each further one without a success between twice as long.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Duration", extend("minimum" = 1))]
     pub eject: u32,

@@ -41,17 +41,40 @@ pub trait Upstreams {
 
     /// A connection to a server of the upstream: a pooled one that is still quiet and open, or a new one. Registers its
     /// socket with `watch`, under the deadline for connecting. The server that was tried becomes the one that the next
-    /// attempt avoids.
-    fn lease(&self, choice: &mut Choice, watch: &Watch) -> impl Future<Output = Result<Lease<Self::Reader, Self::Writer>, UpstreamFault>>;
+    /// attempt avoids. A fault of the upstream has been counted against its server already; one of the gateway's own blames nobody.
+    fn lease(&self, choice: &mut Choice, watch: &Watch) -> impl Future<Output = Result<Lease<Self::Reader, Self::Writer>, Fault>>;
 
     /// The exchange is over and the connection can be used again.
-    fn give_back(&self, lease: Lease<Self::Reader, Self::Writer>);
+    fn give_back(&self, lease: Lease<Self::Reader, Self::Writer>, outcome: Outcome);
 
-    /// The exchange is over and the connection is closed. `fault`: the server is to blame.
-    fn discard(&self, lease: Lease<Self::Reader, Self::Writer>, fault: Option<UpstreamFault>);
+    /// The exchange is over and the connection is closed.
+    fn discard(&self, lease: Lease<Self::Reader, Self::Writer>, outcome: Outcome);
 
     /// Whether the upstream's `retries` and its budget allow one more retry, after `made` retries of this request.
     fn may_retry(&self, upstream: u32, made: u32) -> bool;
+}
+
+/// What an exchange says of the server that it used: how servers that fail in a row are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It answered.
+    Succeeded,
+    /// It answered that it cannot: 502, 503 or 504.
+    Refused,
+    /// It failed.
+    Failed(UpstreamFault),
+    /// Nothing: the exchange ended through the client, a plugin or the gateway, or its connection had been closed while it was idle.
+    Neutral,
+}
+
+impl Outcome {
+    /// Of a final response with this status.
+    pub const fn of(status: u16) -> Outcome {
+        match status {
+            502..=504 => Outcome::Refused,
+            _ => Outcome::Succeeded,
+        }
+    }
 }
 
 /// Which upstream, and what decides the server.
@@ -59,8 +82,8 @@ pub trait Upstreams {
 pub struct Choice {
     /// Index of the upstream.
     pub upstream: u32,
-    /// Hash of what the upstream balances by, when it balances by hash.
-    pub hash: u64,
+    /// Hash of what the upstream balances by, when it balances by hash and the request has that.
+    pub hash: Option<u64>,
     /// Attempts made before this one.
     pub attempt: u32,
     /// The server of the last attempt, which is avoided when there is another.

@@ -4,7 +4,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::hash::{DefaultHasher, Hasher};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
@@ -14,7 +13,7 @@ use ringway_abi::raw;
 use ringway_abi::view::REQ_ABSOLUTE_TARGET;
 
 use super::body::{Framing, PREFIX_BYTES};
-use super::core::{Choice, Core, Forwarded, HashKey, Lease, Program, Upstreams, add};
+use super::core::{Choice, Core, Forwarded, HashKey, Lease, Outcome, Program, Upstreams, add};
 use super::io::{Reader, Writer, write_all};
 use super::record::Tried;
 use super::request::read_piece;
@@ -24,6 +23,7 @@ use super::{Connection, End, Exchange, Input, Next, RequestBodyState};
 use crate::clock;
 use crate::config::MissingHost;
 use crate::error::{ClientFault, Fault, ResourceFault, UpstreamFault};
+use crate::hash::fnv1a;
 use crate::http1::bytes::decimal_digits;
 use crate::http1::entry_set::EntrySet;
 use crate::http1::head::RequestBody;
@@ -80,11 +80,16 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                         Attempt::Retry(fault) => (fault, reused),
                     }
                 }
-                Err(fault) => (fault, false),
+                Err(Fault::Upstream(fault)) => (fault, false),
+                Err(fault) => return self.fail(exchange, fault).await,
             };
             self.watch.up.set(-1);
             self.watch.renew_upstream();
             choice.attempt += 1;
+            if stale {
+                // The server is as good as before: a key stays with it.
+                choice.avoid = None;
+            }
             let sent = !matches!(fault, UpstreamFault::ConnectFailed | UpstreamFault::ConnectTimeout);
             let replayable = !matches!(outgoing, Outgoing::Streamed(_)) || (!sent && self.input_untouched(exchange));
             // RFC 9110 §9.2.2: what may have been sent is only repeated when the method is idempotent.
@@ -103,19 +108,20 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     }
 
     /// The connection goes back to the pool; the sweep must not touch it any more.
-    pub(super) fn give_back(&self, lease: Lease<U::Reader, U::Writer>) {
+    pub(super) fn give_back(&self, lease: Lease<U::Reader, U::Writer>, outcome: Outcome) {
         self.watch.up.set(-1);
         self.watch.renew_upstream();
-        self.core.upstreams.give_back(lease);
+        self.core.upstreams.give_back(lease, outcome);
     }
 
     /// The connection is closed.
-    pub(super) fn discard(&self, lease: Lease<U::Reader, U::Writer>, fault: Option<UpstreamFault>) {
-        // A client that leaves says nothing about the server.
-        let fault = fault.filter(|_| !self.watch.has_left());
+    pub(super) fn discard(&self, lease: Lease<U::Reader, U::Writer>, outcome: Outcome) {
+        // A client that leaves says nothing about the server, and neither does the deadline of the whole exchange: a slow client can use it up.
+        let ended_here = self.watch.has_left() || self.watch.expired(Lane::Exchange);
+        let outcome = if ended_here { Outcome::Neutral } else { outcome };
         self.watch.up.set(-1);
         self.watch.renew_upstream();
-        self.core.upstreams.discard(lease, fault);
+        self.core.upstreams.discard(lease, outcome);
     }
 
     fn is_idempotent(&self) -> bool {
@@ -129,19 +135,17 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         exchange.body.received == 0 && self.input.at == exchange.facts.head_bytes as usize
     }
 
-    fn hash_for(&self, program: &Program, upstream: u32) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        match program.hash_keys.get(upstream as usize) {
-            None | Some(HashKey::None) => return 0,
-            Some(HashKey::Address) => hasher.write(&self.peer.address),
-            Some(HashKey::Header(id, name)) => {
+    fn hash_for(&self, program: &Program, upstream: u32) -> Option<u64> {
+        match program.hash_keys.get(upstream as usize)? {
+            HashKey::None => None,
+            HashKey::Address => Some(fnv1a(&self.peer.address)),
+            HashKey::Header(id, name) => {
                 let frame = self.frame.borrow();
                 let view = frame.request().request();
                 let value = if *id == HeaderId::OTHER { view.header_named(name) } else { view.header(*id) };
-                hasher.write(value.unwrap_or_default());
+                value.map(fnv1a)
             }
         }
-        hasher.finish()
     }
 
     fn outgoing(&self, exchange: &Exchange) -> Outgoing {
@@ -167,13 +171,13 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     /// One attempt on one connection.
     async fn attempt(&mut self, exchange: &mut Exchange, mut lease: Lease<U::Reader, U::Writer>, outgoing: Outgoing) -> Attempt {
         let Some(slot) = self.core.slab.take() else {
-            self.give_back(lease);
+            self.give_back(lease, Outcome::Neutral);
             return Attempt::Over(self.fail(exchange, Fault::Resource(ResourceFault::SlotsExhausted)).await);
         };
         let layout = *slot.layout();
         let upgrade = self.wants_upgrade(exchange);
         let Some(head) = self.write_head(exchange, outgoing, upgrade.as_deref(), &lease) else {
-            self.give_back(lease);
+            self.give_back(lease, Outcome::Neutral);
             return Attempt::Over(self.fail(exchange, Fault::Resource(ResourceFault::HeadDoesNotFit)).await);
         };
         // Head and body leave in one write when they fit.
@@ -189,11 +193,11 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         }
         self.watch.disarm(Lane::UpWrite);
         if self.watch.expired(Lane::UpWrite) {
-            self.discard(lease, Some(UpstreamFault::WriteTimeout));
+            self.discard(lease, Outcome::Failed(UpstreamFault::WriteTimeout));
             return Attempt::Over(self.fail(exchange, Fault::Upstream(UpstreamFault::WriteTimeout)).await);
         }
         if written.is_err() && lease.reused {
-            self.discard(lease, None);
+            self.discard(lease, Outcome::Neutral);
             return Attempt::Retry(UpstreamFault::WriteFailed);
         }
         // On a fresh connection a failed write may have an answer behind it: the response is read all the same.
@@ -258,11 +262,12 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 if let Some(leftover) = end.tunnel {
                     return Attempt::Over(Box::pin(self.tunnel(exchange, lease, leftover)).await);
                 }
-                let reusable = end.reusable && body_sent;
-                if reusable {
-                    self.give_back(lease)
+                let outcome = Outcome::of(end.status);
+                // RFC 9110 §15.5.9: a server that answers 408 is about to close.
+                if end.reusable && body_sent && end.status != REQUEST_TIMEOUT {
+                    self.give_back(lease, outcome)
                 } else {
-                    self.discard(lease, None)
+                    self.discard(lease, outcome)
                 }
                 if let Outgoing::InSlot(length) = outgoing {
                     self.input.at += length;
@@ -275,24 +280,24 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             }
             Both::Reply(Err(ReplyFault::Unanswered(fault))) => {
                 let stale = lease.reused && fault == UpstreamFault::ClosedEarly;
-                self.discard(lease, if stale { None } else { Some(fault) });
+                self.discard(lease, if stale { Outcome::Neutral } else { Outcome::Failed(fault) });
                 if fault.row().may_retry {
                     return Attempt::Retry(fault);
                 }
                 Attempt::Over(self.fail(exchange, Fault::Upstream(fault)).await)
             }
             Both::Reply(Err(ReplyFault::Broken(fault))) => {
-                self.discard(lease, Some(fault));
+                self.discard(lease, Outcome::Failed(fault));
                 exchange.reply.fault = Some(self.cause(Fault::Upstream(fault)));
                 Attempt::Over(Next::End(End::Abort))
             }
             Both::Reply(Err(ReplyFault::ClientGone)) => {
-                self.discard(lease, None);
+                self.discard(lease, Outcome::Neutral);
                 exchange.reply.fault = Some(self.not_taken());
                 Attempt::Over(Next::End(End::Abort))
             }
             Both::Reply(Err(ReplyFault::Internal(fault))) => {
-                self.discard(lease, None);
+                self.discard(lease, Outcome::Neutral);
                 if answered {
                     exchange.reply.fault.get_or_insert(self.cause(fault));
                     return Attempt::Over(Next::End(End::Abort));
@@ -301,16 +306,16 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             }
             // SPEC S-35: no response of the upstream was shown, so the post hooks have not run.
             Both::Pump(PumpFault::Plugin(Flow::Respond)) if !answered => {
-                self.discard(lease, None);
+                self.discard(lease, Outcome::Neutral);
                 Attempt::Over(self.answer(exchange).await)
             }
             Both::Reply(Err(ReplyFault::Hook(flow))) | Both::Pump(PumpFault::Plugin(flow)) => {
-                self.discard(lease, None);
+                self.discard(lease, Outcome::Neutral);
                 // A body in the slot is still unread here: sending the answer skips it.
                 Attempt::Over(self.after_hook(exchange, flow, answered).await)
             }
             Both::Pump(PumpFault::Client(fault)) => {
-                self.discard(lease, None);
+                self.discard(lease, Outcome::Neutral);
                 if answered || (fault == ClientFault::BodyIncomplete && !self.watch.expired(Lane::Exchange)) {
                     exchange.reply.fault = Some(Fault::Client(fault));
                     return Attempt::Over(Next::End(End::Abort));
@@ -318,7 +323,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 Attempt::Over(self.fail(exchange, Fault::Client(fault)).await)
             }
             Both::Pump(PumpFault::Upstream(fault)) => {
-                self.discard(lease, Some(fault));
+                self.discard(lease, Outcome::Failed(fault));
                 if answered {
                     exchange.reply.fault.get_or_insert(self.cause(Fault::Upstream(fault)));
                     return Attempt::Over(Next::End(End::Abort));
@@ -460,6 +465,9 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         }
     }
 }
+
+/// The status of a server that gave up waiting for a request: whatever the connection carries next is answered by nobody.
+pub(super) const REQUEST_TIMEOUT: u16 = 408;
 
 /// Lines that only a trusted peer may set.
 const FORWARDING: [HeaderId; 5] =

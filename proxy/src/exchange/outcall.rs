@@ -9,7 +9,6 @@
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::hash::{DefaultHasher, Hasher};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -19,11 +18,13 @@ use ringway_abi::raw::{ERR_NO_SPACE, OK};
 use ringway_abi::view::{RES_BODY_COMPLETE, RES_HAS_BODY};
 
 use super::body::BodyReader;
-use super::core::{Choice, Core, HashKey, Lease, Program, Upstreams, add};
+use super::core::{Choice, Core, HashKey, Lease, Outcome, Program, Upstreams, add};
+use super::forward::REQUEST_TIMEOUT;
 use super::io::{Reader, write_all};
 use super::request::chunk_limits;
 use super::watch::{Lane, Watch};
-use crate::error::UpstreamFault;
+use crate::error::{Fault, UpstreamFault};
+use crate::hash::fnv1a;
 use crate::http1::head::{Area, HeadProgress, ResponseBody, ResponseFacts, ResponseTo, parse_response};
 use crate::limits::Timeouts;
 use crate::plugin::frame::{Event, Frame};
@@ -114,35 +115,31 @@ impl<U: Upstreams> Leased<'_, U> {
         self.lease.take()
     }
 
-    fn discard(&mut self, fault: Option<UpstreamFault>) {
+    fn discard(&mut self, outcome: Outcome) {
         if let Some(lease) = self.release() {
-            self.core.upstreams.discard(lease, fault);
+            self.core.upstreams.discard(lease, outcome);
         }
     }
 
-    fn give_back(&mut self) {
+    fn give_back(&mut self, outcome: Outcome) {
         if let Some(lease) = self.release() {
-            self.core.upstreams.give_back(lease);
+            self.core.upstreams.give_back(lease, outcome);
         }
     }
 }
 
 impl<U: Upstreams> Drop for Leased<'_, U> {
     fn drop(&mut self) {
-        self.discard(None);
+        self.discard(Outcome::Neutral);
         self.core.outcalls.free.borrow_mut().push(Rc::clone(&self.watch));
     }
 }
 
 async fn run<U: Upstreams>(core: &Core<U>, program: &Program, timeouts: &Timeouts, mut call: Call, peer: [u8; 16]) -> Reply {
     let hash = match program.hash_keys.get(call.upstream as usize) {
-        Some(HashKey::Address) => {
-            let mut hasher = DefaultHasher::new();
-            hasher.write(&peer);
-            hasher.finish()
-        }
+        Some(HashKey::Address) => Some(fnv1a(&peer)),
         // There is no client's header to hash: in turn.
-        _ => 0,
+        _ => None,
     };
     let reply = send(core, program, timeouts, &mut call, hash).await;
     call.end(reply.is_ok());
@@ -153,7 +150,7 @@ async fn run<U: Upstreams>(core: &Core<U>, program: &Program, timeouts: &Timeout
 ///
 /// # Errors
 /// The status of the event.
-async fn send<U: Upstreams>(core: &Core<U>, program: &Program, timeouts: &Timeouts, call: &mut Call, hash: u64) -> Result<Message, i32> {
+async fn send<U: Upstreams>(core: &Core<U>, program: &Program, timeouts: &Timeouts, call: &mut Call, hash: Option<u64>) -> Result<Message, i32> {
     let mut choice = Choice { upstream: call.upstream, hash, attempt: 0, avoid: None, pooled: true };
     let mut leased = Leased { core, watch: core.outcalls.take(), lease: None };
     let mut retries = 0;
@@ -165,31 +162,40 @@ async fn send<U: Upstreams>(core: &Core<U>, program: &Program, timeouts: &Timeou
                 leased.lease = Some(lease);
                 match attempt(&mut leased, program, timeouts, call).await {
                     Ok((message, reusable)) => {
-                        if reusable {
-                            leased.give_back();
+                        let status = message.response().status();
+                        let outcome = Outcome::of(status);
+                        if reusable && status != REQUEST_TIMEOUT {
+                            leased.give_back(outcome);
                         } else {
-                            leased.discard(None);
+                            leased.discard(outcome);
                         }
                         return Ok(message);
                     }
                     Err(Failure::Here(status)) => {
-                        leased.discard(None);
+                        leased.discard(Outcome::Neutral);
                         return Err(status);
                     }
                     Err(Failure::There(fault)) => {
                         // A pooled connection that turns out to be dead says nothing about its server.
                         let stale = reused && is_silent(fault);
-                        leased.discard((!stale).then_some(fault));
+                        leased.discard(if stale { Outcome::Neutral } else { Outcome::Failed(fault) });
                         (fault, stale)
                     }
                 }
             }
             Err(fault) => {
-                leased.discard(None);
-                (fault, false)
+                leased.discard(Outcome::Neutral);
+                match fault {
+                    Fault::Upstream(fault) => (fault, false),
+                    // Something is missing here: another server would not help.
+                    _ => return Err(UNREACHABLE),
+                }
             }
         };
         choice.attempt += 1;
+        if stale {
+            choice.avoid = None;
+        }
         let sent = !matches!(fault, UpstreamFault::ConnectFailed | UpstreamFault::ConnectTimeout);
         // RFC 9110 §9.2.2: what may have been sent is only repeated when the method is idempotent. The lines are there as long as nothing has come.
         let again = fault.row().may_retry && (!sent || is_silent(fault) && call.is_idempotent());

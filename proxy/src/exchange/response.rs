@@ -30,6 +30,8 @@ use crate::view::slab::{Buf, Slot};
 
 /// A response that was sent to its end.
 pub(super) struct ReplyEnd {
+    /// The status as the upstream sent it.
+    pub(super) status: u16,
     /// The upstream connection can be used again.
     pub(super) reusable: bool,
     /// The client's connection must be closed.
@@ -146,7 +148,7 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         self.watch.disarm(Lane::DownWrite);
         written.map_err(|_| ReplyFault::ClientGone)?;
         if tunnel {
-            return Ok(ReplyEnd { reusable: false, close: true, tunnel: Some(slot.bytes(head..filled).to_vec()) });
+            return Ok(ReplyEnd { status: facts.status, reusable: false, close: true, tunnel: Some(slot.bytes(head..filled).to_vec()) });
         }
         // HTTP1.md rule 79: bytes behind the end of a response poison the connection.
         let extra = match passing.reader.is_done() {
@@ -154,7 +156,7 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
             false => self.pass_body(reader, &slot, at..filled, &mut passing).await?,
         };
         self.reply.sent += passing.offset;
-        Ok(ReplyEnd { reusable: facts.persist && !extra && !passing.cut, close, tunnel: None })
+        Ok(ReplyEnd { status: facts.status, reusable: facts.persist && !extra && !passing.cut, close, tunnel: None })
     }
 
     /// Reads heads until a final one; interim ones are passed on.

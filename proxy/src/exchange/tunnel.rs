@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 
-use super::core::{Lease, Upstreams};
+use super::core::{Lease, Outcome, Upstreams};
 use super::io::{Reader, Writer, write_all};
 use super::watch::{Lane, Watch};
 use super::{Connection, End, Exchange, Next};
@@ -51,7 +51,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         self.watch.disarm(Lane::DownRead);
         exchange.body.received += sent.map_or(0, |s| s.bytes);
         exchange.reply.sent += received.map_or(0, |r| r.bytes);
-        self.discard(lease, None);
+        self.discard(lease, Outcome::Succeeded);
         Next::End(End::Close)
     }
 }

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use libc::{c_int, c_void, siginfo_t};
 
 use crate::clock;
+use crate::hash::fnv1a_of;
 use crate::plugin::running::{Running, running};
 use crate::worker::probe::program_counter;
 use crate::worker::watchdog;
@@ -98,7 +99,7 @@ fn describe(running: &Running<'_>, text: &mut Text) {
         let _ = writeln!(text, "link {}", link + 1);
     }
     if let Some(request) = running.request {
-        let hash = [request.method(), b" ", request.target()].iter().fold(FNV_BASIS, |hash, part| fnv1a(hash, part));
+        let hash = fnv1a_of(&[request.method(), b" ", request.target()]);
         let _ = writeln!(text, "request_hash {hash:016x}");
     }
 }
@@ -108,12 +109,6 @@ fn thread_name(room: &mut [u8; 16]) -> &str {
     unsafe { libc::prctl(libc::PR_GET_NAME, room.as_mut_ptr()) };
     let len = room.iter().position(|byte| *byte == 0).unwrap_or(room.len());
     std::str::from_utf8(&room[..len]).unwrap_or_default()
-}
-
-const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
-
-fn fnv1a(hash: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// Text on the stack.
@@ -262,7 +257,7 @@ mod tests {
 
     #[test]
     fn the_code_of_this_test_lies_in_this_program() {
-        let mut module = Module { address: fnv1a as fn(u64, &[u8]) -> u64 as usize, ..Module::default() };
+        let mut module = Module { address: thread_name as fn(&mut [u8; 16]) -> &str as usize, ..Module::default() };
         module.find();
         let path = String::from_utf8_lossy(&module.path[..module.path_bytes]).into_owned();
         assert!(module.found);
@@ -276,6 +271,5 @@ mod tests {
         assert_eq!(&text.bytes[..text.len], b"a?b?");
         let _ = write!(text, "{}", "x".repeat(2 * TEXT_BYTES));
         assert_eq!(text.len, TEXT_BYTES);
-        assert_eq!(fnv1a(FNV_BASIS, b"a"), 0xaf63_dc4c_8601_ec8c);
     }
 }

@@ -2,18 +2,22 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{SharedUpstream, Target};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::{SharedUpstream, Target, watched};
 use crate::config::{Health, HealthKind};
 
 /// Bytes of an answer that are read to find its status.
 const STATUS_LINE_BYTES: usize = 64;
 
-/// Checks every server of the upstream, when it has checks configured, until the upstream is gone.
+/// Checks every server of the upstream, when it has checks configured, until the upstream has left the configuration.
 pub fn spawn(upstream: &Arc<SharedUpstream>) {
     let Some(health) = &upstream.config.health else { return };
     for server in 0..upstream.servers.len() {
@@ -27,13 +31,14 @@ pub fn spawn(upstream: &Arc<SharedUpstream>) {
 
 fn run(upstream: &Weak<SharedUpstream>, server: usize, health: &Health) {
     let (mut good, mut bad) = (0, 0);
+    let mut answered = None;
     loop {
         let (name, address, targets) = {
-            let Some(group) = upstream.upgrade() else { return };
+            let Some(group) = watched(upstream) else { return };
             (group.config.name.clone(), group.servers[server].address.to_string(), group.servers[server].targets())
         };
-        let result = targets.first().ok_or_else(|| io::Error::other("not resolved")).and_then(|target| check(target, &address, health));
-        let Some(group) = upstream.upgrade() else { return };
+        let result = check_any(&targets, &mut answered, &address, health);
+        let Some(group) = watched(upstream) else { return };
         let state = &group.servers[server];
         match result {
             Ok(()) => (good, bad) = (good + 1, 0),
@@ -51,6 +56,21 @@ fn run(upstream: &Weak<SharedUpstream>, server: usize, health: &Health) {
     }
 }
 
+/// A server is healthy when one of its addresses answers; the one that `answered` last is asked first.
+fn check_any(targets: &[Target], answered: &mut Option<Target>, address: &str, health: &Health) -> io::Result<()> {
+    let mut result = Err(io::Error::other("not resolved"));
+    let first = targets.iter().filter(|target| answered.as_ref() == Some(target));
+    let others = targets.iter().filter(|target| answered.as_ref() != Some(target));
+    for target in first.chain(others) {
+        result = check(target, address, health);
+        if result.is_ok() {
+            *answered = Some(target.clone());
+            break;
+        }
+    }
+    result
+}
+
 fn check(target: &Target, address: &str, health: &Health) -> io::Result<()> {
     let timeout = Duration::from_millis(u64::from(health.timeout_ms.max(1)));
     match target {
@@ -61,12 +81,20 @@ fn check(target: &Target, address: &str, health: &Health) -> io::Result<()> {
             ask(stream, address, health, timeout)
         }
         Target::Unix(path) => {
-            let stream = UnixStream::connect(path)?;
+            let stream = connect_unix(path)?;
             stream.set_read_timeout(Some(timeout))?;
             stream.set_write_timeout(Some(timeout))?;
             ask(stream, "localhost", health, timeout)
         }
     }
+}
+
+/// Connects without waiting: a server whose backlog is full (EAGAIN) takes nobody, and a blocking connect would wait for it for ever.
+fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    socket.set_nonblocking(false)?;
+    Ok(UnixStream::from(OwnedFd::from(socket)))
 }
 
 /// A GET on a connection of its own; only the status line is read.
@@ -91,5 +119,50 @@ fn ask(mut stream: impl Read + Write, address: &str, health: &Health, timeout: D
         Some(status) if line.starts_with(b"HTTP/1.") && health.status.iter().any(|range| range.contains(&status)) => Ok(()),
         Some(status) => Err(io::Error::other(format!("status {status}"))),
         None => Err(io::Error::other("not HTTP/1")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, TcpListener};
+
+    use super::super::tests::shared;
+    use super::*;
+
+    fn connects() -> Health {
+        let all = shared("servers = [\"127.0.0.1:1\"]\n[upstream.health]\nkind = \"tcp\"\ninterval = \"2s\"\ntimeout = \"2s\"");
+        all.upstreams[0].config.health.clone().expect("checks are configured")
+    }
+
+    fn unused() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+    }
+
+    #[test]
+    fn a_server_is_healthy_when_one_of_its_addresses_answers() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let alive = Target::Tcp(listener.local_addr().expect("it is bound"));
+        let (health, dead) = (connects(), Target::Tcp(unused()));
+        let mut answered = None;
+        assert!(check_any(&[dead.clone(), alive.clone()], &mut answered, "name", &health).is_ok());
+        assert_eq!(answered, Some(alive.clone()), "it is asked first from now on");
+        assert!(check_any(&[dead.clone(), alive], &mut answered, "name", &health).is_ok());
+        assert!(check_any(&[dead], &mut answered, "name", &health).is_err());
+        assert!(check_any(&[], &mut answered, "name", &health).is_err());
+    }
+
+    #[test]
+    fn a_unix_server_with_a_full_backlog_fails_its_check_at_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("full.sock");
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+        listener.bind(&SockAddr::unix(&path).expect("a short path")).expect("a new path");
+        listener.listen(0).expect("it is bound");
+        assert!(check(&Target::Unix(path.clone()), "name", &connects()).is_ok());
+        // As many as the backlog holds, and a few that it does not.
+        let waiting: Vec<_> = (0..4).filter_map(|_| connect_unix(&path).ok()).collect();
+        assert!(waiting.len() < 4);
+        let error = check(&Target::Unix(path), "name", &connects()).expect_err("nobody is let in");
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }
 }

@@ -1,21 +1,23 @@
 //! Upstreams: which server gets the next exchange.
 //!
 //! [`Shared`] is what all workers see of the servers: addresses, health, ejection. [`Group`] is one worker's view of one
-//! upstream: turns, exchanges in flight. [`health`] and [`resolve`] run on threads of their own and only write to `Shared`.
+//! upstream: turns, exchanges in flight. [`health`] and [`resolve`] run on threads of their own, for as long as the upstream is in the
+//! configuration, and only write to `Shared`.
 //!
 //! Must not: connect for exchanges (the worker does), know HTTP.
 
 pub mod health;
+pub mod pick;
 pub mod resolve;
 
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use crate::clock;
-use crate::config::{Balance, Config, Outlier, ServerAddress, Upstream, UpstreamIndex};
+pub use self::pick::{Group, Pick, Tries};
+use crate::config::{Config, Outlier, ServerAddress, Upstream, UpstreamIndex};
+use crate::hash::fnv1a;
 
 /// Where a connection goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,16 +35,18 @@ pub struct SharedServer {
     pub address: ServerAddress,
     /// Its share.
     pub weight: u32,
+    /// Hash of its address as configured: what decides its keys.
+    key: u64,
     /// What it resolves to; empty while a name has not been resolved.
     targets: Mutex<Vec<Target>>,
+    /// Whether there are targets.
+    resolved: AtomicBool,
     /// Counts changes of `targets`: connections of another generation are not used again.
     generation: AtomicU32,
     /// What active checks found.
     healthy: AtomicBool,
-    /// Failures in a row.
-    failures: AtomicU32,
-    /// Ejections in a row.
-    ejections: AtomicU32,
+    /// Failures in a row in the lower half, ejections in a row in the upper: one word, so that a success sees and ends both.
+    history: AtomicU64,
     /// Until when it is ejected (monotonic ms); 0 for not.
     ejected_until: AtomicU64,
 }
@@ -54,6 +58,8 @@ pub struct SharedUpstream {
     pub config: Upstream,
     /// Its servers, in the order of the configuration.
     pub servers: Vec<SharedServer>,
+    /// It has left the configuration; exchanges in flight may still use it.
+    retired: AtomicBool,
     /// What each worker has in flight, by server.
     in_flight: Mutex<Vec<Weak<[AtomicU32]>>>,
 }
@@ -79,11 +85,12 @@ impl SharedServer {
         SharedServer {
             address: address.clone(),
             weight,
+            key: fnv1a(address.to_string().as_bytes()),
+            resolved: AtomicBool::new(!targets.is_empty()),
             targets: Mutex::new(targets),
             generation: AtomicU32::new(0),
             healthy: AtomicBool::new(true),
-            failures: AtomicU32::new(0),
-            ejections: AtomicU32::new(0),
+            history: AtomicU64::new(0),
             ejected_until: AtomicU64::new(0),
         }
     }
@@ -93,11 +100,14 @@ impl SharedServer {
         self.targets.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A target for this attempt; names with several addresses are taken in turn.
-    pub fn target(&self, turn: u32) -> Option<Target> {
-        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = (turn as usize).checked_rem(targets.len())?;
-        targets.get(index).cloned()
+    /// How many targets there are at this moment.
+    pub fn addresses(&self) -> usize {
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// One of the targets at this moment.
+    pub fn target(&self, at: usize) -> Option<Target> {
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner).get(at).cloned()
     }
 
     /// Replaces the targets. True when they changed.
@@ -106,6 +116,7 @@ impl SharedServer {
         if *targets == new {
             return false;
         }
+        self.resolved.store(!new.is_empty(), Ordering::Relaxed);
         *targets = new;
         self.generation.fetch_add(1, Ordering::Release);
         true
@@ -121,9 +132,14 @@ impl SharedServer {
         self.healthy.swap(healthy, Ordering::Relaxed) != healthy
     }
 
+    /// Whether there is an address to connect to.
+    pub fn is_resolved(&self) -> bool {
+        self.resolved.load(Ordering::Relaxed)
+    }
+
     /// Whether it may get exchanges, leaving panic aside.
     pub fn is_usable(&self, now_ms: u64) -> bool {
-        self.healthy.load(Ordering::Relaxed) && self.ejected_until.load(Ordering::Relaxed) <= now_ms
+        self.healthy.load(Ordering::Relaxed) && self.is_resolved() && self.ejected_until.load(Ordering::Relaxed) <= now_ms
     }
 
     /// Whether it is ejected at this moment.
@@ -136,26 +152,33 @@ impl SharedServer {
         self.healthy.load(Ordering::Relaxed)
     }
 
-    /// An exchange went well.
+    /// An exchange went well: failures, and ejections that are over, are in a row no longer.
     #[inline]
-    pub fn succeeded(&self) {
-        // Read first: a store to a line that all workers share costs more.
-        if self.failures.load(Ordering::Relaxed) != 0 {
-            self.failures.store(0, Ordering::Relaxed);
-            self.ejections.store(0, Ordering::Relaxed);
+    pub fn succeeded(&self, now_ms: u64) {
+        // Read first: a store to a line that all workers share costs more. What began before an ejection says nothing about its end.
+        if self.history.load(Ordering::Relaxed) != 0 && !self.is_ejected(now_ms) {
+            self.history.store(0, Ordering::Relaxed);
         }
     }
 
     /// An exchange failed through the server. Returns for how long it is ejected now, when it is.
     pub fn failed(&self, outlier: Option<Outlier>, now_ms: u64) -> Option<u64> {
         let outlier = outlier?;
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        if failures < outlier.failures || self.is_ejected(now_ms) {
+        if self.is_ejected(now_ms) {
             return None;
         }
-        self.failures.store(0, Ordering::Relaxed);
-        let times = self.ejections.fetch_add(1, Ordering::Relaxed).min(16);
-        let ms = (u64::from(outlier.eject_ms) << times).min(u64::from(outlier.eject_max_ms));
+        let (mut ejections, mut ejects) = (0, false);
+        // Of two workers that see the last failure at the same time one ejects.
+        let _ = self.history.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |history| {
+            let failures = history as u32 + 1;
+            ejections = history >> 32;
+            ejects = failures >= outlier.failures;
+            Some(if ejects { (ejections + 1) << 32 } else { ejections << 32 | u64::from(failures) })
+        });
+        if !ejects {
+            return None;
+        }
+        let ms = (u64::from(outlier.eject_ms) << ejections.min(16)).min(u64::from(outlier.eject_max_ms));
         self.ejected_until.store(now_ms + ms, Ordering::Relaxed);
         Some(ms)
     }
@@ -166,6 +189,7 @@ impl SharedUpstream {
         SharedUpstream {
             servers: config.servers.iter().map(|s| SharedServer::new(&s.address, s.weight)).collect(),
             config: config.clone(),
+            retired: AtomicBool::new(false),
             in_flight: Mutex::default(),
         }
     }
@@ -177,6 +201,11 @@ impl SharedUpstream {
         let of = |server: usize| groups.iter().map(|group| u64::from(group[server].load(Ordering::Relaxed))).sum();
         (0..self.servers.len()).map(of).collect()
     }
+}
+
+/// The upstream, as long as it is in the configuration: the threads that follow it end with it.
+fn watched(upstream: &Weak<SharedUpstream>) -> Option<Arc<SharedUpstream>> {
+    upstream.upgrade().filter(|upstream| !upstream.retired.load(Ordering::Relaxed))
 }
 
 impl Shared {
@@ -223,6 +252,15 @@ impl Shared {
         self.ids.iter().map(|id| &self.upstreams[*id as usize])
     }
 
+    /// This is in force now: what it does not use is followed by no thread any more.
+    pub fn retire_others(&self) {
+        for (id, upstream) in (0u32..).zip(&self.upstreams) {
+            if !self.ids.contains(&id) {
+                upstream.retired.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Counts a retry when the budget of this worker allows it: a share of its requests, and a few in any case.
     pub fn take_retry(&self, group: &Group) -> bool {
         let allowed = group.requests.get().saturating_mul(self.retry_budget_percent) / 100 + self.retry_reserve;
@@ -234,214 +272,57 @@ impl Shared {
     }
 }
 
-/// One worker's view of one upstream.
-#[derive(Debug)]
-pub struct Group {
-    servers: Vec<Turn>,
-    /// Exchanges of this worker by server: written here, read by anyone.
-    in_flight: Arc<[AtomicU32]>,
-    /// Requests of this worker since the last decay.
-    pub requests: Cell<u64>,
-    /// Retries of this worker since the last decay.
-    retries: Cell<u64>,
-}
-
-#[derive(Debug, Default)]
-struct Turn {
-    /// For the smooth weighted round robin.
-    current: Cell<i64>,
-    attempts: Cell<u32>,
-}
-
-/// What decides about a server.
-#[derive(Debug, Clone, Copy)]
-pub struct Pick {
-    /// Hash of the key; used when the upstream balances by hash.
-    pub hash: u64,
-    /// This server is taken only when there is no other.
-    pub avoid: Option<u32>,
-    /// Monotonic ms.
-    pub now_ms: u64,
-}
-
-impl Group {
-    /// A group without history.
-    pub fn new(shared: &SharedUpstream) -> Group {
-        let in_flight: Arc<[AtomicU32]> = shared.servers.iter().map(|_| AtomicU32::new(0)).collect();
-        let mut groups = shared.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-        groups.retain(|group| group.strong_count() > 0);
-        groups.push(Arc::downgrade(&in_flight));
-        Group { servers: shared.servers.iter().map(|_| Turn::default()).collect(), in_flight, requests: Cell::new(0), retries: Cell::new(0) }
-    }
-
-    /// The server for the next attempt.
-    pub fn pick(&self, shared: &SharedUpstream, pick: &Pick) -> Option<usize> {
-        let count = shared.servers.len();
-        if count == 1 {
-            return Some(0);
-        }
-        let usable = shared.servers.iter().filter(|s| s.is_usable(pick.now_ms)).count();
-        // Panic: when too few are left, all are used; better some errors than overload of the rest.
-        let panic = usable * 100 < count * shared.config.panic_percent as usize || usable == 0;
-        let may = |at: usize| panic || shared.servers[at].is_usable(pick.now_ms);
-        let others = (0..count).any(|at| may(at) && pick.avoid != Some(at as u32));
-        let candidates = (0..count).filter(|at| may(*at) && (!others || pick.avoid != Some(*at as u32)));
-        match &shared.config.balance {
-            Balance::RoundRobin => self.next_in_turn(shared, candidates),
-            Balance::LeastConnections => candidates.min_by_key(|at| {
-                let load = u64::from(self.in_flight[*at].load(Ordering::Relaxed)) + 1;
-                // Compared as load / weight, without a division.
-                (load * 1_000_000) / u64::from(shared.servers[*at].weight.max(1))
-            }),
-            Balance::HashAddress => candidates.max_by(|a, b| score(shared, *a, pick.hash).total_cmp(&score(shared, *b, pick.hash))),
-            // Without the header there is nothing to hash: in turn.
-            Balance::HashHeader(_) if pick.hash == 0 => self.next_in_turn(shared, candidates),
-            Balance::HashHeader(_) => candidates.max_by(|a, b| score(shared, *a, pick.hash).total_cmp(&score(shared, *b, pick.hash))),
-        }
-    }
-
-    /// Smooth weighted round robin, as nginx does it: each gains its weight, the richest pays the total.
-    fn next_in_turn(&self, shared: &SharedUpstream, candidates: impl Iterator<Item = usize>) -> Option<usize> {
-        let (mut best, mut total) = (None::<usize>, 0);
-        for at in candidates {
-            let weight = i64::from(shared.servers[at].weight);
-            let turn = &self.servers[at].current;
-            turn.set(turn.get() + weight);
-            total += weight;
-            if best.is_none_or(|best| turn.get() > self.servers[best].current.get()) {
-                best = Some(at);
-            }
-        }
-        let current = &self.servers[best?].current;
-        current.set(current.get() - total);
-        best
-    }
-
-    /// Forgets half of what the retry budget has counted: called about once a second, so that it speaks of the recent past.
-    pub fn decay(&self) {
-        self.requests.set(self.requests.get() / 2);
-        self.retries.set(self.retries.get() / 2);
-    }
-
-    /// An exchange begins on this server.
-    #[inline]
-    pub fn begin(&self, server: usize) {
-        let count = &self.in_flight[server];
-        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    }
-
-    /// An exchange ended on this server.
-    #[inline]
-    pub fn end(&self, server: usize) {
-        let count = &self.in_flight[server];
-        count.store(count.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
-    }
-
-    /// How often this server was connected to.
-    pub fn next_attempt(&self, server: usize) -> u32 {
-        let attempts = &self.servers[server].attempts;
-        attempts.set(attempts.get().wrapping_add(1));
-        attempts.get()
-    }
-}
-
-/// Weighted rendezvous hashing: when a server goes, only its own keys move.
-fn score(shared: &SharedUpstream, at: usize, hash: u64) -> f64 {
-    let server = &shared.servers[at];
-    let mut mixed = hash ^ (at as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^= mixed >> 31;
-    // Uniform in (0, 1]; 53 bits are what an f64 holds.
-    let unit = ((mixed >> 11) + 1) as f64 / (1u64 << 53) as f64;
-    f64::from(server.weight) / -unit.ln().min(-f64::MIN_POSITIVE)
-}
-
-/// Milliseconds now, for [`Pick`].
-pub fn now_ms() -> u64 {
-    clock::monotonic_ms()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn shared(toml: &str) -> Arc<Shared> {
+    pub(super) fn shared(toml: &str) -> Arc<Shared> {
         let text = format!("[[listener]]\naddress = \"127.0.0.1:0\"\n[[upstream]]\nname = \"u\"\n{toml}\n[[route]]\npath = \"/\"\nupstream = \"u\"\n");
         Shared::new(&Config::parse("test.toml", &text, &|_| None).unwrap())
     }
 
-    fn turns(shared: &Shared, group: &Group, count: usize, pick: Pick) -> Vec<usize> {
-        (0..count).map(|_| group.pick(&shared.upstreams[0], &pick).unwrap()).collect()
-    }
+    pub(super) const THREE: &str = "servers = [\"127.0.0.1:1\", \"127.0.0.1:2\", \"127.0.0.1:3\"]";
 
-    const NOW: Pick = Pick { hash: 0, avoid: None, now_ms: 1000 };
-    const THREE: &str = "servers = [\"127.0.0.1:1\", \"127.0.0.1:2\", \"127.0.0.1:3\"]";
-
-    #[test]
-    fn round_robin_takes_each_in_turn_and_smoothly_by_weight() {
-        let all = shared(THREE);
-        let group = Group::new(&all.upstreams[0]);
-        assert_eq!(turns(&all, &group, 6, NOW), [0, 1, 2, 0, 1, 2]);
-        let weighted = shared("servers = [{ address = \"127.0.0.1:1\", weight = 3 }, \"127.0.0.1:2\"]");
-        let group = Group::new(&weighted.upstreams[0]);
-        assert_eq!(turns(&weighted, &group, 4, NOW), [0, 0, 1, 0]);
-    }
-
-    #[test]
-    fn least_connections_follows_what_is_in_flight() {
-        let all = shared(&format!("{THREE}\nbalance = \"least-connections\""));
-        let group = Group::new(&all.upstreams[0]);
-        group.begin(0);
-        group.begin(1);
-        assert_eq!(turns(&all, &group, 1, NOW), [2]);
-        group.begin(2);
-        group.begin(2);
-        group.end(1);
-        assert_eq!(turns(&all, &group, 1, NOW), [1]);
-    }
-
-    #[test]
-    fn a_hash_moves_only_the_keys_of_the_server_that_went() {
-        let all = shared(&format!("{THREE}\nbalance = \"hash-address\"\npanic_percent = 0\n[upstream.outlier]\nfailures = 1"));
-        let group = Group::new(&all.upstreams[0]);
-        let of = |hash| group.pick(&all.upstreams[0], &Pick { hash, ..NOW }).unwrap();
-        let before: Vec<_> = (1..300).map(of).collect();
-        assert!((0..3).all(|server| before.iter().filter(|s| **s == server).count() > 60));
-        all.upstreams[0].servers[1].failed(all.upstreams[0].config.outlier, 1000);
-        let after: Vec<_> = (1..300).map(of).collect();
-        assert!(before.iter().zip(&after).all(|(b, a)| *a != 1 && (*b == 1 || b == a)));
+    /// Three servers, the first of them, and what ejects it.
+    fn outlier(lines: &str) -> (Arc<Shared>, Option<Outlier>) {
+        let all = shared(&format!("{THREE}\n[upstream.outlier]\n{lines}"));
+        let outlier = all.upstreams[0].config.outlier;
+        (all, outlier)
     }
 
     #[test]
     fn a_server_is_ejected_after_failures_in_a_row_and_comes_back() {
-        let all = shared(&format!("{THREE}\n[upstream.outlier]\nfailures = 2\neject = \"1s\""));
+        let (all, outlier) = outlier("failures = 2\neject = \"1s\"");
         let group = Group::new(&all.upstreams[0]);
-        let outlier = all.upstreams[0].config.outlier;
         let server = &all.upstreams[0].servers[0];
+        let gets = |now_ms| (0..6).any(|_| group.pick(&all.upstreams[0], &Pick { hash: None, avoid: None, now_ms }) == Some(0));
         assert_eq!(server.failed(outlier, 1000), None);
-        server.succeeded();
+        server.succeeded(1000);
         assert_eq!(server.failed(outlier, 1000), None);
         assert_eq!(server.failed(outlier, 1000), Some(1000));
-        assert!(!turns(&all, &group, 6, NOW).contains(&0));
-        assert!(turns(&all, &group, 6, Pick { now_ms: 2001, ..NOW }).contains(&0));
+        assert!(!gets(1000));
+        assert!(gets(2001));
     }
 
     #[test]
-    fn when_too_few_servers_are_left_all_are_used() {
-        let all = shared(&format!("{THREE}\npanic_percent = 50"));
-        let group = Group::new(&all.upstreams[0]);
-        for server in &all.upstreams[0].servers[..2] {
-            server.set_healthy(false);
-        }
-        assert!(turns(&all, &group, 9, NOW).contains(&0));
-    }
-
-    #[test]
-    fn the_server_of_the_last_attempt_is_avoided() {
-        let all = shared(THREE);
-        let group = Group::new(&all.upstreams[0]);
-        assert!(!turns(&all, &group, 9, Pick { avoid: Some(1), ..NOW }).contains(&1));
+    fn each_ejection_without_a_success_between_is_twice_as_long() {
+        let (all, outlier) = outlier("failures = 2\neject = \"1s\"\neject_max = \"5s\"");
+        let server = &all.upstreams[0].servers[0];
+        let mut now = 1000;
+        let mut ejected = |succeeds: bool| {
+            if succeeds {
+                server.succeeded(now);
+            }
+            assert_eq!(server.failed(outlier, now), None);
+            let ms = server.failed(outlier, now).unwrap();
+            // What was in flight says nothing new.
+            assert_eq!((0..5).filter_map(|_| server.failed(outlier, now + 1)).count(), 0);
+            server.succeeded(now + 1);
+            now += ms;
+            ms
+        };
+        assert_eq!([false, false, false, false].map(&mut ejected), [1000, 2000, 4000, 5000]);
+        assert_eq!([true, true, false, true].map(&mut ejected), [1000, 1000, 2000, 1000], "a success ends the row");
     }
 
     #[test]
@@ -458,6 +339,9 @@ mod tests {
         assert_eq!((id(&second, 0), id(&second, 1), second.upstreams.len()), (2, 0, 3));
         assert!(!second.upstreams[0].servers[0].is_healthy());
         assert_eq!(second.current().map(|u| u.config.name.as_str()).collect::<String>(), "ba");
+        second.retire_others();
+        let followed: Vec<bool> = second.upstreams.iter().map(|upstream| watched(&Arc::downgrade(upstream)).is_some()).collect();
+        assert_eq!(followed, [true, false, true], "what `b` was is followed no longer");
         // Exchanges may still use what `b` was: its id is not given away yet, and afterwards it is.
         assert_eq!(id(&second.next(&config(&[("a", 1), ("c", 4)]), false), 1), 3);
         assert_eq!(id(&second.next(&config(&[("a", 1), ("c", 4)]), true), 1), 1);

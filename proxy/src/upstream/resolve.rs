@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
-use super::{SharedServer, SharedUpstream, Target};
+use super::{SharedServer, SharedUpstream, Target, watched};
 use crate::config::ServerAddress;
 
 /// How often a name that could not be resolved is tried again, in milliseconds.
@@ -19,7 +19,7 @@ pub fn resolve_all(upstream: &SharedUpstream) {
     }
 }
 
-/// Keeps resolving on a thread, when the upstream has names, until the upstream is gone.
+/// Keeps resolving on a thread, when the upstream has names, until the upstream has left the configuration.
 pub fn spawn(upstream: &Arc<SharedUpstream>) {
     if !upstream.servers.iter().any(|s| matches!(s.address, ServerAddress::Name(..))) {
         return;
@@ -34,7 +34,7 @@ pub fn spawn(upstream: &Arc<SharedUpstream>) {
 fn run(upstream: &Weak<SharedUpstream>) {
     loop {
         let wait_ms = {
-            let Some(upstream) = upstream.upgrade() else { return };
+            let Some(upstream) = watched(upstream) else { return };
             let missing = upstream.servers.iter().any(|s| s.targets().is_empty());
             match (missing, upstream.config.resolve_ms) {
                 (true, _) => RETRY_MS,
@@ -43,7 +43,7 @@ fn run(upstream: &Weak<SharedUpstream>) {
             }
         };
         thread::sleep(Duration::from_millis(u64::from(wait_ms)));
-        let Some(upstream) = upstream.upgrade() else { return };
+        let Some(upstream) = watched(upstream) else { return };
         resolve_all(&upstream);
     }
 }

@@ -143,6 +143,73 @@ fn a_server_that_fails_is_ejected_and_comes_back() {
 }
 
 #[test]
+fn a_server_that_answers_503_is_ejected() {
+    let unwilling = Origin::answering(|_| reply(503, &[], "no"));
+    let other = Origin::answering(|_| reply(200, &[], "other"));
+    let gateway = balanced(&[unwilling, other], "[upstream.outlier]\nfailures = 3\neject = \"1h\"\neject_max = \"1h\"");
+    let mut client = Client::connect(gateway.address());
+    assert_eq!((0..40).filter(|_| client.get("/").status == 503).count(), 3);
+    gateway.wait_for("server ejected");
+    gateway.stop();
+}
+
+#[test]
+fn failures_are_in_a_row_only_without_a_success_between() {
+    // Every other connection ends without an answer, the others with one: none is used again.
+    let turns = AtomicUsize::new(0);
+    let fickle = Origin::answering(move |_| match turns.fetch_add(1, Ordering::SeqCst) % 2 {
+        0 => Vec::new(),
+        _ => reply(200, &[("connection", "close")], "well"),
+    });
+    let other = Origin::answering(|_| reply(200, &[], "other"));
+    let gateway = balanced(&[fickle.clone(), other], "retries = 0\n[upstream.outlier]\nfailures = 2\neject = \"1h\"\neject_max = \"1h\"");
+    let mut client = Client::connect(gateway.address());
+    let failed = (0..40).filter(|_| client.get("/").status == 502).count();
+    assert_eq!((failed, fickle.connections()), (10, 20), "it gets its share to the end");
+    gateway.stop();
+}
+
+/// A client that does not bring its body uses up the time of its exchange, and the server has nothing to do with it.
+#[test]
+fn slow_clients_eject_nobody() {
+    let origin = Origin::start();
+    let lines = "[upstream.outlier]\nfailures = 1\neject = \"1h\"\neject_max = \"1h\"";
+    let gateway = Gateway::start(&config().upstream("app", &[origin.address()], lines).with("[[route]]\nupstream = \"app\"\n[timeouts]\nexchange = \"200ms\""));
+    for _ in 0..3 {
+        let mut slow = Client::connect(gateway.address());
+        slow.send("POST /slow HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\n\r\n01234");
+        assert_eq!(slow.response().status, 504);
+    }
+    assert_eq!(get(gateway.address(), "/").status, 200);
+    assert!(!gateway.log().iter().any(|line| line.contains("server ejected")), "{:?}", gateway.log());
+    gateway.stop();
+}
+
+/// The gateway is short of descriptors: its clients are told so, and its servers are as good as before.
+#[test]
+fn a_gateway_without_descriptors_blames_no_server() {
+    let origin = Origin::start();
+    let launch = Launch { files_max: 48, ..Launch::default() };
+    let lines = "[upstream.outlier]\nfailures = 1\neject = \"1h\"\neject_max = \"1h\"";
+    let gateway = launch.start(&config().upstream("app", &[origin.address()], lines).with("[[route]]\nupstream = \"app\""));
+    gateway.wait_for("fewer files may be open");
+    let mut waiting: Vec<Client> = (0..4).map(|_| Client::connect(gateway.address())).collect();
+    for client in &mut waiting {
+        client.send("GET /bytes/1 HTTP/1.1\r\nhost:");
+    }
+    let many: Vec<Client> = (0..100).map(|_| Client::connect(gateway.address())).collect();
+    gateway.wait_for("accepting pauses");
+    for client in &mut waiting {
+        client.send(" test\r\n\r\n");
+        assert_eq!(client.response().status, 503);
+    }
+    drop(many);
+    eventually("connections can be made again", || Client::try_connect(gateway.address()).is_ok_and(|mut client| client.get("/bytes/1").status == 200));
+    assert!(!gateway.log().iter().any(|line| line.contains("server ejected")), "{:?}", gateway.log());
+    gateway.stop();
+}
+
+#[test]
 fn as_many_retries_are_made_as_are_configured() {
     let dead = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let (first, second) = (dead(), dead());

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
@@ -93,6 +94,51 @@ fn a_good_reload_under_load_drops_nothing() {
     eventually("each is counted, once", || governed.metric("ringway_responses_total{class=\"2xx\"}") == Some(total));
     assert_eq!((first.count() + second.count()) as u64, total);
     assert!(first.count() > 100 && second.count() > 100);
+    governed.gateway.stop();
+}
+
+/// Whoever leaves the configuration is not checked any more, and whoever stays is checked once, even while an exchange that began under
+/// an earlier configuration goes on.
+#[test]
+fn checks_end_with_the_configuration_that_asked_for_them() {
+    let checked = || {
+        let count = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&count);
+        let origin = Origin::answering(move |request| {
+            if request.header("user-agent") == Some("ringway-health") {
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+            standard(request)
+        });
+        (origin, count)
+    };
+    let (a, b, c, constant) = (checked(), checked(), checked(), checked());
+    let health = "[upstream.health]\ninterval = \"100ms\"\ntimeout = \"50ms\"\nfall = 100\n";
+    let made = |used: &Origin| {
+        let app = config().workers(2).upstream("app", &[used.address()], health);
+        app.upstream("constant", &[constant.0.address()], health).with("[[route]]\nname = \"all\"\nupstream = \"app\"")
+    };
+    let governed = Governed::start(made(&a.0));
+    let mut slow = Client::connect(governed.address());
+    slow.send("GET /slow/4000 HTTP/1.1\r\nhost: test\r\n\r\n");
+    eventually("an exchange is under way", || a.0.begun() as u64 > a.1.load(Ordering::SeqCst));
+    for (origin, _) in [&b, &c, &b, &a, &c, &b, &a, &c] {
+        rewrite(&governed, made(origin));
+        governed.good("POST", "/api/reload", "");
+    }
+    let counts = || [&a, &b, &c, &constant].map(|(_, count)| count.load(Ordering::SeqCst));
+    let checks_more = |more: u64| {
+        let before = counts();
+        eventually("checks go on", || counts()[3] >= before[3] + more);
+        let after = counts();
+        [0, 1, 2, 3].map(|at| after[at] - before[at])
+    };
+    // A check that was under way may still come.
+    checks_more(4);
+    let [of_a, of_b, of_c, of_constant] = checks_more(20);
+    assert_eq!((of_a, of_b), (0, 0));
+    assert!((of_constant / 2..=of_constant + of_constant / 2).contains(&of_c), "{of_c} and {of_constant}");
+    assert_eq!(slow.response().text(), "slow");
     governed.gateway.stop();
 }
 

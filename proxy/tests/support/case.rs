@@ -14,6 +14,7 @@ use std::task::{Context, Poll, Waker};
 
 use ringway::clock;
 use ringway::error::Fault;
+use ringway::exchange;
 use ringway::exchange::core::{Choice, Core};
 use ringway::exchange::watch::{Lane, Watch};
 use ringway::exchange::{End, Peer, serve};
@@ -102,6 +103,8 @@ pub struct Outcome {
     /// Connections of the plan that nobody asked for.
     pub unused: usize,
     pub choices: Vec<Choice>,
+    /// What each use of an upstream connection said of its server, in the order of their ends.
+    pub said: Vec<exchange::core::Outcome>,
     pub faults: Vec<Fault>,
     /// The client was told that nothing more comes (in a tunnel).
     pub finished: bool,
@@ -427,6 +430,7 @@ impl<'w> Case<'w> {
             upstreams: served.collect(),
             unused: core.upstreams.plan.borrow().len(),
             choices: core.upstreams.choices.borrow().clone(),
+            said: core.upstreams.said.borrow().clone(),
             faults: core.stats.faults.iter().flat_map(|(fault, count)| (0..count).map(move |_| fault)).collect(),
             finished: down.finished.get(),
             links: counts.routes[0].iter().map(count).collect(),

@@ -6,8 +6,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use ringway::error::UpstreamFault;
-use ringway::exchange::core::{Choice, Lease, Upstreams};
+use ringway::error::{Fault, UpstreamFault};
+use ringway::exchange::core::{Choice, Lease, Outcome, Upstreams};
 use ringway::exchange::watch::Watch;
 
 use super::stream::{Pipe, ScriptReader, ScriptWriter, Step, bytes};
@@ -19,7 +19,7 @@ pub struct Upstream {
     /// It has carried an exchange before.
     pub pooled: bool,
     /// It cannot be made.
-    pub refused: Option<UpstreamFault>,
+    pub refused: Option<Fault>,
     /// It takes so many bytes and then fails.
     pub write_fails_at: usize,
     /// It takes so many bytes and then none for ever.
@@ -48,8 +48,8 @@ impl Upstream {
     }
 
     /// A connection that cannot be made.
-    pub fn refused(fault: UpstreamFault) -> Upstream {
-        Upstream { refused: Some(fault), ..Upstream::script(Vec::new()) }
+    pub fn refused(fault: impl Into<Fault>) -> Upstream {
+        Upstream { refused: Some(fault.into()), ..Upstream::script(Vec::new()) }
     }
 
     /// The same, as a connection that has carried an exchange before.
@@ -81,6 +81,8 @@ pub struct ScriptedUpstreams {
     servers: Cell<u32>,
     /// Every choice that was made.
     pub choices: RefCell<Vec<Choice>>,
+    /// What each lease said of its server at its end.
+    pub said: RefCell<Vec<Outcome>>,
 }
 
 impl ScriptedUpstreams {
@@ -92,6 +94,7 @@ impl ScriptedUpstreams {
             idle: RefCell::new(Vec::with_capacity(room)),
             servers: Cell::new(0),
             choices: RefCell::new(Vec::with_capacity(1024)),
+            said: RefCell::new(Vec::with_capacity(1024)),
         }
     }
 
@@ -119,7 +122,7 @@ impl Upstreams for ScriptedUpstreams {
     type Reader = ScriptReader;
     type Writer = ScriptWriter;
 
-    async fn lease(&self, choice: &mut Choice, watch: &Watch) -> Result<Lease<ScriptReader, ScriptWriter>, UpstreamFault> {
+    async fn lease(&self, choice: &mut Choice, watch: &Watch) -> Result<Lease<ScriptReader, ScriptWriter>, Fault> {
         self.choices.borrow_mut().push(*choice);
         if choice.pooled
             && let Some(lease) = self.take_idle(choice.upstream)
@@ -131,7 +134,7 @@ impl Upstreams for ScriptedUpstreams {
             watch.up.set(at as i32);
             return Ok(lease);
         }
-        let Some((planned, pipe)) = self.plan.borrow_mut().pop_front() else { return Err(UpstreamFault::NoServer) };
+        let Some((planned, pipe)) = self.plan.borrow_mut().pop_front() else { return Err(UpstreamFault::NoServer.into()) };
         // Each connection of the plan is a server of its own.
         let server = self.servers.get();
         self.servers.set(server + 1);
@@ -147,12 +150,15 @@ impl Upstreams for ScriptedUpstreams {
         Ok(Lease { reader, writer, reused: planned.pooled, upstream: choice.upstream, server, generation: 0, made_ms: 0 })
     }
 
-    fn give_back(&self, lease: Lease<ScriptReader, ScriptWriter>) {
+    fn give_back(&self, lease: Lease<ScriptReader, ScriptWriter>, outcome: Outcome) {
+        self.said.borrow_mut().push(outcome);
         self.set_fate(&lease, Fate::GivenBack);
         self.idle.borrow_mut().push(lease);
     }
 
-    fn discard(&self, lease: Lease<ScriptReader, ScriptWriter>, fault: Option<UpstreamFault>) {
+    fn discard(&self, lease: Lease<ScriptReader, ScriptWriter>, outcome: Outcome) {
+        self.said.borrow_mut().push(outcome);
+        let fault = if let Outcome::Failed(fault) = outcome { Some(fault) } else { None };
         self.set_fate(&lease, Fate::Discarded(fault));
     }
 

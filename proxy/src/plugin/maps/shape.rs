@@ -16,6 +16,7 @@ use std::fmt;
 use ringway_abi::maps as abi;
 
 use super::fields::{self, Field, FieldKind};
+use crate::hash::fnv1a;
 
 /// Words before the entries of every map: one page.
 pub const HEADER_WORDS: usize = 512;
@@ -177,7 +178,7 @@ impl MapShape {
 
     /// FNV-1a 64 of [`MapShape::value_fields`]: tells values of the same size apart.
     pub fn fingerprint(&self) -> u64 {
-        self.value_fields().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+        fnv1a(self.value_fields().as_bytes())
     }
 
     /// Whether a 64-bit number stands in this word of a value: what `add` may change.
