@@ -34,7 +34,7 @@ use crate::signals::{self, Caught};
 use crate::supervisor::crash::Crash;
 use crate::supervisor::link::Link;
 use crate::supervisor::protocol::{FromGateway, Standings, ToGateway};
-use crate::supervisor::sockets::Sockets;
+use crate::supervisor::sockets::{SocketFile, Sockets};
 use crate::supervisor::{logs_of, supervise};
 use crate::worker::crew::Crew;
 use crate::worker::watchdog::Watchdog;
@@ -95,7 +95,7 @@ pub struct Gateway {
     addresses: Vec<ListenAddress>,
     admin: Option<AdminListener>,
     /// What it has bound itself and removes at its end.
-    socket_files: Vec<PathBuf>,
+    socket_files: Vec<SocketFile>,
     board: Arc<Board>,
     /// Dropped after the workers: unloads the plugins.
     control: Control,
@@ -140,14 +140,9 @@ impl Gateway {
         let count = given.sockets.as_ref().map_or_else(|| worker_count(&config), |sockets| sockets.workers.len());
         let control = Control::load(config, count, &given.standings).map_err(|errors| errors.to_string())?;
         let config = control.config();
-        let mut socket_files = Vec::new();
-        let Sockets { workers: sockets, addresses, admin } = match given.sockets {
+        let Sockets { workers: sockets, addresses, admin, files: socket_files } = match given.sockets {
             Some(sockets) => sockets,
-            None => {
-                let sockets = Sockets::bind(config, count)?;
-                socket_files.extend(sockets.files().map(Path::to_path_buf));
-                sockets
-            }
+            None => Sockets::bind(config, count)?,
         };
         let admission = Arc::new(Admission::default());
         let (ready, started) = mpsc::channel();
@@ -309,7 +304,7 @@ impl Gateway {
                 }
                 Some(since) if since.elapsed() > STOP_PATIENCE && !self.crew.is_finished() => {
                     tracing::error!("a worker does not stop, most likely a hook holds it: ending without it");
-                    remove_socket_files(&self.socket_files);
+                    self.socket_files.iter().for_each(SocketFile::remove);
                     return 1;
                 }
                 _ => {}
@@ -334,16 +329,9 @@ impl Gateway {
 
     fn end(self, drained: bool) -> i32 {
         let well = self.crew.join();
-        remove_socket_files(&self.socket_files);
+        self.socket_files.iter().for_each(SocketFile::remove);
         tracing::info!("stopped");
         if drained && well { 0 } else { 1 }
-    }
-}
-
-fn remove_socket_files(paths: &[PathBuf]) {
-    for path in paths {
-        // Gone already when somebody else removed it.
-        let _ = fs::remove_file(path);
     }
 }
 

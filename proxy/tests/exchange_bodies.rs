@@ -79,6 +79,31 @@ fn rule_68_an_early_answer_is_relayed_and_ends_both_connections() {
     });
 }
 
+/// A good answer that comes early need not cost the connection: the rest of the body has its time.
+#[test]
+fn rule_68_an_early_good_answer_keeps_the_connection_when_the_body_gets_to_its_end() {
+    let world = World::plain();
+    let head = "POST / HTTP/1.1\r\nHost: e\r\nContent-Length: 100\r\n\r\n0123456789";
+    let awaits = |rest: Vec<Step>| [vec![bytes(head), Step::Await(b"\r\n\r\nok".to_vec(), 1), Step::Pause], rest].concat();
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let both = || vec![Step::AwaitHead, bytes(ok), Step::AwaitRequests(2), bytes(ok)];
+    Case::script(&world, awaits(vec![bytes("x".repeat(90) + GET)])).up(Upstream::script(both())).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses(), outcome.fates()), (End::Park, vec![200, 200], vec![Fate::GivenBack]));
+        assert_eq!(outcome.responses[0].value("connection"), None);
+        let (requests, rest) = outcome.upstreams[0].requests();
+        assert!(requests.len() == 2 && rest.is_empty() && requests[0].body.len() == 100);
+    });
+    // The upstream takes no more of it: it is read here.
+    let whole = Case::script(&world, awaits(vec![bytes("x".repeat(90))])).up(Upstream::answers_early(ok)).once().upstreams[0].raw.len();
+    let refuses = Upstream { write_fails_at: whole - 90, ..Upstream::answers_early(ok) };
+    Case::script(&world, awaits(vec![bytes("x".repeat(90) + GET)])).up(refuses).answer(ok).in_order().each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses(), outcome.upstreams[1].request().method.as_str()), (End::Park, vec![200, 200], "GET"));
+    });
+    // It never comes.
+    let never = Case::script(&world, awaits(vec![Step::Await(b"never".to_vec(), 1)])).up(Upstream::answers_early(ok)).expire(5_001).in_order();
+    never.each(|outcome| assert_eq!((outcome.end, outcome.statuses(), outcome.fates()), (End::Linger, vec![200], vec![Fate::Discarded(None)])));
+}
+
 #[test]
 fn both_directions_flow_at_once() {
     let world = World::plain();

@@ -251,6 +251,11 @@ fn large_answers_of_a_plugin_leave_in_one_piece() {
     }
     let head = get("B.request=respond:200").replace("GET", "HEAD");
     Case::new(&world, head).methods(&["HEAD"]).each(|outcome| assert_eq!(outcome.responses[0].value("content-length"), Some("1")));
+    // RFC 9110 §8.6: a length that GET would not have is not told.
+    let head = get("").replace("GET", "HEAD");
+    Case::new(&world, head).methods(&["HEAD"]).answer("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n").each(|outcome| {
+        assert_eq!((outcome.end, outcome.responses[0].value("content-length")), (End::Park, None));
+    });
 }
 
 #[test]

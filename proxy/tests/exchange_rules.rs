@@ -83,7 +83,11 @@ fn rule_13_exactly_one_host_leaves() {
     ];
     for (world, expected) in &worlds {
         for (request, own) in requests {
-            forwarded(world, request, |seen| assert_eq!(seen.values("host"), [expected.unwrap_or(own)], "{request}"));
+            // What the client asked for is told, whoever replaced it.
+            let asked = Some(own).filter(|own| *own != "127.0.0.1:1");
+            forwarded(world, request, |seen| {
+                assert_eq!((seen.values("host"), seen.value("x-forwarded-host")), (vec![expected.unwrap_or(own)], asked), "{request}");
+            });
         }
     }
 }
@@ -112,11 +116,14 @@ fn rule_14_connect_is_off_unless_its_target_is_listed() {
     }
     refused(&world, "CONNECT in.example:443 HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc", 400, "connect_with_body");
     refused(&world, "CONNECT in.example:443 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "connect_with_body");
-    // What is refused by the other side stays HTTP.
+    // Whoever refuses it: what the client sent for a tunnel is no request.
     let no = "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
-    Case::new(&world, connect("in.example:443") + GET).up(Upstream::answers([no, OK])).each(|outcome| {
-        assert_eq!((outcome.end, outcome.statuses()), (End::Park, vec![403, 200]));
-    });
+    for (target, status) in [("in.example:443", 403), ("out.example:443", 405)] {
+        Case::new(&world, connect(target) + GET).up(Upstream::answers([no, OK])).each(|outcome| {
+            assert_eq!((outcome.end, outcome.statuses(), outcome.responses[0].value("connection")), (End::Linger, vec![status], Some("close")));
+            assert!(!outcome.upstreams.iter().any(|up| up.raw.windows(3).any(|bytes| bytes == b"GET")), "{target}");
+        });
+    }
 }
 
 #[test]
@@ -536,6 +543,12 @@ fn rule_83_only_configured_protocols_are_asked_for() {
         });
     }
     forwarded(&World::plain(), UPGRADE, |seen| assert_eq!(seen.value("upgrade"), None, "off by default"));
+    // Nor is a 101 to something else, or to nothing.
+    for line in ["", "Upgrade: other\r\n", "Upgrade: chat, other\r\n"] {
+        Case::new(&world, UPGRADE).answer(format!("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n{line}\r\n")).each(|outcome| {
+            assert_eq!((outcome.statuses(), outcome.reasons()), (vec![502], vec!["upstream_unexpected_upgrade"]), "{line}");
+        });
+    }
 }
 
 #[test]
@@ -591,6 +604,15 @@ fn rule_87_a_tunnel_passes_half_close_and_ends_when_it_is_idle() {
     idle.clone().up(silent()).expire(7_001).each(|outcome| {
         assert_eq!((outcome.end, outcome.responses[0].body_text(), outcome.fates()), (End::Close, "hello", vec![Fate::Discarded(None)]));
     });
+    // Nor does it help that one side has ended, or that the upstream takes nothing.
+    let closed = Case::script(&world, vec![bytes(UPGRADE), Step::Await(b"hello".to_vec(), 1), Step::Eof]);
+    closed.up(silent()).expire(7_001).each(|outcome| {
+        assert_eq!((outcome.end, outcome.fates()), (End::Close, vec![Fate::Discarded(None)]));
+    });
+    let flood = Case::script(&world, vec![bytes(UPGRADE), Step::Await(b"hello".to_vec(), 1), bytes("x".repeat(1000)), Step::Await(b"never".to_vec(), 1)]);
+    let full = Upstream { write_stalls_at: 600, ..silent() };
+    let outcome = flood.up(full).expire(7_001).once();
+    assert_eq!((outcome.end, outcome.fates()), (End::Close, vec![Fate::Discarded(None)]));
 }
 
 // Timing.
@@ -606,6 +628,9 @@ fn rule_94_a_head_that_takes_too_long_is_408() {
             assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![408], vec!["head_timeout"]), "{head:?}");
         });
     }
+    // A line end behind a body is no request.
+    let stray = Case::script(&world, vec![bytes(format!("{GET}\r\n")), Step::Await(b"never".to_vec(), 1)]).answer(OK).expire(40_001);
+    stray.each(|outcome| assert_eq!((outcome.end, outcome.statuses()), (End::Close, vec![200])));
     let later = Case::script(&world, vec![bytes(format!("{GET}GET / HT")), Step::Await(b"never".to_vec(), 1)]).answer(OK).expire(10_001);
     later.each(|outcome| assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![200, 408], vec!["head_timeout"])));
 }

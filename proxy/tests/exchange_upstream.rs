@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use ringway::error::{ResourceFault, UpstreamFault};
 use ringway::exchange::End;
 use ringway::exchange::core::Outcome as Said;
+use ringway::exchange::watch::{Lane, Watch};
 use ringway::hash::fnv1a;
 use support::stream::bytes;
 use support::{Case, Fate, Step, Upstream, World};
@@ -290,6 +291,26 @@ fn an_exchange_that_takes_too_long_is_504() {
     Case::new(&world, GET).up(Upstream::script(vec![Step::AwaitHead])).expire(100_001).each(|outcome| {
         assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![504], vec!["exchange_timeout"]));
     });
+    // A route has its own.
+    let world = World::new("[timeouts]\nexchange = \"off\"\nfirst_byte = \"off\"\n[[route]]\nupstream = \"app\"\ntimeouts = { exchange = \"2s\" }\n");
+    Case::new(&world, GET).up(Upstream::script(vec![Step::AwaitHead])).expire(2_001).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![504], vec!["exchange_timeout"]));
+    });
+}
+
+/// It ends the exchange, and what comes after it begins anew.
+#[test]
+fn an_exchange_that_takes_too_long_ends_with_its_client_and_says_nothing_of_the_next() {
+    let world = World::new("[timeouts]\nexchange = \"90s\"\nwrite_stall = \"5m\"\n[[route]]\nupstream = \"app\"\n");
+    let large = format!("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{}", "x".repeat(100_000));
+    let outcome = Case::new(&world, GET).answer(&large).client_stalls_at(5_000).expire(90_001).once();
+    assert_eq!((outcome.end, outcome.reasons(), outcome.fates()), (End::Abort, vec!["exchange_timeout"], vec![Fate::Discarded(None)]));
+
+    let watch = Watch::default();
+    watch.begin_exchange(5, 0);
+    assert_eq!(watch.sweep(5).collect::<Vec<_>>(), [Lane::Exchange]);
+    watch.begin_exchange(5, 10);
+    assert!(!watch.is_expired() && !watch.ended_upstream());
 }
 
 /// Of a client that brings its body slowly, or takes its response slowly, the server knows nothing.

@@ -306,7 +306,7 @@ pub fn config(snapshot: &Snapshot) -> Value {
             "name": server.name,
             "via": server.via,
             "forwarded": server.forwarded,
-            "trusted_proxies": server.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "trusted_proxies": server.trusted_proxies.iter().map(ToString::to_string).chain(server.trusts_unix.then(|| "unix".to_owned())).collect::<Vec<_>>(),
             "access_log": match &server.access_log {
                 AccessLog::Off => "off".into(),
                 AccessLog::Stdout => "stdout".into(),

@@ -65,7 +65,7 @@ impl ListenAddress {
             Split::HostPort(host, port) => {
                 match host {
                     "" | "*" => Err(Problem::new(format!("`{text}` names no address to listen on"))
-                        .help(format!("write \"0.0.0.0:{port}\" for every IPv4 address or \"[::]:{port}\" for every address"))),
+                        .help(format!("write \"0.0.0.0:{port}\" for every IPv4 address, \"[::]:{port}\" for every IPv6 address; two listeners for both"))),
                     "localhost" => Ok(ListenAddress::Tcp((Ipv4Addr::LOCALHOST, port).into())),
                     host => match ip(host) {
                         Some(ip) => Ok(ListenAddress::Tcp((ip, port).into())),
@@ -109,8 +109,14 @@ impl HostPattern {
         if let Some(domain) = text.strip_prefix("*.") {
             return Ok(HostPattern::Below(format!(".{}", host_name(domain)?)));
         }
-        if text.starts_with('[') && ip(text).is_some() {
-            return Ok(HostPattern::Exact(text.to_ascii_lowercase()));
+        if text.starts_with('[')
+            && let Some(address) = ip(text)
+        {
+            // As clients write it (RFC 5952).
+            return Ok(HostPattern::Exact(format!("[{address}]")));
+        }
+        if text.parse::<Ipv6Addr>().is_ok() {
+            return Err(Problem::new(format!("`{text}` is an IPv6 address without brackets")).suggest(Some(&format!("[{text}]"))));
         }
         if let Some((host, port)) = text.rsplit_once(':')
             && port.bytes().all(|byte| byte.is_ascii_digit())
@@ -120,8 +126,9 @@ impl HostPattern {
         host_name(text).map(HostPattern::Exact)
     }
 
-    /// Whether `host` (without port, any case) is meant.
+    /// Whether `host` (without port, any case) is meant. `example.com.` is the same name as `example.com`.
     pub fn matches(&self, host: &[u8]) -> bool {
+        let host = host.strip_suffix(b".").unwrap_or(host);
         match self {
             HostPattern::Exact(name) => host.eq_ignore_ascii_case(name.as_bytes()),
             HostPattern::Below(suffix) => host.len() > suffix.len() && host[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix.as_bytes()),
@@ -139,12 +146,13 @@ impl HostPattern {
 }
 
 impl PathPattern {
-    /// Whether `path` (as received, without the query) is meant.
+    /// Whether `path` (normalised, without the query) is meant. A prefix ends where a segment does, or its parameters begin: `/a` means
+    /// `/a;v=1/b`, too.
     pub fn matches(&self, path: &[u8]) -> bool {
         match self {
             PathPattern::Exact(exact) => path == exact.as_bytes(),
             PathPattern::Prefix(prefix) => {
-                path.starts_with(prefix.as_bytes()) && (prefix.ends_with('/') || path.len() == prefix.len() || path[prefix.len()] == b'/')
+                path.starts_with(prefix.as_bytes()) && (prefix.ends_with('/') || path.len() == prefix.len() || matches!(path[prefix.len()], b'/' | b';'))
             }
         }
     }
@@ -182,6 +190,9 @@ impl ConnectTarget {
     pub fn parse(text: &str) -> Result<ConnectTarget, Problem> {
         match split(text)? {
             Split::Unix(_) => Err(Problem::new(format!("`{text}` is no target of CONNECT")).help("write \"HOST:PORT\"")),
+            Split::HostPort("*", _) => {
+                Err(Problem::new(format!("`{text}` would let clients connect to anything")).help("write \"HOST:PORT\" or \"*.DOMAIN:PORT\""))
+            }
             Split::HostPort(host, port) => Ok(ConnectTarget { host: HostPattern::parse(host)?, port }),
         }
     }
@@ -239,6 +250,7 @@ fn split(text: &str) -> Result<Split<'_>, Problem> {
     if let Some(path) = text.strip_prefix("unix:") {
         return match path.len() {
             0 => Err(Problem::new("the path after `unix:` is missing").help("write \"unix:/PATH\"")),
+            _ if path.starts_with('@') => Err(Problem::new(format!("`{text}` is an abstract socket, which has no file")).help("write \"unix:/PATH\"")),
             1..=UNIX_PATH_BYTES_MAX if !path.contains('\0') => Ok(Split::Unix(path.into())),
             _ => Err(Problem::new(format!("the path of the Unix socket is longer than {UNIX_PATH_BYTES_MAX} bytes"))),
         };
@@ -269,8 +281,8 @@ fn split(text: &str) -> Result<Split<'_>, Problem> {
         });
     };
     match port.parse() {
-        Ok(port) => Ok(Split::HostPort(host, port)),
-        Err(_) => Err(Problem::new(format!("`{port}` is no port")).help("a port is a number up to 65535")),
+        Ok(number) if port.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Split::HostPort(host, number)),
+        _ => Err(Problem::new(format!("`{port}` is no port")).help("a port is a number up to 65535")),
     }
 }
 
@@ -344,7 +356,10 @@ mod tests {
             ("0.0.0.0:80", "0.0.0.0:80"),
             ("localhost:0", "127.0.0.1:0"),
             ("unix:/run/r.sock", "unix:/run/r.sock"),
-            (":8080", "! `:8080` names no address to listen on\n   = help: write \"0.0.0.0:8080\" for every IPv4 address or \"[::]:8080\" for every address"),
+            (
+                ":8080",
+                "! `:8080` names no address to listen on\n   = help: write \"0.0.0.0:8080\" for every IPv4 address, \"[::]:8080\" for every IPv6 address; two listeners for both",
+            ),
             ("example.com:80", "! `example.com` is no IP address\n   = help: a listener needs one of this machine's addresses, such as \"127.0.0.1:8080\""),
         ] {
             assert_eq!(text(ListenAddress::parse(given)), expected, "{given}");
@@ -363,6 +378,11 @@ mod tests {
             text(HostPattern::parse("example.com:80")),
             "! `example.com:80` has a port; hosts are compared without it\n   = help: did you mean `example.com`?"
         );
+        // The root's dot changes nothing, on either side.
+        let rooted = HostPattern::parse("a.example.").expect("a pattern");
+        assert!(rooted.matches(b"a.example") && rooted.matches(b"A.example.") && !rooted.matches(b"a.example.."));
+        assert!(below.matches(b"a.example.com.") && !below.matches(b"example.com."));
+        assert_eq!(text(HostPattern::parse("[0:0::0001]")), "[::1]");
         assert_eq!(text(HostPattern::parse("*")), "! `*` is no host\n   = help: leave `host` out: then every host matches");
         assert_eq!(text(HostPattern::parse("a.*.com")), "! `a.*.com` is no host name or IP address");
     }

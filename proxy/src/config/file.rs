@@ -56,7 +56,7 @@ pub(super) struct Server {
     pub via: bool,
     /// How upstreams learn the client's address and scheme.
     pub forwarded: Forwarded,
-    /// Peers whose own forwarding headers are kept and added to, as "ADDRESS/BITS" or "ADDRESS". From all others they are dropped.
+    /// Peers whose own forwarding headers are kept and added to, as "ADDRESS/BITS", "ADDRESS", or "unix" for all that connect through a Unix socket. From all others they are dropped.
     pub trusted_proxies: Vec<String>,
     /// One line per exchange: "off", "stdout", "stderr" or the path of a file.
     pub access_log: String,
@@ -200,6 +200,9 @@ pub(super) struct Listener {
     pub name: Option<String>,
     /// "IP:PORT" or "unix:/PATH". Port 0 takes a free one.
     pub address: String,
+    /// Who may connect to a Unix socket: its file's permissions in octal, such as "0660". Default: what the umask leaves.
+    #[serde(default)]
+    pub mode: Option<String>,
     /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
     #[serde(default = "backlog")]
     #[schemars(range(min = 1, max = 65535))]
@@ -224,7 +227,7 @@ pub(super) struct Upstream {
     /// How a server is chosen: "round-robin", "least-connections", "hash-address" (of the client) or "hash-header:NAME".
     #[serde(default = "balance")]
     pub balance: String,
-    /// The `Host` that is sent: "keep" (as received), "server" (the address of the server) or a literal host.
+    /// The `Host` that is sent: "keep" (as received), "server" (the address of the server; for a Unix socket the upstream's name) or a literal host.
     #[serde(default = "host")]
     pub host: String,
     /// Further attempts on other servers when nothing of a request can have been processed, or when it may be repeated safely.

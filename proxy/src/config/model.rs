@@ -76,6 +76,8 @@ pub struct Server {
     pub forwarded: Forwarded,
     /// Peers whose forwarding headers are kept.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whoever connects through a Unix socket is such a peer.
+    pub trusts_unix: bool,
     /// Where the access log goes.
     pub access_log: AccessLog,
     /// The least severe level that is logged.
@@ -158,6 +160,8 @@ pub struct Listener {
     pub name: String,
     /// Where it binds.
     pub address: ListenAddress,
+    /// The permissions of a Unix socket's file; `None`: what the umask leaves.
+    pub mode: Option<u32>,
     /// Connections that may wait to be accepted.
     pub backlog: u32,
     /// Plugins whose `on_accept` runs, in order.

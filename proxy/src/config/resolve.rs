@@ -172,7 +172,8 @@ impl<'a> Resolver<'a> {
             self.problem(at!["server", "name"], problem);
         }
         let mut trusted_proxies = Vec::new();
-        for (index, text) in server.trusted_proxies.iter().enumerate() {
+        let trusts_unix = server.trusted_proxies.iter().any(|text| text == UNIX);
+        for (index, text) in server.trusted_proxies.iter().enumerate().filter(|(_, text)| *text != UNIX) {
             trusted_proxies.extend(self.take(at!["server", "trusted_proxies", index], network(text)));
         }
         let access_log = match server.access_log.as_str() {
@@ -202,6 +203,7 @@ impl<'a> Resolver<'a> {
             via: server.via,
             forwarded: server.forwarded,
             trusted_proxies,
+            trusts_unix,
             access_log,
             log_level: server.log_level,
             log_format: server.log_format,
@@ -281,7 +283,8 @@ impl<'a> Resolver<'a> {
             if listener.name.is_some() && listeners.iter().any(|other| other.name == name) {
                 self.problem(at!["listener", index, "name"], Problem::new(format!("two listeners have the name `{name}`")));
             }
-            listeners.push(Listener { name, address, backlog: listener.backlog, links });
+            let mode = listener.mode.as_ref().and_then(|text| self.take(at!["listener", index, "mode"], mode(text, &address)));
+            listeners.push(Listener { name, address, mode, backlog: listener.backlog, links });
         }
         if self.file.listener.is_empty() {
             let problem = Problem::new("there is no listener").help("add `[[listener]]` with `address = \"127.0.0.1:8080\"`");
@@ -381,7 +384,22 @@ fn sink(text: &str) -> Result<SinkTarget, Problem> {
     }
 }
 
+fn mode(text: &str, address: &ListenAddress) -> Result<u32, Problem> {
+    if !matches!(address, ListenAddress::Unix(_)) {
+        return Err(Problem::new("`mode` is for Unix sockets").help("leave it out: anyone who reaches the address may connect"));
+    }
+    let parsed = if (3..=4).contains(&text.len()) { u32::from_str_radix(text, 8).ok() } else { None };
+    parsed
+        .filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| Problem::new(format!("`{text}` is no mode of a file")).help("write three octal digits, such as \"0660\""))
+}
+
+/// In `trusted_proxies`: whoever connects through a Unix socket.
+pub(crate) const UNIX: &str = "unix";
+
 fn network(text: &str) -> Result<IpNet, Problem> {
     let parsed = text.parse::<IpNet>().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
-    parsed.map(|net| net.trunc()).ok_or_else(|| Problem::new(format!("`{text}` is no address or network")).help("write \"10.0.0.0/8\" or \"10.1.2.3\""))
+    parsed
+        .map(|net| net.trunc())
+        .ok_or_else(|| Problem::new(format!("`{text}` is no address or network")).help("write \"10.0.0.0/8\", \"10.1.2.3\" or \"unix\""))
 }

@@ -12,6 +12,7 @@ use super::model::{Link, Listener, ListenerIndex, PluginIndex, Route};
 use super::problem::{Problem, closest};
 use super::resolve::{CHAIN_LINKS_MAX, Resolver, at, unknown};
 use super::tree::Step;
+use crate::http1::target::{PathPolicy, normalise_path};
 use crate::limits::{Limits, Timeouts};
 
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
@@ -117,7 +118,8 @@ impl Resolver<'_> {
             (None, Some(prefix)) => ("path", prefix, PathPattern::Prefix),
             (None, None) => return None,
         };
-        self.take(at!["route", index, key], PathPattern::check(text)).map(|()| pattern(text.clone()))
+        let checked = PathPattern::check(text).and_then(|()| comes_up(text, &self.file.http.path));
+        self.take(at!["route", index, key], checked).map(|()| pattern(text.clone()))
     }
 
     fn headers(&mut self, index: usize, route: &file::Route) -> Vec<(String, HeaderMatch)> {
@@ -237,4 +239,16 @@ fn merged(own: &file::RouteTimeouts, all: &Arc<Timeouts>) -> Arc<Timeouts> {
         tunnel_idle: tunnel_idle.unwrap_or(all.tunnel_idle),
         ..(**all).clone()
     })
+}
+/// Whether a path that routes are chosen by can look like this: they are compared in their normalised form.
+fn comes_up(text: &str, policy: &PathPolicy) -> Result<(), Problem> {
+    let mut room = vec![0; text.len()];
+    match normalise_path(text.as_bytes(), policy, &mut room) {
+        Ok(path) if !path.changed => Ok(()),
+        Ok(path) => {
+            let normalised = String::from_utf8_lossy(path.bytes);
+            Err(Problem::new(format!("no request matches `{text}`: paths are compared in their normalised form")).help(format!("did you mean `{normalised}`?")))
+        }
+        Err(fault) => Err(Problem::new(format!("no request matches `{text}`: such a path is refused")).help(fault.row().text.to_owned())),
+    }
 }

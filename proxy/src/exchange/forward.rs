@@ -14,7 +14,7 @@ use ringway_abi::view::REQ_ABSOLUTE_TARGET;
 
 use super::body::{Framing, PREFIX_BYTES};
 use super::core::{Choice, Core, Forwarded, HashKey, Lease, Outcome, Program, Upstreams, add};
-use super::io::{Reader, Writer, write_all};
+use super::io::{Reader, Stall, Writer, write_all};
 use super::record::Tried;
 use super::request::read_piece;
 use super::response::{ReplyEnd, ReplyFault, Replying};
@@ -51,6 +51,17 @@ enum PumpFault {
     /// The upstream does not take it; its response may still come.
     Upstream(UpstreamFault),
     Plugin(Flow),
+}
+
+/// How far the request body got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pumped {
+    /// All of it was sent, if there is any.
+    Whole,
+    /// The upstream took no more; nothing that was read from the client is lost.
+    Refused,
+    /// A read from the client was given up, and may have taken bytes with it.
+    Dropped,
 }
 
 /// How one attempt ended.
@@ -184,14 +195,12 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let (appended, rest) = self.append_body(exchange, outgoing, head);
         let times = self.frame.borrow().chain().plan().has_want(raw::WANT_TIME);
         let sent_at = if times || exchange.program.access_log { clock::monotonic_ns() } else { 0 };
-        let write_stall = exchange.timeouts().write_stall;
-        self.watch.arm(Lane::UpWrite, write_stall);
+        let stall = Stall::new(self.watch, Lane::UpWrite, exchange.timeouts().write_stall);
         let first = Buf::slot(self.input.slot.clone(), layout.out_at()..layout.out_at() + head + appended);
-        let mut written = write_all(&mut lease.writer, first).await.0;
+        let mut written = write_all(&mut lease.writer, stall, first).await.0;
         if let (Ok(()), Some(rest)) = (&written, rest) {
-            written = write_all(&mut lease.writer, rest).await.0;
+            written = write_all(&mut lease.writer, stall, rest).await.0;
         }
-        self.watch.disarm(Lane::UpWrite);
         if self.watch.expired(Lane::UpWrite) {
             self.discard(lease, Outcome::Failed(UpstreamFault::WriteTimeout));
             return Attempt::Over(self.fail(exchange, Fault::Upstream(UpstreamFault::WriteTimeout)).await);
@@ -207,6 +216,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let program = Rc::clone(&exchange.program);
         let timeouts = exchange.route.map_or(&program.timeouts, |at| &program.routes[at].timeouts);
         let pump_done = Cell::new(!matches!(outgoing, Outgoing::Streamed(_)));
+        let refused = Cell::new(false);
         let awaits_head = Cell::new(true);
         let mut replying = Replying {
             core: self.core,
@@ -219,7 +229,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             timeouts,
             awaits_continue: exchange.body.awaits_continue && !pump_done.get(),
             persist: exchange.persist,
-            upgrade: upgrade.is_some(),
+            upgrade: upgrade.as_deref(),
             pump_done: &pump_done,
             awaits_head: &awaits_head,
             sent_at,
@@ -238,22 +248,30 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 };
                 let ended = |whole: bool| {
                     pump_done.set(whole);
+                    refused.set(!whole);
                     if awaits_head.get() {
                         self.watch.arm(Lane::UpRead, timeouts.first_byte);
                     }
                 };
-                both(pin!(pump.run(&mut lease.writer)), pin!(replying.run(&mut lease.reader, slot)), ended).await
+                let patience = self.watch.alarm(timeouts.linger);
+                both(pin!(pump.run(&mut lease.writer)), pin!(replying.run(&mut lease.reader, slot)), pin!(patience), ended).await
             }
             _ => Both::Reply(replying.run(&mut lease.reader, slot).await),
         };
-        self.conclude(exchange, lease, outgoing, outcome, pump_done.get()).await
+        let pumped = match (pump_done.get(), refused.get()) {
+            (true, _) => Pumped::Whole,
+            (false, true) => Pumped::Refused,
+            (false, false) => Pumped::Dropped,
+        };
+        self.conclude(exchange, lease, outgoing, outcome, pumped).await
     }
 
     /// What the outcome of an attempt means for the connections.
-    async fn conclude(&mut self, exchange: &mut Exchange, lease: Lease<U::Reader, U::Writer>, outgoing: Outgoing, outcome: Both, body_sent: bool) -> Attempt {
+    async fn conclude(&mut self, exchange: &mut Exchange, lease: Lease<U::Reader, U::Writer>, outgoing: Outgoing, outcome: Both, pumped: Pumped) -> Attempt {
+        let body_sent = pumped == Pumped::Whole;
         // A response that waits in a post hook was shown to some links: no other one takes its place.
         let answered = exchange.reply.status != 0 || exchange.reply.interim || self.frame.borrow().is_suspended();
-        if let (Both::Reply(_), false) = (&outcome, body_sent) {
+        if let (Both::Reply(_), Pumped::Dropped) = (&outcome, pumped) {
             // The body's read was dropped and may have taken bytes with it: nothing more can be read from the client.
             exchange.persist = false;
         }
@@ -274,7 +292,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 }
                 if !body_sent {
                     // RFC 9112 §9.3: the response came before the request was read; the rest is read and thrown away.
-                    return Attempt::Over(Next::End(End::Linger));
+                    let drains = pumped == Pumped::Refused && !end.close && self.can_drain(exchange);
+                    return Attempt::Over(if drains { self.drain(exchange).await } else { Next::End(End::Linger) });
                 }
                 Attempt::Over(if end.close { Next::End(End::Linger) } else { Next::KeepAlive })
             }
@@ -367,6 +386,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let program = &exchange.program;
         let frame = self.frame.borrow();
         let view = frame.request().request();
+        // What the client asked for, whatever a plugin made of it.
+        let authority = frame.request().received_request().authority();
         let mut dropped = exchange.facts.dropped;
         let trusted = self.peer.trusted;
         if !trusted {
@@ -416,13 +437,13 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 if !trusted || view.header(HeaderId::X_FORWARDED_PROTO).is_none() {
                     additions.push(b"x-forwarded-proto", b"http");
                 }
-                if (!trusted || view.header(HeaderId::X_FORWARDED_HOST).is_none()) && !view.authority().is_empty() {
-                    additions.push(b"x-forwarded-host", view.authority());
+                if (!trusted || view.header(HeaderId::X_FORWARDED_HOST).is_none()) && !authority.is_empty() {
+                    additions.push(b"x-forwarded-host", authority);
                 }
             }
             Forwarded::Rfc7239 => {
                 rfc7239 = [0u8; 512];
-                let count = forwarded_value(&mut rfc7239, &self.peer_text, view.authority());
+                let count = forwarded_value(&mut rfc7239, &self.peer_text, authority);
                 if count > 0 {
                     additions.push(b"forwarded", &rfc7239[..count]);
                 }
@@ -581,7 +602,7 @@ impl<R: Reader, U: Upstreams> Pump<'_, R, U> {
                 }
             }
         }
-        self.watch.arm(Lane::UpWrite, self.timeouts.write_stall);
+        let stall = Stall::new(self.watch, Lane::UpWrite, self.timeouts.write_stall);
         let written = match replaced {
             Some(bytes) => {
                 // The replacement goes out framed like any piece, from a buffer of its own size.
@@ -589,17 +610,16 @@ impl<R: Reader, U: Upstreams> Pump<'_, R, U> {
                 framed[PREFIX_BYTES..PREFIX_BYTES + bytes.len()].copy_from_slice(&bytes);
                 count = bytes.len();
                 let range = self.framing.wrap(&mut framed, count, last);
-                write_all(writer, Buf::heap(framed, None).narrowed(range)).await.0
+                write_all(writer, stall, Buf::heap(framed, None).narrowed(range)).await.0
             }
             None => {
                 let range = self.framing.wrap(relay.region_mut(), count, last);
                 relay.narrow(range);
-                let (result, returned) = write_all(writer, relay).await;
+                let (result, returned) = write_all(writer, stall, relay).await;
                 relay = returned;
                 result
             }
         };
-        self.watch.disarm(Lane::UpWrite);
         match written {
             Ok(()) => (Ok(last), relay),
             Err(_) if self.watch.expired(Lane::UpWrite) => (Err(PumpFault::Upstream(UpstreamFault::WriteTimeout)), relay),
@@ -615,15 +635,18 @@ enum Both {
 }
 
 /// Runs the body and the response at once. The response decides, unless the body fails through the client or a plugin:
-/// an upstream that stops reading may still answer. `ended` is told when the body has been sent, or never will be whole.
+/// an upstream that stops reading may still answer. A response that is complete before the body gives the body `patience` to get to its end, so
+/// that the client's connection need not end with it. `ended` is told when the body has been sent, or never will be whole.
 /// It takes pinned futures: arguments by value would have their room twice.
 fn both<'a>(
     mut pump: Pin<&'a mut impl Future<Output = Result<(), PumpFault>>>,
     mut reply: Pin<&'a mut impl Future<Output = Result<ReplyEnd, ReplyFault>>>,
+    mut patience: Pin<&'a mut impl Future<Output = ()>>,
     ended: impl Fn(bool) + 'a,
 ) -> impl Future<Output = Both> + 'a {
     let mut pumping = true;
     let mut refused = None;
+    let mut replied = None;
     poll_fn(move |cx| {
         if pumping && let Poll::Ready(result) = pump.as_mut().poll(cx) {
             pumping = false;
@@ -633,16 +656,30 @@ fn both<'a>(
                     ended(false);
                     refused = Some(fault);
                 }
+                // The client has its answer: what it does not send any more is between the two of us.
+                Err(_) if replied.is_some() => {}
                 Err(fault) => return Poll::Ready(Both::Pump(fault)),
             }
         }
-        match reply.as_mut().poll(cx) {
-            Poll::Ready(Err(ReplyFault::Unanswered(fault))) => Poll::Ready(match refused {
-                Some(refused) => Both::Pump(PumpFault::Upstream(refused)),
-                None => Both::Reply(Err(ReplyFault::Unanswered(fault))),
-            }),
-            Poll::Ready(result) => Poll::Ready(Both::Reply(result)),
-            Poll::Pending => Poll::Pending,
+        if replied.is_none() {
+            match reply.as_mut().poll(cx) {
+                Poll::Ready(Ok(end)) if pumping && !end.close && end.tunnel.is_none() => replied = Some(end),
+                Poll::Ready(Err(ReplyFault::Unanswered(fault))) => {
+                    return Poll::Ready(match refused {
+                        Some(refused) => Both::Pump(PumpFault::Upstream(refused)),
+                        None => Both::Reply(Err(ReplyFault::Unanswered(fault))),
+                    });
+                }
+                Poll::Ready(result) => return Poll::Ready(Both::Reply(result)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if pumping && patience.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        match replied.take() {
+            Some(end) => Poll::Ready(Both::Reply(Ok(end))),
+            None => Poll::Pending,
         }
     })
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use ringway_abi::raw::RawRequest;
 
 use super::core::{Program, Upstreams};
-use super::io::{Reader, Writer, is_parked, write_all};
+use super::io::{Reader, Stall, Writer, is_parked, write_all};
 use super::watch::Lane;
 use super::{Connection, End};
 use crate::clock;
@@ -56,6 +56,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             self.watch.idle_since.set(u64::MAX);
             match result {
                 Ok(count) if count > 0 => self.input.filled += count,
+                // A line end that a client sent behind a body (HTTP1.md rule 3) is no request: the connection was idle.
+                _ if self.watch.expired(Lane::DownRead) && matches!(self.input.unread(), b"\r" | b"\r\n") => return Err(End::Close),
                 // RFC 9112 §9.5: a client that takes too long to send its head gets 408.
                 _ if self.watch.expired(Lane::DownRead) => return Err(self.refuse(Fault::Client(ClientFault::HeadTimeout)).await),
                 Err(error) if is_parked(&error) => return Err(self.hold().await),
@@ -148,9 +150,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let date = self.core.date.now();
         let out = self.input.slot.bytes_mut(layout.out_at()..layout.out_at() + layout.out());
         let Some(count) = super::made::plain_error(out, row.status, row.text, &date) else { return End::Close };
-        self.watch.arm(Lane::DownWrite, program.timeouts.write_stall);
-        let (result, _) = write_all(self.writer, Buf::slot(self.input.slot.clone(), layout.out_at()..layout.out_at() + count)).await;
-        self.watch.disarm(Lane::DownWrite);
+        let stall = Stall::new(self.watch, Lane::DownWrite, program.timeouts.write_stall);
+        let (result, _) = write_all(self.writer, stall, Buf::slot(self.input.slot.clone(), layout.out_at()..layout.out_at() + count)).await;
         if result.is_ok() { End::Linger } else { End::Close }
     }
 }

@@ -8,6 +8,7 @@ use std::future::ready;
 use std::io;
 use std::os::fd::RawFd;
 
+use super::watch::{Lane, Watch};
 use crate::view::slab::Buf;
 
 /// The receiving half of a connection.
@@ -61,20 +62,74 @@ pub fn is_parked(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ECANCELED)
 }
 
-/// Writes the whole range of the buffer.
+/// How long a write may be without progress, and where that is watched.
+#[derive(Clone, Copy)]
+pub struct Stall<'a> {
+    watch: &'a Watch,
+    lane: Lane,
+    ms: u32,
+}
+
+impl<'a> Stall<'a> {
+    /// Guarded by this lane of `watch`, for `ms` milliseconds; 0 is for ever.
+    pub fn new(watch: &'a Watch, lane: Lane, ms: u32) -> Self {
+        Stall { watch, lane, ms }
+    }
+}
+
+/// Writes the whole range of the buffer. The time runs anew with every byte that is taken, and has stopped at the end.
 ///
 /// # Errors
 /// Those of the connection; `WriteZero` when it takes no more.
-pub async fn write_all<W: Writer>(writer: &mut W, mut buf: Buf) -> (io::Result<()>, Buf) {
-    while !buf.is_empty() {
+pub async fn write_all<W: Writer>(writer: &mut W, stall: Stall<'_>, mut buf: Buf) -> (io::Result<()>, Buf) {
+    let result = loop {
+        if buf.is_empty() {
+            break Ok(());
+        }
+        stall.watch.arm(stall.lane, stall.ms);
         let (result, returned) = writer.write(buf).await;
         buf = returned;
         match result {
-            Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
+            Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
             Ok(count) => buf.advance(count),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return (Err(error), buf),
+            Err(error) => break Err(error),
         }
+    };
+    stall.watch.disarm(stall.lane);
+    (result, buf)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    /// Takes one byte at a time, a moment later each.
+    struct Slow<'a>(&'a Watch, &'a RefCell<Vec<u64>>);
+
+    impl Writer for Slow<'_> {
+        async fn write(&mut self, buf: Buf) -> (io::Result<usize>, Buf) {
+            self.1.borrow_mut().push(self.0.deadline(Lane::DownWrite));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            (Ok(1), buf)
+        }
+
+        fn finish(&mut self) {}
     }
-    (Ok(()), buf)
+
+    #[test]
+    fn rule_97_the_time_for_a_write_runs_anew_with_every_byte() {
+        let watch = Watch::default();
+        let seen = RefCell::default();
+        let mut writer = Slow(&watch, &seen);
+        let written = pin!(write_all(&mut writer, Stall::new(&watch, Lane::DownWrite, 1000), Buf::heap(b"abc".to_vec(), None)));
+        let Poll::Ready((Ok(()), _)) = written.poll(&mut Context::from_waker(Waker::noop())) else { panic!("nothing waits here") };
+        let deadlines = seen.take();
+        assert!(deadlines.len() == 3 && deadlines.is_sorted_by(|before, after| before < after), "{deadlines:?}");
+        assert!(!watch.is_armed(Lane::DownWrite));
+    }
 }

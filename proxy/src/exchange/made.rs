@@ -5,7 +5,7 @@ use ringway_abi::raw;
 
 use super::body::{BodyReader, PREFIX_BYTES};
 use super::core::Upstreams;
-use super::io::{Reader, Writer, write_all};
+use super::io::{Reader, Stall, Writer, write_all};
 use super::request::read_piece;
 use super::suspend::resume;
 use super::watch::Lane;
@@ -83,7 +83,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
 
     /// Why the client could not be sent all of its response.
     pub(super) fn not_taken(&self) -> Fault {
-        Fault::Client(if self.watch.expired(Lane::DownWrite) { ClientFault::WriteStalled } else { ClientFault::ClientClosed })
+        self.cause(Fault::Client(if self.watch.expired(Lane::DownWrite) { ClientFault::WriteStalled } else { ClientFault::ClientClosed }))
     }
 
     /// No slot is free for a response: the plainest answer. Not from the request's own slot, into which a read that was given up may
@@ -130,9 +130,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     }
 
     async fn write_down(&mut self, exchange: &Exchange, buf: Buf) -> bool {
-        self.watch.arm(Lane::DownWrite, exchange.timeouts().write_stall);
-        let (result, _) = write_all(self.writer, buf).await;
-        self.watch.disarm(Lane::DownWrite);
+        let (result, _) = write_all(self.writer, Stall::new(self.watch, Lane::DownWrite, exchange.timeouts().write_stall), buf).await;
         result.is_ok()
     }
 
@@ -201,7 +199,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     }
 
     /// Whether the rest of the request body is small enough to read and throw away.
-    fn can_drain(&self, exchange: &Exchange) -> bool {
+    pub(super) fn can_drain(&self, exchange: &Exchange) -> bool {
         if exchange.body.awaits_continue && self.input.unread().is_empty() {
             // The client may never send the body: nobody told it to go on.
             return exchange.body.reader.is_done();
@@ -213,7 +211,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     }
 
     /// RFC 9112 §9.3: the request is read to its end before the next one.
-    async fn drain(&mut self, exchange: &mut Exchange) -> Next {
+    pub(super) async fn drain(&mut self, exchange: &mut Exchange) -> Next {
         if let BodyReader::Length(left) = exchange.body.reader
             && left <= self.input.unread().len() as u64
         {

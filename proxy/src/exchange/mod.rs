@@ -31,6 +31,7 @@ pub mod watch;
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use ringway_abi::ids::METHOD_CONNECT;
 use ringway_abi::raw;
 
 use self::body::BodyReader;
@@ -210,12 +211,15 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         self.watch.requests.set(requests);
         add(&self.core.stats.requests, 1);
         let now = clock::monotonic_ms();
-        self.watch.arm_at(Lane::Exchange, program.timeouts.exchange, now);
+        self.watch.begin_exchange(program.timeouts.exchange, now);
         let bound = program.limits.requests_per_connection;
         let age_ms = now.saturating_sub(self.watch.began_ms);
         let aged = program.timeouts.connection_age != 0 && age_ms > u64::from(program.timeouts.connection_age);
+        // RFC 9931: a client may have sent bytes for a tunnel that it does not get. They are no requests: whatever the answer to CONNECT is,
+        // the connection ends with it.
+        let is_connect = self.frame.borrow().request().request().method_id() == METHOD_CONNECT;
         // RFC 9112 §9.3: a proxy does not persist with an HTTP/1.0 client.
-        let persist = facts.persist && !facts.http10 && !aged && !self.core.draining.get() && (bound == 0 || (requests as usize) < bound);
+        let persist = facts.persist && !facts.http10 && !is_connect && !aged && !self.core.draining.get() && (bound == 0 || (requests as usize) < bound);
         let reader = self::request::reader_of(&facts, &program.limits);
         self.input.at = facts.head_bytes as usize;
         let body = RequestBodyState {

@@ -20,7 +20,7 @@ use ringway_abi::view::{RES_BODY_COMPLETE, RES_HAS_BODY};
 use super::body::BodyReader;
 use super::core::{Choice, Core, HashKey, Lease, Outcome, Program, Upstreams, add};
 use super::forward::REQUEST_TIMEOUT;
-use super::io::{Reader, write_all};
+use super::io::{Reader, Stall, write_all};
 use super::request::chunk_limits;
 use super::watch::{Lane, Watch};
 use crate::error::{Fault, UpstreamFault};
@@ -241,9 +241,8 @@ async fn attempt<U: Upstreams>(leased: &mut Leased<'_, U>, program: &Program, ti
     let Some(lease) = &mut leased.lease else { return Err(UpstreamFault::NoServer.into()) };
     let host = program.hosts.get(lease.upstream as usize).and_then(|policy| policy.names.get(lease.server as usize)).map_or(&[][..], Vec::as_slice);
     let Some(request) = call.lay_out(host) else { return Err(Failure::Here(ERR_NO_SPACE)) };
-    watch.arm(Lane::UpWrite, timeouts.write_stall);
-    let written = write_all(&mut lease.writer, Buf::slot(call.slot.clone(), request)).await.0;
-    watch.disarm(Lane::UpWrite);
+    let stall = Stall::new(&watch, Lane::UpWrite, timeouts.write_stall);
+    let written = write_all(&mut lease.writer, stall, Buf::slot(call.slot.clone(), request)).await.0;
     if watch.expired(Lane::UpWrite) {
         return Err(UpstreamFault::WriteTimeout.into());
     }

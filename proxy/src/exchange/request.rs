@@ -6,7 +6,7 @@ use ringway_abi::raw;
 
 use super::body::{BodyReader, PREFIX_BYTES, SUFFIX_BYTES};
 use super::core::Upstreams;
-use super::io::{Reader, Writer, write_all};
+use super::io::{Reader, Stall, Writer, write_all};
 use super::suspend::{GONE, resume};
 use super::watch::{Lane, Watch};
 use super::{Connection, Exchange, Input, RequestBodyState, incomplete};
@@ -129,6 +129,9 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 return Err(ClientFault::ConnectWithBody);
             }
         }
+        if route.timeouts.exchange != program.timeouts.exchange {
+            self.watch.arm_at(Lane::Exchange, route.timeouts.exchange, exchange.began_ms);
+        }
         exchange.route = Some(found);
         exchange.body.bytes_max = route.body_bytes;
         frame.request_mut().set_request_facts(|root| root.route = found as u32);
@@ -180,9 +183,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
         let at = self.input.slot.layout().out_at();
         self.input.slot.bytes_mut(at..at + CONTINUE.len()).copy_from_slice(CONTINUE);
-        self.watch.arm(Lane::DownWrite, exchange.timeouts().write_stall);
-        let (result, _) = write_all(self.writer, Buf::slot(self.input.slot.clone(), at..at + CONTINUE.len())).await;
-        self.watch.disarm(Lane::DownWrite);
+        let stall = Stall::new(self.watch, Lane::DownWrite, exchange.timeouts().write_stall);
+        let (result, _) = write_all(self.writer, stall, Buf::slot(self.input.slot.clone(), at..at + CONTINUE.len())).await;
         result.map_err(|_| Fault::Client(ClientFault::BodyIncomplete))
     }
 

@@ -14,7 +14,7 @@ use ringway_abi::view::{ORIGIN_UPSTREAM, RES_BODY_COMPLETE, RES_CHUNKED};
 use super::Reply;
 use super::body::{BodyReader, Framing, PREFIX_BYTES, SUFFIX_BYTES};
 use super::core::{Core, Program, Upstreams};
-use super::io::{Reader, Writer, write_all};
+use super::io::{Reader, Stall, Writer, write_all};
 use super::request::chunk_limits;
 use super::splice::{SPLICE_BYTES_MIN, SpliceFault};
 use super::suspend::{GONE, resume};
@@ -68,7 +68,8 @@ pub(super) struct Replying<'a, W, U> {
     /// The client waits for 100, and the upstream may be waiting for the body.
     pub(super) awaits_continue: bool,
     pub(super) persist: bool,
-    pub(super) upgrade: bool,
+    /// The protocol that the upstream was asked to switch to.
+    pub(super) upgrade: Option<&'a [u8]>,
     pub(super) pump_done: &'a Cell<bool>,
     /// No final head has come yet: the wait for it is what [`Lane::UpRead`] guards.
     pub(super) awaits_head: &'a Cell<bool>,
@@ -88,7 +89,12 @@ struct Passing {
     cut: bool,
 }
 
-impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
+impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
+    /// For writes to the client.
+    fn stall(&self) -> Stall<'a> {
+        Stall::new(self.watch, Lane::DownWrite, self.timeouts.write_stall)
+    }
+
     /// Reads the response into `slot` and sends it.
     pub(super) async fn run<R: Reader>(&mut self, reader: &mut R, slot: Slot) -> Result<ReplyEnd, ReplyFault> {
         let mut slot = slot;
@@ -116,7 +122,7 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         let (mut passing, framing, mut close) = self.plan_body(&facts, status);
         // RFC 9112 §9.3: an answer that is likely to end the request early announces that the connection ends with it.
         close |= !self.pump_done.get() && facts.status >= 300;
-        let connection = match (tunnel && facts.upgrade, close) {
+        let connection = match (tunnel && facts.upgrade, close && !tunnel) {
             (true, _) => Connection::Upgrade,
             (false, true) => Connection::Close,
             (false, false) => Connection::Nothing,
@@ -143,9 +149,7 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         }
         self.reply.status = status;
         self.reply.origin = ORIGIN_UPSTREAM;
-        self.watch.arm(Lane::DownWrite, self.timeouts.write_stall);
-        let (written, _) = write_all(self.writer, Buf::slot(slot.clone(), layout.out_at()..layout.out_at() + used)).await;
-        self.watch.disarm(Lane::DownWrite);
+        let (written, _) = write_all(self.writer, self.stall(), Buf::slot(slot.clone(), layout.out_at()..layout.out_at() + used)).await;
         written.map_err(|_| ReplyFault::ClientGone)?;
         if tunnel {
             return Ok(ReplyEnd { status: facts.status, reusable: false, close: true, tunnel: Some(slot.bytes(head..filled).to_vec()) });
@@ -164,7 +168,7 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         let mut progress = HeadProgress::default();
         let mut interim = 0;
         let capacity = slot.layout().receive();
-        let to = ResponseTo { method_id: self.frame.borrow().request().request().method_id(), upgrade: self.upgrade };
+        let to = ResponseTo { method_id: self.frame.borrow().request().request().method_id(), upgrade: self.upgrade.is_some() };
         // The upstream has its time from the end of the request on: see `both` for a body that is still being sent.
         if self.pump_done.get() {
             self.watch.arm(Lane::UpRead, self.timeouts.first_byte);
@@ -188,9 +192,14 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
                         continue;
                     }
                     Ok(Some(facts)) => {
+                        let count = root.headers.len as usize;
+                        // RFC 9110 §7.8: the protocol switched to is the one that was asked for.
+                        if facts.upgrade && !self.is_what_was_asked(slot, count) {
+                            return Err(ReplyFault::Unanswered(UpstreamFault::UnexpectedUpgrade));
+                        }
                         self.watch.disarm(Lane::UpRead);
                         self.awaits_head.set(false);
-                        return Ok((facts, root.headers.len as usize));
+                        return Ok((facts, count));
                     }
                     Ok(None) if *filled >= capacity => return Err(ReplyFault::Unanswered(UpstreamFault::HeadTooLarge)),
                     Ok(None) => {}
@@ -216,6 +225,12 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
         }
     }
 
+    fn is_what_was_asked(&self, slot: &Slot, count: usize) -> bool {
+        let message = Message::parsed(slot.clone(), Side::Response, count);
+        let named = message.response().header(HeaderId::UPGRADE);
+        self.upgrade.zip(named).is_some_and(|(asked, named)| named.eq_ignore_ascii_case(asked))
+    }
+
     /// Waits for the upstream; when it stays silent although the client waits for 100, the gateway says it (HTTP1.md rule 82).
     async fn read_or_continue<R: Reader>(&mut self, reader: &mut R, buf: Buf) -> Result<io::Result<usize>, ReplyFault> {
         const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -237,9 +252,7 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
     /// Sends an interim response. The body's end may drop this half-way: then the exchange counts as answered.
     async fn write_interim(&mut self, buf: Buf) -> Result<(), ReplyFault> {
         self.reply.interim = true;
-        self.watch.arm(Lane::DownWrite, self.timeouts.write_stall);
-        let (written, _) = write_all(self.writer, buf).await;
-        self.watch.disarm(Lane::DownWrite);
+        let (written, _) = write_all(self.writer, self.stall(), buf).await;
         self.reply.interim = false;
         written.map_err(|_| ReplyFault::ClientGone)
     }
@@ -313,6 +326,8 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
             (ResponseBody::None, _, _) if facts.tunnel => (Framing::Plain, OutFraming::None, false),
             // HTTP1.md rule 64: not even the line of a response without a body says chunked to HTTP/1.0.
             (ResponseBody::None, _, true) if chunked => (Framing::Plain, OutFraming::None, false),
+            // RFC 9110 §8.6: the length of a body that plugins would change is not known.
+            (ResponseBody::None, _, _) if edits && is_head => (Framing::Plain, OutFraming::None, false),
             (ResponseBody::None, _, _) | (_, true, _) => (Framing::Plain, OutFraming::AsReceived, false),
             (_, false, false) => (Framing::Chunked, OutFraming::Chunked, false),
             (_, false, true) => (Framing::Plain, OutFraming::None, true),
@@ -435,20 +450,18 @@ impl<W: Writer, U: Upstreams> Replying<'_, W, U> {
             }
         }
         let written;
-        self.watch.arm(Lane::DownWrite, self.timeouts.write_stall);
         if let Some(bytes) = replaced {
             let mut framed = vec![0; bytes.len() + PREFIX_BYTES + SUFFIX_BYTES];
             framed[PREFIX_BYTES..PREFIX_BYTES + bytes.len()].copy_from_slice(&bytes);
             let range = passing.framing.wrap(&mut framed, bytes.len(), last);
-            written = write_all(self.writer, Buf::heap(framed, None).narrowed(range)).await.0;
+            written = write_all(self.writer, self.stall(), Buf::heap(framed, None).narrowed(range)).await.0;
         } else {
             let range = passing.framing.wrap(relay.region_mut(), fed.data, last);
             relay.narrow(range);
-            let (result, returned) = write_all(self.writer, relay).await;
+            let (result, returned) = write_all(self.writer, self.stall(), relay).await;
             relay = returned;
             written = result;
         }
-        self.watch.disarm(Lane::DownWrite);
         match written {
             Ok(()) => (Ok(last.then_some(extra)), relay),
             Err(_) => (Err(ReplyFault::ClientGone), relay),

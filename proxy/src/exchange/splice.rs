@@ -81,15 +81,22 @@ impl PipePool {
         let (read_ms, write_ms) = times;
         let mut left = count;
         let mut turn = 0;
+        // The source gave all that was asked for: the rest is likely there already. A promise of more holds the last segment back for up to
+        // 200 ms, so nothing is promised that has not come.
+        let mut more = false;
         while left > 0 || pipe.filled > 0 {
             if pipe.filled == 0 {
                 if turn >= TURN_BYTES {
                     turn = 0;
                     wait_readable(reader, watch, read_ms).await?;
                 }
-                match pipe.fill(source, left) {
+                let most = left.min(PIPE_BYTES as u64);
+                match pipe.fill(source, most) {
                     Ok(0) => return Err(SpliceFault::Source),
-                    Ok(bytes) => left -= bytes as u64,
+                    Ok(bytes) => {
+                        left -= bytes as u64;
+                        more = left > 0 && bytes as u64 == most;
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         wait_readable(reader, watch, read_ms).await?;
                         continue;
@@ -97,7 +104,7 @@ impl PipePool {
                     Err(_) => return Err(SpliceFault::Source),
                 }
             }
-            match pipe.empty(sink, left > 0) {
+            match pipe.empty(sink, more) {
                 Ok(bytes) => {
                     *moved += bytes as u64;
                     turn += bytes as u64;
@@ -138,9 +145,9 @@ impl Pipe {
         Ok(Pipe { read, write, filled: 0 })
     }
 
-    fn fill(&mut self, source: RawFd, left: u64) -> io::Result<usize> {
-        let most = usize::try_from(left).unwrap_or(PIPE_BYTES).min(PIPE_BYTES);
-        let bytes = splice(source, self.write.as_raw_fd(), most, false)?;
+    /// `most` is at most [`PIPE_BYTES`].
+    fn fill(&mut self, source: RawFd, most: u64) -> io::Result<usize> {
+        let bytes = splice(source, self.write.as_raw_fd(), most as usize, false)?;
         self.filled += bytes;
         Ok(bytes)
     }

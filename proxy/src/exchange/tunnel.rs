@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use super::core::{Lease, Outcome, Upstreams};
-use super::io::{Reader, Writer, write_all};
+use super::io::{Reader, Stall, Writer, write_all};
 use super::watch::{Lane, Watch};
 use super::{Connection, End, Exchange, Next};
 use crate::view::slab::Buf;
@@ -48,7 +48,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             })
             .await;
         }
-        self.watch.disarm(Lane::DownRead);
+        self.watch.disarm(Lane::Tunnel);
         exchange.body.received += sent.map_or(0, |s| s.bytes);
         exchange.reply.sent += received.map_or(0, |r| r.bytes);
         self.discard(lease, Outcome::Succeeded);
@@ -64,21 +64,23 @@ struct Direction {
     whole: bool,
 }
 
-/// One direction: `first`, then what comes. Both directions share one deadline, so that either keeps the tunnel open.
+/// One direction: `first`, then what comes. Both directions share one deadline, so that either keeps the tunnel open. When it passes, both sockets
+/// are shut down: whatever either direction waits for ends.
 async fn copy<R: Reader, W: Writer>(reader: &mut R, writer: &mut W, watch: &Watch, first: Vec<u8>, mut relay: Buf, idle_ms: u32) -> Direction {
     let mut bytes = first.len() as u64;
-    if !first.is_empty() && write_all(writer, Buf::heap(first, None)).await.0.is_err() {
+    let stall = Stall::new(watch, Lane::Tunnel, idle_ms);
+    if !first.is_empty() && write_all(writer, stall, Buf::heap(first, None)).await.0.is_err() {
         return Direction { bytes: 0, whole: false };
     }
     loop {
         let region = relay.region_bytes();
         relay.narrow(0..region);
-        watch.arm(Lane::DownRead, idle_ms);
+        watch.arm(Lane::Tunnel, idle_ms);
         let (result, returned) = reader.read(relay).await;
         relay = returned;
         match result {
             // Too long without a byte in either direction.
-            _ if watch.expired(Lane::DownRead) => return Direction { bytes, whole: false },
+            _ if watch.expired(Lane::Tunnel) => return Direction { bytes, whole: false },
             Ok(0) => {
                 // Half-close is passed on: the other direction may have more to say.
                 writer.finish();
@@ -86,8 +88,7 @@ async fn copy<R: Reader, W: Writer>(reader: &mut R, writer: &mut W, watch: &Watc
             }
             Ok(count) => {
                 relay.narrow(0..count);
-                watch.arm(Lane::DownRead, idle_ms);
-                let (written, returned) = write_all(writer, relay).await;
+                let (written, returned) = write_all(writer, stall, relay).await;
                 relay = returned;
                 if written.is_err() {
                     return Direction { bytes, whole: false };

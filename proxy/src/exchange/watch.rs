@@ -25,9 +25,11 @@ pub enum Lane {
     UpWrite = 3,
     /// The whole exchange.
     Exchange = 4,
+    /// Bytes of a tunnel, either way.
+    Tunnel = 5,
 }
 
-const LANES: usize = 5;
+const LANES: usize = 6;
 const NEVER: u64 = u64::MAX;
 /// The deadline of a lane that is waited on for ever.
 const FOREVER: u64 = u64::MAX - 1;
@@ -194,9 +196,21 @@ impl Watch {
         self.expired.set(self.expired.get() & !(1 << Lane::UpRead as u8 | 1 << Lane::UpWrite as u8));
     }
 
+    /// An exchange begins: it has so many milliseconds from `now` (monotonic ms) on. That an earlier one took too long is forgotten.
+    #[inline]
+    pub fn begin_exchange(&self, ms: u32, now: u64) {
+        self.expired.set(self.expired.get() & !(1 << Lane::Exchange as u8));
+        self.arm_at(Lane::Exchange, ms, now);
+    }
+
+    /// Whether the lane has a deadline at the moment.
+    pub fn is_armed(&self, lane: Lane) -> bool {
+        self.deadline(lane) != NEVER
+    }
+
     /// The lanes whose deadline has passed by `now` (monotonic ms), marked as expired and disarmed.
     pub fn sweep(&self, now: u64) -> impl Iterator<Item = Lane> {
-        const ALL: [Lane; LANES] = [Lane::DownRead, Lane::DownWrite, Lane::UpRead, Lane::UpWrite, Lane::Exchange];
+        const ALL: [Lane; LANES] = [Lane::DownRead, Lane::DownWrite, Lane::UpRead, Lane::UpWrite, Lane::Exchange, Lane::Tunnel];
         ALL.into_iter().filter(move |lane| {
             let due = self.deadlines[*lane as usize].get() <= now;
             if due {

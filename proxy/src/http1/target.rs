@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::bytes::{CLASS, HOST, UNRESERVED, is};
 use crate::error::ClientFault;
 
+/// Bytes of an authority: a name of 255 (RFC 1035 §2.3.4) and a port.
+const HOST_BYTES_MAX: usize = 255 + ":65535".len();
+
 /// Whether `bytes` is `host [":" port]` with a host that is not empty: the syntax of Host and of the authority of a target.
 // RFC 9110 §7.2, RFC 3986 §3.2: no userinfo, no list, no path, no blanks. A comma is legal in a reg-name and refused here: in Host it
 // is two values that someone joined. An empty port is legal (RFC 3986 §3.2.3).
@@ -26,6 +29,9 @@ pub fn is_host_and_port(bytes: &[u8]) -> bool {
 /// Host and port of a valid authority; the host of an IPv6 address keeps its brackets.
 #[inline]
 pub fn split_port(bytes: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
+    if bytes.len() > HOST_BYTES_MAX {
+        return None;
+    }
     // Nearly every Host is a plain name without a port: one pass without a branch for each byte.
     if !bytes.is_empty() && bytes.iter().fold(UNRESERVED, |all, b| all & CLASS[usize::from(*b)]) != 0 {
         return Some((bytes, None));
@@ -153,7 +159,7 @@ pub fn normalise_path<'a>(path: &'a [u8], policy: &PathPolicy, out: &'a mut [u8]
     Ok(NormalisedPath { bytes, changed: bytes != path })
 }
 
-/// No escapes, no backslashes, no `//`, and no segment that begins with a dot. Eight bytes at a time; a path that is plain may be called
+/// No escapes, no backslashes, no `//`, and no segment that begins with a dot or a semicolon. Eight bytes at a time; a path that is plain may be called
 /// not plain (the comparison of words can find a byte behind one that is really there), never the other way round.
 pub fn is_plain(path: &[u8]) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
@@ -167,7 +173,7 @@ pub fn is_plain(path: &[u8]) -> bool {
         let slash = equal(word, b'/');
         let behind = slash << 8 | carry;
         carry = slash >> 56;
-        equal(word, b'%') | equal(word, b'\\') | behind & (slash | equal(word, b'.'))
+        equal(word, b'%') | equal(word, b'\\') | behind & (slash | equal(word, b'.') | equal(word, b';'))
     };
     let (words, rest) = path.as_chunks::<8>();
     let mut last = [b'a'; 8];
@@ -233,11 +239,12 @@ fn has_overlong(path: &[u8]) -> bool {
 }
 
 /// Refuses segments that are a dot segment to an upstream which takes a kept `%2F`, `%5C` or `\` for a slash, or `;` for the end
-/// of a segment: `/public/..%2fadmin`, `/public/..;/admin`.
+/// of a segment: `/public/..%2fadmin`, `/public/..;/admin`, `/.;/admin`, `/;/admin`.
 fn check_hidden_segments(path: &[u8], policy: &PathPolicy) -> Result<(), ClientFault> {
     if policy.dot_segments == Policy::Keep {
         return Ok(());
     }
+    let last_slash = path.iter().rposition(|b| *b == b'/').unwrap_or(0);
     // Segments between separators of every kind. Those between two plain slashes are `resolve`'s.
     let (mut start, mut at) = (0, 0);
     let mut plain_start = true;
@@ -247,7 +254,9 @@ fn check_hidden_segments(path: &[u8], policy: &PathPolicy) -> Result<(), ClientF
             [b'/', ..] => (1, true),
             [b'\\', ..] => (1, false),
             [b'%', b'2', b'F', ..] | [b'%', b'5', b'C', ..] => (3, false),
-            [b';', ..] if path[start..at] == *b".." => return Err(ClientFault::DotSegmentInPath),
+            [b';', ..] if matches!(path[start..at], [b'.'] | [b'.', b'.']) => return Err(ClientFault::DotSegmentInPath),
+            // Without its parameters it is an empty segment, and to some upstreams none; at the end of a path it changes nothing.
+            [b';', ..] if start == at && at < last_slash && policy.empty_segments != Policy::Keep => return Err(ClientFault::EmptySegmentInPath),
             _ => {
                 at += 1;
                 continue;
@@ -273,22 +282,30 @@ fn resolve(path: &mut [u8], policy: &PathPolicy) -> Result<usize, ClientFault> {
     if path.first() != Some(&b'/') {
         return Ok(len);
     }
+    // How many segments are kept behind the last `//` that became one slash.
+    let mut behind_merged = None;
     loop {
         let end = path[from..].iter().position(|b| *b == b'/').map_or(len, |at| from + at);
         let last = end == len;
         match &path[from..end] {
             b"" if !last && policy.empty_segments == Policy::Reject => return Err(ClientFault::EmptySegmentInPath),
-            b"" if !last && policy.empty_segments == Policy::Normalise => {}
+            b"" if !last && policy.empty_segments == Policy::Normalise => behind_merged = Some(0),
             b"." | b".." if policy.dot_segments == Policy::Reject => return Err(ClientFault::DotSegmentInPath),
             b"." if policy.dot_segments == Policy::Normalise => {}
             b".." if policy.dot_segments == Policy::Normalise => {
                 if to == 1 {
                     return Err(ClientFault::PathAboveRoot);
                 }
+                behind_merged = match behind_merged {
+                    // Of `/a//../b` one upstream makes `/b`, another (RFC 3986 §5.2.4) `/a/b`.
+                    Some(0) => return Err(ClientFault::DotSegmentInPath),
+                    other => other.map(|kept: u32| kept - 1),
+                };
                 to = path[..to - 1].iter().rposition(|b| *b == b'/').map_or(1, |slash| slash + 1);
             }
             _ => {
                 path.copy_within(from..end, to);
+                behind_merged = behind_merged.map(|kept| kept + 1);
                 to += end - from;
                 if !last {
                     path[to] = b'/';
@@ -368,6 +385,8 @@ mod tests {
             b"a^b",
             b"`a`",
         ];
+        let (longest, longer) = ([b'a'; 255 + 6], [b'a'; 255 + 7]);
+        assert!(is_host(&longest) && !is_host(&longer));
         good.iter().for_each(|host| assert!(is_host(host), "{}", host.escape_ascii()));
         bad.iter().for_each(|host| assert!(!is_host(host), "{}", host.escape_ascii()));
         assert!(is_host_and_port(b"a:443") && is_host_and_port(b"[::1]:443") && !is_host_and_port(b"a") && !is_host_and_port(b"a:"));
@@ -404,7 +423,12 @@ mod tests {
             ("/a/%2e%2E/b", Ok("/b")),
             ("/a/.%2e/b", Ok("/b")),
             ("/%2e/a", Ok("/a")),
-            ("/a//../b", Ok("/b")),
+            ("/a//../b", Err(DotSegmentInPath)),
+            ("/a//%2e%2e/b", Err(DotSegmentInPath)),
+            ("/a//./../b", Err(DotSegmentInPath)),
+            ("/a//b/../../c", Err(DotSegmentInPath)),
+            ("/a//b/../c", Ok("/a/c")),
+            ("/a/../b//c", Ok("/b/c")),
             ("/...", Ok("/...")),
             ("/.a/..b", Ok("/.a/..b")),
             ("/..", Err(PathAboveRoot)),
@@ -423,6 +447,17 @@ mod tests {
             ("/public/..;/admin", Err(DotSegmentInPath)),
             ("/public/..;a=b/admin", Err(DotSegmentInPath)),
             ("/public/a;../b", Ok("/public/a;../b")),
+            ("/.;/admin", Err(DotSegmentInPath)),
+            ("/a/.;v=1/../admin", Err(DotSegmentInPath)),
+            ("/a/%2e;/admin", Err(DotSegmentInPath)),
+            ("/;/admin", Err(EmptySegmentInPath)),
+            ("/;a=b/admin", Err(EmptySegmentInPath)),
+            ("/a/;/../admin", Err(EmptySegmentInPath)),
+            ("/a%2f;/admin", Err(EmptySegmentInPath)),
+            ("/;jsessionid=1", Ok("/;jsessionid=1")),
+            ("/a/;jsessionid=1", Ok("/a/;jsessionid=1")),
+            ("/a;v=1/b", Ok("/a;v=1/b")),
+            ("/a;b;c", Ok("/a;b;c")),
             ("/a%00b", Err(NulInPath)),
             ("/%c0%af", Err(OverlongUtf8InPath)),
             ("/%C1%81", Err(OverlongUtf8InPath)),
@@ -473,7 +508,7 @@ mod tests {
     #[test]
     fn plain_paths_are_told_by_words_as_they_are_byte_by_byte() {
         let slowly = |path: &[u8]| {
-            let hidden = path.windows(2).any(|pair| pair[0] == b'/' && matches!(pair[1], b'/' | b'.'));
+            let hidden = path.windows(2).any(|pair| pair[0] == b'/' && matches!(pair[1], b'/' | b'.' | b';'));
             !hidden && !path.iter().any(|b| matches!(b, b'%' | b'\\'))
         };
         let seed = 0x5eed_0016;
@@ -481,7 +516,7 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut plain = 0;
         for round in 0..200_000 {
-            let alphabet: &[u8] = if round % 2 == 0 { b"/.%\\a$]-\x80" } else { b"/.aaaaaaaaaaaaaaaaa-0" };
+            let alphabet: &[u8] = if round % 2 == 0 { b"/.;%\\a$]-\x80" } else { b"/.aaaaaaaaaaaaaaaaa-0" };
             let path: Vec<u8> = (0..random.usize(..40)).map(|_| alphabet[random.usize(..alphabet.len())]).collect();
             assert_eq!(is_plain(&path), slowly(&path), "{}", path.escape_ascii());
             plain += usize::from(slowly(&path));

@@ -6,12 +6,14 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
-use std::{fs, mem};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{fs, mem, thread};
 
 use rustix::io::{FdFlags, fcntl_setfd};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::protocol::Inherited;
 use crate::admin::server::AdminListener;
@@ -26,6 +28,8 @@ pub struct Sockets {
     pub addresses: Vec<ListenAddress>,
     /// The admin listener.
     pub admin: Option<AdminListener>,
+    /// The files of Unix sockets that were bound here; none of inherited ones.
+    pub files: Vec<SocketFile>,
 }
 
 impl Sockets {
@@ -34,10 +38,23 @@ impl Sockets {
     /// # Errors
     /// The address that cannot be had, for the operator.
     pub fn bind(config: &Config, workers: usize) -> Result<Sockets, String> {
+        let mut files = Vec::new();
+        let bound = Sockets::bind_all(config, workers, &mut files);
+        if bound.is_err() {
+            files.iter().for_each(SocketFile::remove);
+        }
+        bound.map(|sockets| Sockets { files, ..sockets })
+    }
+
+    fn bind_all(config: &Config, workers: usize, files: &mut Vec<SocketFile>) -> Result<Sockets, String> {
         let admin = match &config.server.admin {
             Some(address) => {
                 let problem = |error: io::Error| format!("server.admin: cannot listen on {address}: {error}");
-                Some(AdminListener::bind(address).map_err(problem)?)
+                let admin = AdminListener::bind(address).map_err(problem)?;
+                if let ListenAddress::Unix(path) = address {
+                    files.push(SocketFile::of(path).map_err(problem)?);
+                }
+                Some(admin)
             }
             None => None,
         };
@@ -48,6 +65,7 @@ impl Sockets {
             match &listener.address {
                 ListenAddress::Tcp(address) => {
                     let mut taken = *address;
+                    refuse_second(taken).map_err(problem)?;
                     for of_worker in &mut sockets {
                         let socket = bind_tcp(taken, listener.backlog).map_err(problem)?;
                         // Port 0 becomes the port of the first socket for all others.
@@ -58,6 +76,10 @@ impl Sockets {
                 }
                 ListenAddress::Unix(path) => {
                     let socket = bind_unix(path).map_err(problem)?;
+                    files.push(SocketFile::of(path).map_err(problem)?);
+                    if let Some(mode) = listener.mode {
+                        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(problem)?;
+                    }
                     for of_worker in &mut sockets {
                         of_worker.push(ListenSocket::Unix(socket.try_clone().map_err(problem)?));
                     }
@@ -65,7 +87,7 @@ impl Sockets {
                 }
             }
         }
-        Ok(Sockets { workers: sockets, addresses, admin })
+        Ok(Sockets { workers: sockets, addresses, admin, files: Vec::new() })
     }
 
     /// The numbers under which a process that is started from now on inherits them: the listeners, and the admin listener.
@@ -116,23 +138,12 @@ impl Sockets {
             }
             None => None,
         };
-        Ok(Sockets { workers: sockets, addresses, admin })
+        Ok(Sockets { workers: sockets, addresses, admin, files: Vec::new() })
     }
 
-    /// The files of Unix sockets, which outlive their sockets.
-    pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.addresses.iter().chain(self.admin.as_ref().map(AdminListener::address)).filter_map(|address| match address {
-            ListenAddress::Unix(path) => Some(path.as_path()),
-            ListenAddress::Tcp(_) => None,
-        })
-    }
-
-    /// Removes the files of Unix sockets.
+    /// Removes the files of Unix sockets, which outlive their sockets.
     pub fn remove_files(&self) {
-        for path in self.files() {
-            // Gone already when somebody else removed it.
-            let _ = fs::remove_file(path);
-        }
+        self.files.iter().for_each(SocketFile::remove);
     }
 
     /// Listens no more: once the gateway process has closed its own, the kernel refuses whoever comes.
@@ -165,6 +176,29 @@ pub(super) fn take(fd: RawFd) -> io::Result<OwnedFd> {
     }
 }
 
+/// For so long another process may still be letting go of an address.
+const LET_GO_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Sockets of workers share their address (SO_REUSEPORT), and so could those of another gateway, which would get part of the traffic: a socket
+/// that does not share finds out.
+fn refuse_second(address: SocketAddr) -> io::Result<()> {
+    if address.port() == 0 {
+        return Ok(());
+    }
+    let until = Instant::now() + LET_GO_TIMEOUT;
+    loop {
+        let probe = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
+        probe.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            probe.set_only_v6(true)?;
+        }
+        match probe.bind(&address.into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => thread::sleep(Duration::from_millis(50)),
+            result => return result,
+        }
+    }
+}
+
 /// Each worker has its own socket, between which the kernel spreads connections.
 fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
@@ -178,13 +212,51 @@ fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// A socket file that nobody listens on any more is replaced.
+/// A socket file that nobody listens on any more is replaced; any other file is left alone.
 pub(crate) fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && UnixStream::connect(path).is_err() => {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            if !fs::symlink_metadata(path)?.file_type().is_socket() {
+                return Err(io::Error::other("a file that is no socket has this name"));
+            }
+            if !is_abandoned(path)? {
+                return Err(error);
+            }
             fs::remove_file(path)?;
             UnixListener::bind(path)
         }
         result => result,
+    }
+}
+
+/// Whether nobody listens on the socket of this name. A listener with a full backlog is one.
+fn is_abandoned(path: &Path) -> io::Result<bool> {
+    let probe = Socket::new(Domain::UNIX, Type::STREAM.cloexec().nonblocking(), None)?;
+    match probe.connect(&SockAddr::unix(path)?) {
+        Err(error) => Ok(error.kind() == io::ErrorKind::ConnectionRefused),
+        Ok(()) => Ok(false),
+    }
+}
+
+/// The file of a Unix socket that was bound here.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and number: what has the name later may be another one's.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<SocketFile> {
+        let metadata = fs::symlink_metadata(path)?;
+        Ok(SocketFile { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) })
+    }
+
+    /// Removes the file, if it is still the same.
+    pub fn remove(&self) {
+        if SocketFile::of(&self.path).is_ok_and(|now| now.identity == self.identity) {
+            // Gone already when somebody else removed it.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }

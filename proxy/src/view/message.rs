@@ -186,6 +186,16 @@ impl Message {
         unsafe { self.slot.request_view(edited) }
     }
 
+    /// The request as it was received, without edits.
+    ///
+    /// # Panics
+    /// When this is a response.
+    pub fn received_request(&self) -> &RequestView {
+        assert!(self.side == Side::Request);
+        // SAFETY: as for `request`; edits leave the original region as the parser built it.
+        unsafe { self.slot.request_view(false) }
+    }
+
     /// The response view in force.
     ///
     /// # Panics

@@ -55,6 +55,10 @@ pub const PARK_AFTER_MS: u64 = 250;
 /// An exchange that has waited so many milliseconds for the upstream looks whether its client is still there, and again after
 /// as long.
 const LOOK_AFTER_MS: u64 = 250;
+/// The address of whoever connects through a Unix socket.
+const UNIX_PEER: [u8; 16] = [0; 16];
+/// Ticks between two looks for what a client sends after an answer to it that timed out: 250 ms.
+const LINGER_TICKS: u32 = 5;
 /// Memory of slots that were not used for so many seconds is given back.
 const COLD_AFTER_S: u64 = 2;
 /// Header entries that edits may add to a message.
@@ -117,6 +121,10 @@ impl Admission {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(ResourceFault::ConnectionsExhausted);
         }
+        // Peers of a Unix socket have no address, and are mostly one proxy.
+        if address == UNIX_PEER {
+            return Ok(());
+        }
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         let count = by_address.entry(address).or_default();
         if limits.connections_per_address != 0 && *count >= limits.connections_per_address {
@@ -129,6 +137,9 @@ impl Admission {
 
     fn leave(&self, address: [u8; 16]) {
         self.open.fetch_sub(1, Ordering::Relaxed);
+        if address == UNIX_PEER {
+            return;
+        }
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = by_address.get_mut(&address) {
             *count -= 1;
@@ -380,8 +391,21 @@ impl Local {
                     Lane::DownRead => shut_down(watch.down.get(), libc::SHUT_RD),
                     Lane::DownWrite => shut_down(watch.down.get(), libc::SHUT_RDWR),
                     Lane::UpRead | Lane::UpWrite => shut_down(watch.up.get(), libc::SHUT_RDWR),
-                    Lane::Exchange if watch.up.get() >= 0 => shut_down(watch.up.get(), libc::SHUT_RDWR),
-                    Lane::Exchange => shut_down(watch.down.get(), libc::SHUT_RD),
+                    Lane::Exchange => {
+                        if watch.up.get() >= 0 {
+                            shut_down(watch.up.get(), libc::SHUT_RDWR);
+                        } else {
+                            shut_down(watch.down.get(), libc::SHUT_RD);
+                        }
+                        // A client that takes its response too slowly.
+                        if watch.is_armed(Lane::DownWrite) {
+                            shut_down(watch.down.get(), libc::SHUT_RDWR);
+                        }
+                    }
+                    Lane::Tunnel => {
+                        shut_down(watch.up.get(), libc::SHUT_RDWR);
+                        shut_down(watch.down.get(), libc::SHUT_RDWR);
+                    }
                 }
             }
             if watch.wants_look(now, LOOK_AFTER_MS) && is_gone(watch.down.get(), half_closed) {
@@ -606,8 +630,7 @@ async fn accept_unix(local: Rc<Local>, socket: UnixListener, listener: u16) {
         match socket.cancelable_accept(handle).await {
             Ok((stream, _)) => {
                 close_on_exec(stream.as_raw_fd());
-                // Whoever may open the socket is a peer of this machine.
-                let peer = Peer { address: [0; 16], port: 0, listener, trusted: true };
+                let peer = Peer { address: UNIX_PEER, port: 0, listener, trusted: local.config().server.trusts_unix };
                 admit(&local, Shared::new(Stream::Unix(stream)), peer);
             }
             Err(_) if local.draining.get() => break,
@@ -744,9 +767,25 @@ async fn linger(local: &Local, stream: &Shared, watch: &Watch) {
     if linger_ms == 0 {
         return;
     }
+    let mut left = local.config().limits.drain_bytes;
+    if watch.expired(Lane::DownRead) {
+        // The sweep has ended the reading side, so that its readiness and its end say nothing: what comes is looked for now and then. The
+        // sending side stays open, for Linux answers what arrives on a socket that is shut down both ways with a reset.
+        let until = clock::monotonic_ms() + u64::from(linger_ms);
+        while left > 0 && clock::monotonic_ms() < until && !local.stopped.get() {
+            for _ in 0..LINGER_TICKS {
+                local.tick().await;
+            }
+            match discard(stream.fd()) {
+                Ok(count) => left = left.saturating_sub(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => break,
+            }
+        }
+        return;
+    }
     shut_down(stream.fd(), libc::SHUT_WR);
     watch.arm(Lane::DownRead, linger_ms);
-    let mut left = local.config().limits.drain_bytes;
     while left > 0 && !watch.expired(Lane::DownRead) && stream.readable().await.is_ok() {
         match discard(stream.fd()) {
             Ok(0) => break,

@@ -86,3 +86,79 @@ fn a_port_that_is_taken_is_refused_with_the_address() {
     let (code, said) = Launch::default().refuse(&config().listen(&address).to(&["127.0.0.1:1"]));
     assert!(code == Some(1) && said.contains(&address), "{code:?} {said}");
 }
+
+#[test]
+fn a_file_that_is_no_socket_is_never_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let precious = folder.path().join("precious");
+    fs::write(&precious, "data").unwrap();
+    for supervisor in [true, false] {
+        let place = format!("unix:{}", precious.display());
+        let server = format!("supervisor = {supervisor}");
+        for made in [config().listen(&place), config().server(&format!("admin = {place:?}"))] {
+            let (code, said) = Launch::default().refuse(&made.server(&server).to(&["127.0.0.1:1"]));
+            assert!(code == Some(1) && said.contains("no socket"), "{code:?} {said}");
+            assert_eq!(fs::read_to_string(&precious).unwrap(), "data");
+        }
+        // What was bound before the failure is taken back.
+        let first = folder.path().join("first.sock");
+        let text = format!("[[listener]]\naddress = {place:?}");
+        let (code, _) = Launch::default().refuse(&config().server(&server).listen(&format!("unix:{}", first.display())).to(&["127.0.0.1:1"]).with(&text));
+        assert!(code == Some(1) && !first.exists());
+    }
+}
+
+/// The one that ends later leaves the other one's socket alone.
+#[test]
+fn a_successor_takes_over_the_file_of_a_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = format!("unix:{}", folder.path().join("front.sock").display());
+    let origin = Origin::start();
+    let made = || config().listen(&place).to(&[origin.address()]);
+    let mut former = Gateway::start(&made());
+    // While somebody listens, nobody else does.
+    let (code, said) = Launch::default().refuse(&made());
+    assert!(code == Some(1) && said.contains("in use"), "{code:?} {said}");
+    let mut slow = Client::connect(former.address());
+    slow.send("GET /slow/2000 HTTP/1.1\r\nhost: test\r\n\r\n");
+    eventually("the upstream is asked", || origin.begun() == 1);
+    former.signal(libc::SIGTERM);
+    eventually("the former listens no more", || Client::try_connect(&place).is_err());
+    let gateway = Gateway::start(&made());
+    assert_eq!(slow.response().status, 200);
+    assert_eq!(former.wait("the end").code(), Some(0));
+    assert_eq!(get(&place, "/bytes/1").status, 200);
+    gateway.stop();
+    assert!(!folder.path().join("front.sock").exists());
+}
+
+#[test]
+fn a_second_gateway_on_the_same_port_is_refused() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config().to(&[origin.address()]));
+    let (code, said) = Launch::default().refuse(&config().listen(gateway.address()).to(&[origin.address()]));
+    assert!(code == Some(1) && said.contains("in use"), "{code:?} {said}");
+    gateway.stop();
+}
+
+#[test]
+fn a_unix_socket_has_the_mode_that_is_asked_for_and_its_peers_are_trusted_when_listed() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("front.sock");
+    let origin = Origin::start();
+    for (trusted, seen) in [("[]", None), ("[\"unix\"]", Some("6.6.6.6"))] {
+        let place = format!("unix:{}", path.display());
+        let made = config().server(&format!("trusted_proxies = {trusted}")).listen(&place).with("mode = \"0620\"\n[limits]\nconnections_per_address = 1");
+        let gateway = Gateway::start(&made.to(&[origin.address()]));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o620);
+        // They have no address that could be counted.
+        let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(&place)).collect();
+        for client in &mut clients {
+            client.send("GET /bytes/1 HTTP/1.1\r\nhost: test\r\nx-real-ip: 6.6.6.6\r\n\r\n");
+            assert_eq!(client.response().status, 200);
+            assert_eq!(origin.last().header("x-real-ip"), seen);
+        }
+        gateway.stop();
+    }
+}

@@ -20,6 +20,16 @@ fn read_to_end(stream: &mut TcpStream) {
     while matches!(stream.read(&mut piece), Ok(count) if count > 0) {}
 }
 
+/// Open files of a gateway that has just started, once their number stays.
+fn settled_files(gateway: &Gateway) -> usize {
+    let mut files = 0;
+    eventually("the gateway has opened what it opens", || {
+        std::thread::sleep(Duration::from_millis(100));
+        std::mem::replace(&mut files, gateway.memory().files) == files
+    });
+    files
+}
+
 /// Nothing but the client's leaving ends an exchange.
 const PATIENT: &str = "[timeouts]\nfirst_byte = \"off\"\nresponse_idle = \"10m\"\nexchange = \"off\"";
 
@@ -78,7 +88,7 @@ fn a_client_that_leaves_in_the_middle_of_its_body_lets_the_upstream_go() {
                 .with(&format!("{PATIENT}\nwrite_stall = \"10m\"")),
         );
         gateway.wait_for("admin listening");
-        let files = gateway.memory().files;
+        let files = settled_files(&gateway);
         let mut client = TcpStream::connect(gateway.address()).unwrap();
         client.write_all(b"POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 100000000\r\n\r\n").unwrap();
         client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
@@ -247,4 +257,46 @@ fn the_deadline_of_a_drain_and_a_second_interrupt_end_tunnels() {
     assert_eq!(gateway.wait("the end").code(), Some(130));
     client.expect_end();
     eventually("the upstream is let go", || origin.open() == 0);
+}
+
+/// Nothing comes any more: the tunnel ends although one side has said so, has gone, or is blocked, and its slot is free again.
+#[test]
+fn rule_87_an_idle_tunnel_ends_in_whatever_state_it_is() {
+    for driver in ["io_uring", "epoll"] {
+        // Held open after its 101, never read, never closed.
+        let origin = Origin::raw(|mut stream, origin| {
+            let _ = origin.read_request(&mut stream, &mut Vec::new(), 0);
+            let _ = stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
+            std::mem::forget(stream);
+        });
+        let gateway = Gateway::start(
+            &config()
+                .server(&format!("driver = {driver:?}"))
+                .upstream("app", &[origin.address()], "")
+                .with("[limits]\nslots = 16\n[timeouts]\ntunnel_idle = \"300ms\"\n[[route]]\nupstream = \"app\"\nallow_upgrade = [\"echo\"]"),
+        );
+        let files = settled_files(&gateway);
+        for (floods, closes) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut kept = Vec::new();
+            for _ in 0..16 {
+                let mut client = TcpStream::connect(gateway.address()).unwrap();
+                client.write_all(b"GET / HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n").unwrap();
+                client.read_exact(&mut [0; 32]).unwrap();
+                if floods {
+                    client.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+                    while client.write(&[b'x'; 65536]).is_ok() {}
+                }
+                if closes {
+                    drop(client);
+                } else {
+                    // It fails where the tunnel has ended already.
+                    let _ = client.shutdown(std::net::Shutdown::Write);
+                    kept.push(client);
+                }
+            }
+            eventually("both ends of every tunnel are closed", || gateway.memory().files <= files);
+            drop(kept);
+        }
+        gateway.stop();
+    }
 }

@@ -28,6 +28,23 @@ fn rule_65_an_early_close_lingers() {
     gateway.stop();
 }
 
+/// A head that takes too long is answered, and what the client goes on to send does not take the answer from it.
+#[test]
+fn rule_65_and_94_a_timed_out_client_may_go_on_sending() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config().to(&[origin.address()]).with("[timeouts]\nhead = \"200ms\"\nlinger = \"5s\""));
+    let mut client = Client::connect(gateway.address());
+    client.send("GET / HTTP/1.1\r\nhost: te");
+    assert!(client.hears_within(Duration::from_secs(20)));
+    for _ in 0..20 {
+        // A socket that is closed answers the first with a reset, and the next ones fail.
+        assert!(client.try_send("st\r\n").is_ok());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(client.response().status, 408);
+    gateway.stop();
+}
+
 /// An idle upstream connection that has bytes to read, or whose end came, is not used again.
 #[test]
 fn rule_66_an_idle_connection_with_bytes_or_an_end_is_discarded() {

@@ -1,9 +1,12 @@
 //! Traffic: framings, pipelines, large bodies, many connections, real programs.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use crate::gateway::*;
 
@@ -399,5 +402,45 @@ fn clients_of_many_threads_get_their_own_answers() {
         })
         .collect();
     threads.into_iter().for_each(join);
+    gateway.stop();
+}
+
+/// A large body that comes in small pieces: each is passed on when it comes, not when the next one does. Held back for 200 ms each, they would need 20 s.
+#[test]
+fn a_piece_of_a_large_body_is_not_held_back() {
+    const PIECES: usize = 100;
+    let taken = Arc::new(AtomicUsize::new(0));
+    let origin = Origin::raw({
+        let taken = Arc::clone(&taken);
+        move |mut stream, origin| {
+            let _ = origin.read_request(&mut stream, &mut Vec::new(), 0);
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 100_000 + 10 * PIECES);
+            let _ = stream.write_all(&[head.as_bytes(), &[b'x'; 100_000]].concat());
+            for piece in 1..=PIECES {
+                while taken.load(Ordering::SeqCst) < piece {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                if stream.write_all(b"0123456789").is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    let gateway = Gateway::start(&config().to(&[origin.address()]).with("[timeouts]\nexchange = \"10s\""));
+    let mut client = std::net::TcpStream::connect(gateway.address()).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    client.read_exact(&mut [0; 100_000]).unwrap();
+    for piece in 1..=PIECES {
+        taken.store(piece, Ordering::SeqCst);
+        let mut bytes = [0; 10];
+        assert!(client.read_exact(&mut bytes).is_ok(), "piece {piece} comes within the time of the exchange");
+        assert_eq!(&bytes, b"0123456789");
+    }
     gateway.stop();
 }

@@ -474,8 +474,21 @@ fn expire(core: &Core<ScriptedUpstreams>, watch: &Watch, down: &Rc<Pipe>, ms: u3
             Lane::DownRead => down.shut_down(false),
             Lane::DownWrite => down.shut_down(true),
             Lane::UpRead | Lane::UpWrite => shut_upstream(core, watch),
-            Lane::Exchange if watch.up.get() >= 0 => shut_upstream(core, watch),
-            Lane::Exchange => down.shut_down(false),
+            Lane::Exchange => {
+                if watch.up.get() >= 0 {
+                    shut_upstream(core, watch);
+                } else {
+                    down.shut_down(false);
+                }
+                if watch.is_armed(Lane::DownWrite) {
+                    down.shut_down(true);
+                }
+            }
+            Lane::Tunnel => {
+                shut_upstream(core, watch);
+                down.shut_down(false);
+                down.shut_down(true);
+            }
         }
     }
     core.outcalls.each(|watch| {
