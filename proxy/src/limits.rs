@@ -185,6 +185,20 @@ pub const HOOK_BUDGET: u32 = 50;
 /// No hook comes back after that, and its worker's connections have waited for long.
 pub const HOOK_LIMIT: u32 = 5 * SECOND;
 
+/// A start or a reload waits so long for names of servers that it has not met before, for all of them together. Longer than a resolver's first
+/// attempt and one more on another server of its own; short enough for the patience of service managers.
+pub const NAMES_WAIT: u32 = 5 * SECOND;
+/// A name that fails is tried again after this, then after twice as long each time.
+pub const NAME_RETRY: u32 = SECOND;
+/// The longest wait before a name that fails is tried again; shorter where `resolve` is.
+pub const NAME_RETRY_MAX: u32 = 30 * SECOND;
+/// The log repeats that a name fails so often at most.
+pub const NAME_REMINDER: u32 = 10 * MINUTE;
+/// Look-ups under way at once, each on a thread of its own: a dead name takes the system's resolver ten seconds, and others must not wait for it.
+pub const NAME_LOOKUPS: usize = 64;
+/// Addresses of all names that a gateway process hands on to the next one, which looks up the rest: a message of some hundred kilobytes.
+pub const KNOWN_ADDRESSES_MAX: usize = 4096;
+
 /// How much of everything: the section `[limits]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

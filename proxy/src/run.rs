@@ -20,8 +20,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use crate::admin::board::Board;
 use crate::admin::control::Control;
+use crate::admin::orders::Orders;
 use crate::admin::server::AdminListener;
-use crate::admin::{Change, Order, Refusal};
+use crate::admin::{Order, Refusal};
 use crate::config::{Config, Driver, ListenAddress};
 use crate::exchange::capture::{Capture, Taken};
 use crate::exchange::core::WorkerStats;
@@ -36,6 +37,7 @@ use crate::supervisor::link::Link;
 use crate::supervisor::protocol::{FromGateway, Standings, ToGateway};
 use crate::supervisor::sockets::{SocketFile, Sockets};
 use crate::supervisor::{logs_of, supervise};
+use crate::upstream::resolve::Known;
 use crate::worker::crew::Crew;
 use crate::worker::watchdog::Watchdog;
 use crate::worker::{Admission, Command, Start, TICK_MS, Worker, probe_ring};
@@ -86,6 +88,8 @@ pub struct Given {
     pub crashes: Vec<Crash>,
     /// How often the process was started again.
     pub restarts: u64,
+    /// What an earlier process knew of the names of servers.
+    pub known: Known,
 }
 
 /// A running gateway.
@@ -138,7 +142,7 @@ impl Gateway {
         let ring = choose_driver(config.server.driver)?;
         let processors = processors();
         let count = given.sockets.as_ref().map_or_else(|| worker_count(&config), |sockets| sockets.workers.len());
-        let control = Control::load(config, count, &given.standings).map_err(|errors| errors.to_string())?;
+        let control = Control::load(config, count, &given.standings, given.known).map_err(|errors| errors.to_string())?;
         let config = control.config();
         let Sockets { workers: sockets, addresses, admin, files: socket_files } = match given.sockets {
             Some(sockets) => sockets,
@@ -224,6 +228,7 @@ impl Gateway {
         }
         let mut draining: Option<Instant> = None;
         let mut stopping: Option<Instant> = None;
+        let mut orders = Orders::default();
         let mut upgrade: Option<mpsc::Sender<Result<Value, Refusal>>> = None;
         let mut lost = logs::Notice::default();
         loop {
@@ -240,8 +245,7 @@ impl Gateway {
                 }
                 Ok(Event::Signal(SIGHUP)) => {
                     logs::reopen();
-                    // The outcome is logged by `apply`.
-                    let _ = self.control.apply(&Change::Reload, &self.crew, &self.board);
+                    orders.reload();
                 }
                 Ok(Event::Signal(signal)) if draining.is_none() => {
                     self.drain(signals::name(signal), Duration::ZERO);
@@ -279,17 +283,14 @@ impl Gateway {
                     )))),
                 },
                 Ok(Event::Capture(capture, to)) => self.crew.capture(&capture, CAPTURE_BYTES, &to),
-                Ok(Event::Order(Order { change, reply })) => {
-                    let outcome = self.control.apply(&change, &self.crew, &self.board);
-                    // Whoever asked may have gone; the log has it.
-                    let _ = reply.send(outcome);
-                }
+                Ok(Event::Order(order)) => orders.push(order),
                 Ok(Event::Signal(_) | Event::Orphaned) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return 1,
             }
+            orders.proceed(&mut self.control, &self.crew, &self.board);
             self.control.tend(&self.crew, &self.board);
             if let (Some(link), Some(text)) = (&mut link, &self.control.config().text) {
-                link.tell_in_force(text, self.control.standings());
+                link.tell_in_force(text, self.control.standings(), self.control.known());
             }
             let answering = draining.is_some_and(|since| since.elapsed() < ANSWER_PATIENCE) && self.owes_answers();
             if self.crew.is_finished() && !answering {

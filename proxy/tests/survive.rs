@@ -1,6 +1,6 @@
 //! What the gateway survives, as the real binary: crashes of plugins, deaths of processes, another program in its place.
 //!
-//! By area: `crash` the supervisor, crash records and quarantine, `slow` hooks that hold their worker, `upgrade` another program with the same sockets.
+//! By area: `crash` the supervisor, crash records and quarantine, `names` addresses that one process hands on to the next, `slow` hooks that hold their worker, `upgrade` another program with the same sockets.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod gateway;
@@ -10,6 +10,8 @@ mod gateway;
 mod admin;
 #[path = "survive/crash.rs"]
 mod crash;
+#[path = "survive/names.rs"]
+mod names;
 #[path = "survive/slow.rs"]
 mod slow;
 #[path = "survive/upgrade.rs"]

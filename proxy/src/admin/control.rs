@@ -3,37 +3,43 @@
 //! Owns what is in force, as the main thread knows it: configuration, plugins, names, servers, counters. Must not: run on
 //! another thread than the one that loaded the plugins.
 //!
-//! Life of a change: [`Control::apply`] makes the next configuration and loads what it needs, `Control::publish` has every
-//! worker build it and then switch, [`Control::tend`] unloads what no worker uses any more.
+//! Life of a change: [`Control::prepare`] reads what it needs and has names looked up, [`Control::apply`] makes the next
+//! configuration and loads what it needs, `Control::publish` has every worker build it and then switch, [`Control::tend`]
+//! unloads what no worker uses any more.
 //!
 //! Invariants: a version is in `plugins` or in `old` from its load until its `unload`, so that the last reference to it is
 //! dropped here; `counts`, `blueprint` and `plugins` belong to the same configuration.
 
 mod canary;
+mod reload;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use self::canary::OnTrial;
+pub use self::reload::Awaited;
 use self::watch::Panics;
 use super::board::{Board, CanaryState, FailedPlugin, LoadingPlugin, OldVersion, PluginState, Snapshot};
 use super::maps::feeds::WantedSink;
 use super::plugins::{Loaded, Loader, find};
 use super::status::Standing;
-use super::{edit, fixed, mappings};
+use super::{edit, mappings};
 use crate::config::{Config, ConfigErrors, MapPolicy, OnError, Plugin, PluginIndex, Problem};
 use crate::exchange::core::WorkerStats;
 use crate::http1::names::NameTable;
+use crate::limits::NAMES_WAIT;
 use crate::plugin::loaded::default_store;
 use crate::plugin::maps::MapStore;
 use crate::plugin::times::SAMPLE_EVERY;
 use crate::route::RouteTable;
 use crate::supervisor::protocol::Standings;
+use crate::upstream::resolve::{Known, Names};
 use crate::upstream::{self, Shared};
 use crate::worker::crew::Crew;
 use crate::worker::program::{Blueprint, Canary, PluginCounts, Share};
@@ -160,6 +166,8 @@ pub struct Control {
     plugins: Vec<Loaded>,
     blueprint: Arc<Blueprint>,
     upstreams: Arc<Shared>,
+    /// Of their servers.
+    hosts: Names,
     counts: Vec<PluginCounts>,
     /// Hooks are measured.
     timing: bool,
@@ -179,12 +187,15 @@ pub struct Control {
 }
 
 impl Control {
-    /// Inspects and loads every plugin of the configuration, and resolves its servers. Plugins that `standings` names are
-    /// out of force from the beginning.
+    /// Inspects and loads every plugin of the configuration, and has its servers looked up: those that `known` does not name are
+    /// waited for, for a while. Plugins that `standings` names are out of force from the beginning.
     ///
     /// # Errors
     /// Every plugin that cannot be loaded.
-    pub fn load(config: Config, workers: usize, standings: &Standings) -> Result<Control, ConfigErrors> {
+    pub fn load(config: Config, workers: usize, standings: &Standings, known: Known) -> Result<Control, ConfigErrors> {
+        // They are looked up while plugins load.
+        let (hosts, upstreams) = (Names::new(known), Shared::new(&config));
+        let (unknown, begun) = (hosts.follow(upstreams.current()), Instant::now());
         let maps = MapStore::new(config.server.state.as_deref(), workers as u32);
         let mut loader = Loader { store: default_store(), generation: 0, maps, map_bytes: config.limits.map_bytes as u64 };
         let mut names = NameTable::new();
@@ -197,9 +208,9 @@ impl Control {
         }
         let names = Arc::new(names);
         let blueprint = Arc::new(blueprint(&config, &plugins, &names, false, None));
-        let upstreams = Shared::new(&config);
-        upstreams.current().for_each(|upstream| upstream::resolve::resolve_all(upstream));
-        upstreams.current().for_each(watch_upstream);
+        let patience = Duration::from_millis(u64::from(NAMES_WAIT)).saturating_sub(begun.elapsed());
+        hosts.give_up(&hosts.wait(&unknown, patience));
+        upstreams.current().for_each(upstream::health::spawn);
         let counts = (0..workers).map(|_| PluginCounts::new(&blueprint)).collect();
         Ok(Control {
             loader,
@@ -208,6 +219,7 @@ impl Control {
             plugins,
             blueprint,
             upstreams,
+            hosts,
             counts,
             timing: false,
             canary: None,
@@ -245,6 +257,11 @@ impl Control {
         standings
     }
 
+    /// What is known of the names of servers.
+    pub fn known(&self) -> Arc<Known> {
+        self.hosts.known()
+    }
+
     /// A board for this.
     pub fn board(&self, stats: Vec<Arc<WorkerStats>>) -> Board {
         self.settle_maps();
@@ -277,11 +294,11 @@ impl Control {
         self.config.plugins.iter().zip(&self.plugins).flat_map(of).collect()
     }
 
-    /// Makes a change on all workers, or none.
+    /// Makes a change on all workers, or none. `read`: what [`Control::prepare`] has read for it.
     ///
     /// # Errors
     /// Why nothing has changed.
-    pub fn apply(&mut self, change: &Change, crew: &Crew, board: &Board) -> Result<Value, Refusal> {
+    pub fn apply(&mut self, change: &Change, read: Option<Awaited>, crew: &Crew, board: &Board) -> Result<Value, Refusal> {
         if board.draining.load(Ordering::Relaxed) {
             return Err(Refusal::new(503, "the gateway is draining"));
         }
@@ -292,7 +309,7 @@ impl Control {
         });
         let outcome = match change {
             change if self.hinders(change).is_some() => Err(self.busy()),
-            Change::Reload => self.reload(crew),
+            Change::Reload => self.reload(read, crew),
             Change::Load { name, path, config, on_error, verify, routes, maps, replaces, canary } => {
                 let wanted = Wanted { path: path.clone(), config: config.clone(), on_error: *on_error, verify: *verify, maps: *maps };
                 match find(&self.plugins, name).map(|(index, _)| index) {
@@ -342,25 +359,6 @@ impl Control {
             }
             self.failed.push(FailedPlugin { name: name.to_owned(), path: Some(path.clone()), reason: reason.to_owned() });
         }
-    }
-
-    fn reload(&mut self, crew: &Crew) -> Result<Value, Refusal> {
-        let Some(file) = self.config.file.clone() else {
-            return Err(Refusal::new(409, format!("there is no file to read again: the configuration is {}", self.config.source)));
-        };
-        let next = Config::load(&file).map_err(|errors| Refusal::new(422, errors.to_string()))?;
-        let fixed = fixed::differences(&self.config, &next);
-        if !fixed.is_empty() {
-            return Err(Refusal::unfit(fixed));
-        }
-        for warning in next.warnings.iter() {
-            tracing::warn!("{warning}");
-        }
-        let mut names = (*self.names).clone();
-        let plugins = self.loader.load_all(&next, &self.plugins, &mut names).map_err(Refusal::unfit)?;
-        let warnings: Vec<String> = next.warnings.iter().map(ToString::to_string).collect();
-        self.publish(Next { config: next, plugins, names, ..self.same() }, crew)?;
-        Ok(json!({ "reloaded": &*self.config.source, "publications": self.publications, "warnings": warnings }))
     }
 
     fn add(&mut self, name: &str, wanted: Wanted, routes: &[String], crew: &Crew) -> Result<Value, Refusal> {
@@ -486,14 +484,12 @@ impl Control {
         let next = Arc::new(blueprint(&config, &plugins, &names, timing, on_trial));
         let upstreams = self.upstreams.next(&config, self.old_tables.is_empty());
         let new_upstreams: Vec<_> = upstreams.current().filter(|new| !self.upstreams.upstreams.iter().any(|old| Arc::ptr_eq(old, new))).cloned().collect();
-        for upstream in &new_upstreams {
-            upstream::resolve::resolve_all(upstream);
-        }
+        self.hosts.fill(new_upstreams.iter());
         let counts: Vec<_> = self.counts.iter().map(|counts| counts.next(&self.blueprint, &next)).collect();
         let published = crew.publish(&next, &upstreams, &counts);
         let gone = match &published {
             Ok(()) => {
-                new_upstreams.iter().for_each(watch_upstream);
+                new_upstreams.iter().for_each(upstream::health::spawn);
                 upstreams.retire_others();
                 self.old_tables.push(Arc::clone(&self.blueprint.table));
                 self.config = config;
@@ -525,9 +521,9 @@ impl Control {
         if !board.draining.load(Ordering::Relaxed) {
             for change in self.due() {
                 // The outcome is logged by `apply`. An instance that cannot be made again is one that cannot be used.
-                if let (Err(refusal), Change::Restart { name, .. }) = (self.apply(&change, crew, board), &change) {
+                if let (Err(refusal), Change::Restart { name, .. }) = (self.apply(&change, None, crew, board), &change) {
                     let reason = format!("it panicked, and no new instance of it could be made: {}", refusal.text);
-                    let _ = self.apply(&Change::Quarantine { name: name.clone(), reason }, crew, board);
+                    let _ = self.apply(&Change::Quarantine { name: name.clone(), reason }, None, crew, board);
                 }
             }
         }
@@ -616,10 +612,4 @@ fn blueprint(config: &Config, plugins: &[Loaded], names: &Arc<NameTable>, timing
         canary,
         ..Blueprint::new(config.clone(), versions, Arc::clone(names))
     }
-}
-
-/// Starts the threads that follow an upstream; they end with it.
-fn watch_upstream(upstream: &Arc<upstream::SharedUpstream>) {
-    upstream::resolve::spawn(upstream);
-    upstream::health::spawn(upstream);
 }

@@ -1,6 +1,7 @@
 //! The control plane: what an operator sees and changes while traffic flows.
 //!
-//! [`control`] runs on the main thread and makes every change: verify, load, publish to all workers, or nothing changed.
+//! [`control`] runs on the main thread and makes every change: verify, load, publish to all workers, or nothing changed;
+//! [`orders`] are the changes that wait for their turn, or for names.
 //! [`board`] is what it shows, replaced whole after each change. [`server`] is the listener, on threads of its own; `api`
 //! answers requests from the board or hands a change to the main thread; `metrics` and `show` write what is read; `edit`
 //! changes configurations; [`plugins`] opens plugin files; [`maps`] shows and writes what plugins keep; [`status`] says what a plugin is; `mappings` finds libraries that stayed.
@@ -16,6 +17,7 @@ mod fixed;
 mod mappings;
 pub mod maps;
 mod metrics;
+pub mod orders;
 pub mod plugins;
 pub mod server;
 mod show;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use serde_json::json;
@@ -17,12 +17,13 @@ use crate::config::Config;
 use crate::logs;
 use crate::run::{self, Gateway, Given};
 use crate::signals::Caught;
+use crate::upstream::resolve::Known;
 
 /// The line to the supervisor.
 pub struct Link {
     control: UnixStream,
     /// What it was last told about.
-    in_force: Option<(String, Standings)>,
+    in_force: Option<(String, Standings, Arc<Known>)>,
 }
 
 /// Serves as the process of a supervisor that is at the other end of `control`, until it is told to stop. The exit code.
@@ -79,7 +80,7 @@ fn start(brief: Brief) -> Result<(Gateway, logs::Logs), String> {
         Err(format!("the supervisor speaks version {} of its language, this program only {PROTOCOL}", brief.protocol))
     } else {
         Sockets::inherit(&brief.listeners, brief.admin.as_ref()).and_then(|sockets| {
-            let given = Given { sockets: Some(sockets), standings: brief.standings, crashes: brief.crashes, restarts: brief.restarts };
+            let given = Given { sockets: Some(sockets), standings: brief.standings, crashes: brief.crashes, restarts: brief.restarts, known: brief.known };
             Gateway::start_with(config, given)
         })
     };
@@ -132,10 +133,10 @@ impl Link {
     }
 
     /// Tells it what another process is to start with, when that has changed.
-    pub fn tell_in_force(&mut self, text: &str, standings: Standings) {
-        let now = (text.to_owned(), standings);
+    pub fn tell_in_force(&mut self, text: &str, standings: Standings, known: Arc<Known>) {
+        let now = (text.to_owned(), standings, known);
         if self.in_force.as_ref() != Some(&now) {
-            self.tell(&FromGateway::InForce { text: now.0.clone(), standings: now.1.clone() });
+            self.tell(&FromGateway::InForce { text: now.0.clone(), standings: now.1.clone(), known: Some((*now.2).clone()) });
             self.in_force = Some(now);
         }
     }

@@ -34,6 +34,7 @@ use crate::config::{AccessLog, Config, Server};
 use crate::logs::{self, Logs};
 use crate::run::worker_count;
 use crate::signals::Caught;
+use crate::upstream::resolve::Known;
 
 /// A gateway process that served for so long is restarted at once when it dies.
 const STEADY: Duration = Duration::from_secs(1);
@@ -87,6 +88,7 @@ struct Supervisor {
     path: PathBuf,
     text: String,
     standings: Standings,
+    known: Known,
     crashes: Crashes,
     crashes_max: usize,
     crash_window: Duration,
@@ -123,6 +125,7 @@ impl Supervisor {
             path: path.to_owned(),
             text: text.to_owned(),
             standings: Standings::default(),
+            known: Known::new(),
             crashes: Crashes::load(config.server.state.as_deref()),
             crashes_max: 0,
             crash_window: Duration::ZERO,
@@ -163,6 +166,7 @@ impl Supervisor {
             standings: self.standings.clone(),
             crashes: self.crashes.kept().to_vec(),
             restarts: self.restarts,
+            known: self.known.clone(),
         };
         Child::start(self.started, binary, brief, &self.events)
     }
@@ -239,11 +243,12 @@ impl Supervisor {
                 }
             }
             FromGateway::Ready => self.hand_over(number),
-            FromGateway::InForce { text, standings } if serving.is_some() => {
+            FromGateway::InForce { text, standings, known } if serving.is_some() => {
                 for name in self.standings.quarantined.keys().filter(|name| !standings.quarantined.contains_key(*name)) {
                     self.crashes.forgive(name);
                 }
                 self.standings = standings;
+                self.known = known.unwrap_or_else(|| std::mem::take(&mut self.known));
                 if self.text != text {
                     // The process has checked it already.
                     if let Ok(config) = Config::of_file(&self.path, &text) {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::crash::Crash;
 use crate::config::ListenAddress;
+use crate::upstream::resolve::Known;
 
 /// Of this file.
 pub const PROTOCOL: u32 = 1;
@@ -37,6 +38,9 @@ pub struct Brief {
     pub crashes: Vec<Crash>,
     /// How often the gateway process was started again.
     pub restarts: u64,
+    /// What the last process that served knew of the names of servers. Older supervisors do not say it.
+    #[serde(default)]
+    pub known: Known,
 }
 
 /// Sockets that a gateway process inherits.
@@ -89,10 +93,27 @@ pub enum FromGateway {
         text: String,
         /// Plugins that are out of force.
         standings: Standings,
+        /// What is known of the names of servers. Older programs do not say it.
+        #[serde(default)]
+        known: Option<Known>,
     },
     /// An operator asks for an upgrade.
     Upgrade {
         /// The program; `None`: the one that was started.
         binary: Option<PathBuf>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_knows_less_or_more_is_understood() {
+        let said = r#"{"InForce":{"text":"t","standings":{"disabled":[],"quarantined":{}},"later":1}}"#;
+        assert!(matches!(serde_json::from_str(said), Ok(FromGateway::InForce { known: None, .. })));
+        let brief = r#"{"protocol":1,"path":"f","text":"t","listeners":[],"admin":null,"record":3,"standings":{"disabled":[],"quarantined":{}},
+            "crashes":[],"restarts":0,"later":1}"#;
+        assert!(serde_json::from_str::<Brief>(brief).is_ok_and(|brief| brief.known.is_empty()));
+    }
 }

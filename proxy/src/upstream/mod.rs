@@ -1,8 +1,8 @@
 //! Upstreams: which server gets the next exchange.
 //!
 //! [`Shared`] is what all workers see of the servers: addresses, health, ejection. [`Group`] is one worker's view of one
-//! upstream: turns, exchanges in flight. [`health`] and [`resolve`] run on threads of their own, for as long as the upstream is in the
-//! configuration, and only write to `Shared`.
+//! upstream: turns, exchanges in flight. [`health`] and [`resolve`] have threads of their own, which follow an upstream for as long as it is
+//! in the configuration and only write to `Shared`.
 //!
 //! Must not: connect for exchanges (the worker does), know HTTP.
 

@@ -9,6 +9,7 @@
 
 mod client;
 mod config;
+mod names;
 mod nginx;
 mod origin;
 mod process;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 pub use client::{Client, Ended, Response, get};
 pub use config::{Config, config};
+pub use names::Names;
 pub use nginx::Nginx;
 pub use origin::{Behaviour, Origin, Received, reply, standard};
 pub use process::{Gateway, Launch, Memory, memory_of, signal};
