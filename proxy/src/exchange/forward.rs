@@ -15,6 +15,7 @@ use ringway_abi::view::REQ_ABSOLUTE_TARGET;
 use super::body::{Framing, PREFIX_BYTES};
 use super::core::{Choice, Core, Forwarded, HashKey, Lease, Outcome, Program, Upstreams, add};
 use super::io::{Reader, Stall, Writer, write_all};
+use super::record::Tried;
 use super::request::read_piece;
 use super::response::{ReplyEnd, ReplyFault, Replying};
 use super::watch::{Lane, Watch};
@@ -78,7 +79,9 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let outgoing = self.outgoing(exchange);
         let mut retries = 0;
         loop {
-            let (fault, stale) = match self.core.upstreams.lease(&mut choice, self.watch).await {
+            let leased = self.core.upstreams.lease(&mut choice, self.watch).await;
+            exchange.tried = Tried { attempts: choice.attempt + 1, upstream: Some(upstream), server: choice.avoid };
+            let (fault, stale) = match leased {
                 Ok(lease) => {
                     // A pooled connection that turns out to be dead says nothing about its server.
                     let reused = lease.reused;
@@ -108,6 +111,9 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 return self.fail(exchange, Fault::Upstream(fault)).await;
             }
             retries += u32::from(!stale);
+            if !stale {
+                self.log_retry(exchange, fault);
+            }
             add(&self.core.stats.upstream_retries, 1);
         }
     }
@@ -187,7 +193,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         };
         // Head and body leave in one write when they fit.
         let (appended, rest) = self.append_body(exchange, outgoing, head);
-        let sent_at = if self.frame.borrow().chain().plan().has_want(raw::WANT_TIME) { clock::monotonic_ns() } else { 0 };
+        let times = self.frame.borrow().chain().plan().has_want(raw::WANT_TIME);
+        let sent_at = if times || exchange.program.access_log { clock::monotonic_ns() } else { 0 };
         let stall = Stall::new(self.watch, Lane::UpWrite, exchange.timeouts().write_stall);
         let first = Buf::slot(self.input.slot.clone(), layout.out_at()..layout.out_at() + head + appended);
         let written = write_all(&mut lease.writer, stall, first).await.0;
@@ -318,7 +325,11 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             }
             Both::Reply(Err(ReplyFault::Internal(fault))) => {
                 self.discard(lease, Outcome::Neutral);
-                Attempt::Over(if answered { Next::End(End::Abort) } else { self.fail(exchange, fault).await })
+                if answered {
+                    exchange.reply.fault.get_or_insert(self.cause(fault));
+                    return Attempt::Over(Next::End(End::Abort));
+                }
+                Attempt::Over(self.fail(exchange, fault).await)
             }
             // SPEC S-35: no response of the upstream was shown, so the post hooks have not run.
             Both::Pump(PumpFault::Plugin(Flow::Respond)) if !answered => {
@@ -346,7 +357,11 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             }
             Both::Pump(PumpFault::Upstream(fault)) => {
                 self.discard(lease, Outcome::Failed(fault));
-                Attempt::Over(if answered { Next::End(End::Abort) } else { self.fail(exchange, Fault::Upstream(fault)).await })
+                if answered {
+                    exchange.reply.fault.get_or_insert(self.cause(Fault::Upstream(fault)));
+                    return Attempt::Over(Next::End(End::Abort));
+                }
+                Attempt::Over(self.fail(exchange, Fault::Upstream(fault)).await)
             }
         }
     }
@@ -354,7 +369,12 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     /// A hook stopped the exchange while the upstream was involved.
     async fn after_hook(&mut self, exchange: &mut Exchange, flow: Flow, answered: bool) -> Next {
         match flow {
-            _ if answered => Next::End(End::Abort),
+            _ if answered => {
+                if let Flow::Fault(fault) = flow {
+                    exchange.reply.fault.get_or_insert(Fault::Plugin(fault));
+                }
+                Next::End(End::Abort)
+            }
             Flow::Respond => self.send_made(exchange).await,
             Flow::Fault(fault) => self.fail(exchange, Fault::Plugin(fault)).await,
             Flow::Drop | Flow::Continue | Flow::NeedBody(_) | Flow::Suspend(_) => Next::End(End::Abort),
