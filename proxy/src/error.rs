@@ -219,6 +219,7 @@ faults! {
         NoServer 503 KEEP Warn FINAL "upstream_no_server" "no server of the upstream can be used";
         ConnectFailed 502 KEEP Warn RETRY "upstream_connect_failed" "the connection was refused or reset";
         ConnectTimeout 504 KEEP Warn RETRY "upstream_connect_timeout" "the connection was not made in time";
+        SpokeFirst 502 KEEP Warn RETRY "upstream_spoke_first" "bytes of the upstream came before the request was sent";
         ClosedEarly 502 KEEP Warn RETRY "upstream_closed_early" "the upstream closed before its response began";
         WriteFailed 502 CLOSE Warn RETRY "upstream_write_failed" "the upstream did not take the request";
         WriteTimeout 504 CLOSE Warn FINAL "upstream_write_timeout" "the upstream did not take the request in time";
@@ -252,6 +253,13 @@ faults! {
         HeadDoesNotFit 500 CLOSE Warn FINAL "head_does_not_fit" "the head to be sent does not fit its buffer";
         ExchangeTimeout 504 CLOSE Info FINAL "exchange_timeout" "the exchange took longer than its limit";
         Draining 503 CLOSE Info FINAL "draining" "the gateway is about to stop";
+    }
+}
+
+impl UpstreamFault {
+    /// Whether no byte of the request can have been sent.
+    pub const fn is_before_the_request(self) -> bool {
+        matches!(self, UpstreamFault::NoServer | UpstreamFault::ConnectFailed | UpstreamFault::ConnectTimeout | UpstreamFault::SpokeFirst)
     }
 }
 

@@ -4,8 +4,9 @@
 
 mod support;
 
-use ringway::error::UpstreamFault;
+use ringway::error::{ResourceFault, UpstreamFault};
 use ringway::exchange::End;
+use ringway::exchange::core::Outcome as Said;
 use support::actors::{DONE, EVENT, EVENT_FAILURE, EVENT_KIND, EVENT_TOKEN, actors, actors_with, get, post};
 use support::stream::bytes;
 use support::{Case, Fate, Outcome, Step, Upstream};
@@ -151,6 +152,7 @@ fn what_fails_is_told_and_the_plugin_decides() {
     };
     let refused = || Upstream::refused(UpstreamFault::ConnectFailed);
     fails(vec![refused(), refused(), refused()], UNREACHABLE, vec![]);
+    fails(vec![Upstream::refused(ResourceFault::FilesExhausted)], UNREACHABLE, vec![]);
     let slow = Upstream::refused(UpstreamFault::ConnectTimeout);
     fails(vec![slow.clone(), slow.clone(), slow], TIMED_OUT, vec![]);
     for (reply, fault) in [
@@ -167,6 +169,17 @@ fn what_fails_is_told_and_the_plugin_decides() {
         [("HTTP/1.1 200 OK\r\nConte", UpstreamFault::HeadTruncated), ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell", UpstreamFault::Truncated)]
     {
         fails(vec![Upstream::answers_and_closes(reply)], BROKEN, vec![Fate::Discarded(Some(fault))]);
+    }
+}
+
+/// A reply of 502, 503 or 504 is one for the plugin, and counts against its server.
+#[test]
+fn what_a_reply_says_of_its_server() {
+    let world = actors();
+    for (status, said) in [(200, Said::Succeeded), (500, Said::Succeeded), (502, Said::Refused), (503, Said::Refused), (504, Said::Refused)] {
+        let reply = format!("HTTP/1.1 {status} Whatever\r\nContent-Length: 0\r\n\r\n");
+        let outcome = Case::new(&world, get("B.request=call:/")).answer(reply).answer(OK).once();
+        assert_eq!((outcome.statuses(), outcome.said[0]), (vec![200], said));
     }
 }
 

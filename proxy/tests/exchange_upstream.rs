@@ -9,6 +9,7 @@ use ringway::exchange::End;
 use ringway::exchange::core::Outcome as Said;
 use ringway::exchange::watch::{Lane, Watch};
 use ringway::hash::fnv1a;
+use support::actors::{actors, post};
 use support::stream::bytes;
 use support::{Case, Fate, Step, Upstream, World};
 
@@ -79,7 +80,7 @@ fn a_body_that_is_here_is_sent_again_and_one_that_has_begun_to_flow_is_not() {
 #[test]
 fn connections_that_cannot_be_made_are_tried_three_times() {
     let world = World::plain();
-    for (fault, status) in [(UpstreamFault::ConnectFailed, 502), (UpstreamFault::ConnectTimeout, 504)] {
+    for (fault, status) in [(UpstreamFault::ConnectFailed, 502), (UpstreamFault::ConnectTimeout, 504), (UpstreamFault::SpokeFirst, 502)] {
         for request in [GET, POST] {
             Case::new(&world, request).up(Upstream::refused(fault)).answer(OK).each(|outcome| {
                 assert_eq!((outcome.end, outcome.statuses()), (End::Park, vec![200]), "{request}");
@@ -283,6 +284,45 @@ fn an_upstream_that_takes_nothing_is_504() {
         let outcome = Case::new(&world, &request).up(up).expire(30_001).once();
         assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![504], vec!["upstream_write_timeout"]), "{stalls}");
     }
+}
+
+/// A body that is all here and does not fit behind the head leaves beside the wait for the response.
+#[test]
+fn an_upstream_that_answers_early_need_not_take_a_buffered_body() {
+    let world = actors();
+    let request = post("B.request=need-body", &"x".repeat(200_000));
+    for (status, next) in [(200, vec![200, 200]), (413, vec![413])] {
+        let answer = format!("HTTP/1.1 {status} Whatever\r\nContent-Length: 5\r\n\r\nearly");
+        let early = Upstream { write_stalls_at: 100_000, ..Upstream::answers_early(answer) };
+        // Its deadline does not pass: after an answer that ends nothing the body has the time of `linger`.
+        let outcome = Case::new(&world, request.clone() + GET).up(early).answer(OK).expire(ringway::limits::LINGER + 1).once();
+        assert_eq!((outcome.statuses(), outcome.reasons()), (next, vec![]), "the client's connection has nothing to do with it");
+        assert_eq!((outcome.fates()[0], outcome.said[0]), (Fate::Discarded(None), Said::Succeeded));
+    }
+    // What takes the body is used again.
+    let outcome = Case::new(&world, request.repeat(2)).up(Upstream::answers([OK, OK])).once();
+    assert_eq!((outcome.statuses(), outcome.fates()), (vec![200, 200], vec![Fate::GivenBack]));
+    assert!(outcome.upstreams[0].requests().0.iter().all(|request| request.body.len() == 200_000));
+}
+
+#[test]
+fn a_buffered_body_that_breaks_off_is_sent_again_when_that_is_safe() {
+    let world = actors();
+    let request = post("B.request=need-body", &"x".repeat(200_000));
+    let put = request.replacen("POST", "PUT", 1);
+    let breaks = |up: Upstream| Upstream { write_fails_at: 100_000, ..up };
+    let (stale, fresh) = (breaks(stale()), breaks(Upstream::script(vec![Step::AwaitHead, Step::Eof])));
+    for (up, said) in [(stale.clone(), Said::Neutral), (fresh, Said::Failed(UpstreamFault::WriteFailed))] {
+        let outcome = Case::new(&world, &put).up(up).answer(OK).once();
+        assert_eq!((outcome.statuses(), &outcome.said[..]), (vec![200], &[said, Said::Succeeded][..]));
+        assert_eq!(outcome.upstreams[1].request().body.len(), 200_000);
+    }
+    let outcome = Case::new(&world, &request).up(stale).answer(OK).once();
+    assert_eq!((outcome.statuses(), outcome.reasons(), outcome.unused), (vec![502], vec!["upstream_write_failed"], 1));
+    // Its deadline still ends what stalls without an answer.
+    let stalls = Upstream { write_stalls_at: 100_000, ..Upstream::script(vec![Step::AwaitHead]) };
+    let outcome = Case::new(&world, &put).up(stalls).expire(3_600_000).once();
+    assert_eq!((outcome.statuses(), outcome.reasons()), (vec![504], vec!["upstream_write_timeout"]));
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn workers(text: &mut Text, board: &Board) {
     text.one("connections_refused_total", "counter", "Connections refused by a bound or a plugin.", sum(&|s| &s.refused));
     text.one("connections_open", "gauge", "Connections open.", sum(&|s| &s.open));
     text.one("requests_total", "counter", "Requests whose head was understood.", sum(&|s| &s.requests));
-    text.family("responses_total", "counter", "Exchanges by the class of the status that was sent; none: no response was.");
+    text.family("responses_total", "counter", "Exchanges by the class of their status, which is that of the access log; none: a plugin closed the connection.");
     for (at, class) in ["none", "1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().enumerate() {
         text.sample("responses_total", &[("class", class)], sum(&|s| &s.responses[at]));
     }

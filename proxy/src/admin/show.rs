@@ -310,6 +310,7 @@ pub fn config(snapshot: &Snapshot) -> Value {
             "access_log": match &server.access_log {
                 AccessLog::Off => "off".into(),
                 AccessLog::Stdout => "stdout".into(),
+                AccessLog::Stderr => "stderr".into(),
                 AccessLog::File(path) => path.display().to_string(),
             },
             "log_level": server.log_level,

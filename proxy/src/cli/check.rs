@@ -1,7 +1,7 @@
 //! `ringway check`: would `ringway run` start with this configuration?
 //!
 //! Reads the configuration and every plugin file it names, and compares the two: a route that ends in a plugin needs one
-//! that answers. Opens no socket, looks up no host name, runs no plugin code.
+//! that answers. Creates no access log, opens no socket, looks up no host name, runs no plugin code.
 #![forbid(unsafe_code)]
 
 use std::io::{self, Write};
@@ -11,6 +11,7 @@ use ringway_abi::raw;
 
 use super::{GOOD, WRONG, report};
 use crate::config::{Config, Link, Problem};
+use crate::logs;
 use crate::plugin::inspect::{Offer, PluginFacts, inspect};
 
 pub(super) fn check(path: &Path, offer: &Offer, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<i32> {
@@ -23,6 +24,12 @@ pub(super) fn check(path: &Path, offer: &Offer, out: &mut dyn Write, err: &mut d
         }
     };
     report(err, "warning", &config.warnings)?;
+    if let Err(reason) = logs::examine(&config.server.access_log) {
+        let help = "create the folder, or give the user that the gateway runs as the right to write there";
+        report(err, "error", &[Problem::new(reason).in_file(path).help(help)])?;
+        writeln!(err, "{}: {}", path.display(), count(1, "problem"))?;
+        return Ok(WRONG);
+    }
     let (plugins, warnings) = match inspect_plugins(&config, offer) {
         Ok(inspected) => inspected,
         Err(problems) => {

@@ -58,7 +58,7 @@ pub(super) struct Server {
     pub forwarded: Forwarded,
     /// Peers whose own forwarding headers are kept and added to, as "ADDRESS/BITS", "ADDRESS", or "unix" for all that connect through a Unix socket. From all others they are dropped.
     pub trusted_proxies: Vec<String>,
-    /// One line per exchange: "off", "stdout" or the path of a file.
+    /// One line per exchange: "off", "stdout", "stderr" or the path of a file.
     pub access_log: String,
     /// The least severe level that is logged.
     pub log_level: LogLevel,

@@ -147,6 +147,8 @@ pub enum AccessLog {
     Off,
     /// To standard output.
     Stdout,
+    /// To standard error, between the diagnostics.
+    Stderr,
     /// Appended to this file.
     File(PathBuf),
 }

@@ -179,13 +179,21 @@ impl<'a> Resolver<'a> {
         let access_log = match server.access_log.as_str() {
             "off" => AccessLog::Off,
             "stdout" => AccessLog::Stdout,
+            "stderr" => AccessLog::Stderr,
             path => AccessLog::File(path.into()),
         };
+        let words = "write \"off\", \"stdout\", \"stderr\" or the path of a file";
         if server.state.as_ref().is_some_and(String::is_empty) {
             self.problem(at!["server", "state"], Problem::new("`state` is empty").help("write the path of a folder, or leave it out"));
         }
         if server.access_log.is_empty() {
-            self.problem(at!["server", "access_log"], Problem::new("`access_log` is empty").help("write \"off\", \"stdout\" or the path of a file"));
+            self.problem(at!["server", "access_log"], Problem::new("`access_log` is empty").help(words));
+        } else if let AccessLog::File(path) = &access_log
+            && !server.access_log.contains(['/', '.'])
+        {
+            let problem = Problem::new(format!("`{}` is none of the words that `access_log` knows", path.display()));
+            let problem = problem.cause("a file name without a slash or a dot is most likely a mistaken word");
+            self.problem(at!["server", "access_log"], problem.help(format!("{words}; for a file of that name \"./{}\"", path.display())));
         }
         Server {
             workers: server.workers,

@@ -171,6 +171,10 @@ pub struct Program {
     pub hash_keys: Vec<HashKey>,
     /// Whether every exchange is logged.
     pub access_log: bool,
+    /// The addresses of each upstream's servers, for logs.
+    pub servers: Vec<Vec<String>>,
+    /// The names of the listeners, for logs.
+    pub listeners: Vec<String>,
 }
 
 /// The Host that an upstream gets.

@@ -15,6 +15,7 @@ use ringway_abi::view::REQ_ABSOLUTE_TARGET;
 use super::body::{Framing, PREFIX_BYTES};
 use super::core::{Choice, Core, Forwarded, HashKey, Lease, Outcome, Program, Upstreams, add};
 use super::io::{Reader, Stall, Writer, write_all};
+use super::record::Tried;
 use super::request::read_piece;
 use super::response::{ReplyEnd, ReplyFault, Replying};
 use super::watch::{Lane, Watch};
@@ -59,7 +60,7 @@ enum Pumped {
     Whole,
     /// The upstream took no more; nothing that was read from the client is lost.
     Refused,
-    /// A read from the client was given up, and may have taken bytes with it.
+    /// A read from the client was given up, and may have taken bytes with it; or a write of what is all here was.
     Dropped,
 }
 
@@ -78,7 +79,9 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let outgoing = self.outgoing(exchange);
         let mut retries = 0;
         loop {
-            let (fault, stale) = match self.core.upstreams.lease(&mut choice, self.watch).await {
+            let leased = self.core.upstreams.lease(&mut choice, self.watch).await;
+            exchange.tried = Tried { attempts: choice.attempt + 1, upstream: Some(upstream), server: choice.avoid };
+            let (fault, stale) = match leased {
                 Ok(lease) => {
                     // A pooled connection that turns out to be dead says nothing about its server.
                     let reused = lease.reused;
@@ -98,7 +101,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 // The server is as good as before: a key stays with it.
                 choice.avoid = None;
             }
-            let sent = !matches!(fault, UpstreamFault::ConnectFailed | UpstreamFault::ConnectTimeout);
+            let sent = !fault.is_before_the_request();
             let replayable = !matches!(outgoing, Outgoing::Streamed(_)) || (!sent && self.input_untouched(exchange));
             // RFC 9110 §9.2.2: what may have been sent is only repeated when the method is idempotent.
             let idempotent = !sent || self.is_idempotent();
@@ -108,6 +111,9 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 return self.fail(exchange, Fault::Upstream(fault)).await;
             }
             retries += u32::from(!stale);
+            if !stale {
+                self.log_retry(exchange, fault);
+            }
             add(&self.core.stats.upstream_retries, 1);
         }
     }
@@ -187,13 +193,11 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         };
         // Head and body leave in one write when they fit.
         let (appended, rest) = self.append_body(exchange, outgoing, head);
-        let sent_at = if self.frame.borrow().chain().plan().has_want(raw::WANT_TIME) { clock::monotonic_ns() } else { 0 };
+        let times = self.frame.borrow().chain().plan().has_want(raw::WANT_TIME);
+        let sent_at = if times || exchange.program.access_log { clock::monotonic_ns() } else { 0 };
         let stall = Stall::new(self.watch, Lane::UpWrite, exchange.timeouts().write_stall);
         let first = Buf::slot(self.input.slot.clone(), layout.out_at()..layout.out_at() + head + appended);
-        let mut written = write_all(&mut lease.writer, stall, first).await.0;
-        if let (Ok(()), Some(rest)) = (&written, rest) {
-            written = write_all(&mut lease.writer, stall, rest).await.0;
-        }
+        let written = write_all(&mut lease.writer, stall, first).await.0;
         if self.watch.expired(Lane::UpWrite) {
             self.discard(lease, Outcome::Failed(UpstreamFault::WriteTimeout));
             return Attempt::Over(self.fail(exchange, Fault::Upstream(UpstreamFault::WriteTimeout)).await);
@@ -203,12 +207,13 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             return Attempt::Retry(UpstreamFault::WriteFailed);
         }
         // On a fresh connection a failed write may have an answer behind it: the response is read all the same.
+        let rest = rest.filter(|_| written.is_ok());
         if let Outgoing::InSlot(length) = outgoing {
             exchange.body.received = length as u64;
         }
         let program = Rc::clone(&exchange.program);
         let timeouts = exchange.route.map_or(&program.timeouts, |at| &program.routes[at].timeouts);
-        let pump_done = Cell::new(!matches!(outgoing, Outgoing::Streamed(_)));
+        let pump_done = Cell::new(!matches!(outgoing, Outgoing::Streamed(_)) && rest.is_none());
         let refused = Cell::new(false);
         let awaits_head = Cell::new(true);
         let mut replying = Replying {
@@ -227,8 +232,16 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             awaits_head: &awaits_head,
             sent_at,
         };
-        let outcome = match outgoing {
-            Outgoing::Streamed(framing) => {
+        let patience = self.watch.alarm(timeouts.linger);
+        let ended = |whole: bool| {
+            pump_done.set(whole);
+            refused.set(!whole);
+            if awaits_head.get() {
+                self.watch.arm(Lane::UpRead, timeouts.first_byte);
+            }
+        };
+        let outcome = match (outgoing, rest) {
+            (Outgoing::Streamed(framing), _) => {
                 let pump = Pump {
                     core: self.core,
                     watch: self.watch,
@@ -239,15 +252,11 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                     framing,
                     timeouts,
                 };
-                let ended = |whole: bool| {
-                    pump_done.set(whole);
-                    refused.set(!whole);
-                    if awaits_head.get() {
-                        self.watch.arm(Lane::UpRead, timeouts.first_byte);
-                    }
-                };
-                let patience = self.watch.alarm(timeouts.linger);
                 both(pin!(pump.run(&mut lease.writer)), pin!(replying.run(&mut lease.reader, slot)), pin!(patience), ended).await
+            }
+            (_, Some(rest)) => {
+                let pump = send_rest(&mut lease.writer, stall, self.watch, rest);
+                both(pin!(pump), pin!(replying.run(&mut lease.reader, slot)), pin!(patience), ended).await
             }
             _ => Both::Reply(replying.run(&mut lease.reader, slot).await),
         };
@@ -264,8 +273,14 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let body_sent = pumped == Pumped::Whole;
         // A response that waits in a post hook was shown to some links: no other one takes its place.
         let answered = exchange.reply.status != 0 || exchange.reply.interim || self.frame.borrow().is_suspended();
-        if let (Both::Reply(_), Pumped::Dropped) = (&outcome, pumped) {
-            // The body's read was dropped and may have taken bytes with it: nothing more can be read from the client.
+        // The body's read was given up and may have taken bytes with it, or the write of a body in the slot was, whose bytes must not move: nothing
+        // more can be read from the client. A buffer of its own binds nobody.
+        let cut_short = match outgoing {
+            Outgoing::Streamed(_) => !body_sent,
+            Outgoing::InSlot(_) => pumped == Pumped::Dropped,
+            Outgoing::Buffered | Outgoing::None => false,
+        };
+        if cut_short && pumped == Pumped::Dropped && matches!(outcome, Both::Reply(_)) {
             exchange.persist = false;
         }
         match outcome {
@@ -283,7 +298,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 if let Outgoing::InSlot(length) = outgoing {
                     self.input.at += length;
                 }
-                if !body_sent {
+                if cut_short {
                     // RFC 9112 §9.3: the response came before the request was read; the rest is read and thrown away.
                     let drains = pumped == Pumped::Refused && !end.close && self.can_drain(exchange);
                     return Attempt::Over(if drains { self.drain(exchange).await } else { Next::End(End::Linger) });
@@ -310,7 +325,11 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             }
             Both::Reply(Err(ReplyFault::Internal(fault))) => {
                 self.discard(lease, Outcome::Neutral);
-                Attempt::Over(if answered { Next::End(End::Abort) } else { self.fail(exchange, fault).await })
+                if answered {
+                    exchange.reply.fault.get_or_insert(self.cause(fault));
+                    return Attempt::Over(Next::End(End::Abort));
+                }
+                Attempt::Over(self.fail(exchange, fault).await)
             }
             // SPEC S-35: no response of the upstream was shown, so the post hooks have not run.
             Both::Pump(PumpFault::Plugin(Flow::Respond)) if !answered => {
@@ -330,9 +349,19 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 }
                 Attempt::Over(self.fail(exchange, Fault::Client(fault)).await)
             }
+            // As when the head cannot be written: another connection may take all of it.
+            Both::Pump(PumpFault::Upstream(fault)) if !answered && fault.row().may_retry && !matches!(outgoing, Outgoing::Streamed(_)) => {
+                let outcome = if lease.reused { Outcome::Neutral } else { Outcome::Failed(fault) };
+                self.discard(lease, outcome);
+                Attempt::Retry(fault)
+            }
             Both::Pump(PumpFault::Upstream(fault)) => {
                 self.discard(lease, Outcome::Failed(fault));
-                Attempt::Over(if answered { Next::End(End::Abort) } else { self.fail(exchange, Fault::Upstream(fault)).await })
+                if answered {
+                    exchange.reply.fault.get_or_insert(self.cause(Fault::Upstream(fault)));
+                    return Attempt::Over(Next::End(End::Abort));
+                }
+                Attempt::Over(self.fail(exchange, Fault::Upstream(fault)).await)
             }
         }
     }
@@ -340,7 +369,12 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     /// A hook stopped the exchange while the upstream was involved.
     async fn after_hook(&mut self, exchange: &mut Exchange, flow: Flow, answered: bool) -> Next {
         match flow {
-            _ if answered => Next::End(End::Abort),
+            _ if answered => {
+                if let Flow::Fault(fault) = flow {
+                    exchange.reply.fault.get_or_insert(Fault::Plugin(fault));
+                }
+                Next::End(End::Abort)
+            }
             Flow::Respond => self.send_made(exchange).await,
             Flow::Fault(fault) => self.fail(exchange, Fault::Plugin(fault)).await,
             Flow::Drop | Flow::Continue | Flow::NeedBody(_) | Flow::Suspend(_) => Next::End(End::Abort),
@@ -605,6 +639,15 @@ impl<R: Reader, U: Upstreams> Pump<'_, R, U> {
             Err(_) if self.watch.expired(Lane::UpWrite) => (Err(PumpFault::Upstream(UpstreamFault::WriteTimeout)), relay),
             Err(_) => (Err(PumpFault::Upstream(UpstreamFault::WriteFailed)), relay),
         }
+    }
+}
+
+/// Writes what did not fit behind the head, of a body that is all here.
+async fn send_rest<W: Writer>(writer: &mut W, stall: Stall<'_>, watch: &Watch, rest: Buf) -> Result<(), PumpFault> {
+    match write_all(writer, stall, rest).await.0 {
+        Ok(()) => Ok(()),
+        Err(_) if watch.expired(Lane::UpWrite) => Err(PumpFault::Upstream(UpstreamFault::WriteTimeout)),
+        Err(_) => Err(PumpFault::Upstream(UpstreamFault::WriteFailed)),
     }
 }
 

@@ -142,11 +142,15 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         if log_limit::admits_fault(fault) {
             log_limit::line!(row.level, peer = %crate::address::Text::of(self.peer.address), status = row.status, reason = row.reason, "request refused");
         }
+        let program = self.core.program();
+        if program.access_log {
+            self.log_refused(&program, fault);
+        }
         let layout = *self.input.slot.layout();
         let date = self.core.date.now();
         let out = self.input.slot.bytes_mut(layout.out_at()..layout.out_at() + layout.out());
         let Some(count) = super::made::plain_error(out, row.status, row.text, &date) else { return End::Close };
-        let stall = Stall::new(self.watch, Lane::DownWrite, self.core.program().timeouts.write_stall);
+        let stall = Stall::new(self.watch, Lane::DownWrite, program.timeouts.write_stall);
         let (result, _) = write_all(self.writer, stall, Buf::slot(self.input.slot.clone(), layout.out_at()..layout.out_at() + count)).await;
         if result.is_ok() { End::Linger } else { End::Close }
     }

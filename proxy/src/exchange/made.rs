@@ -13,7 +13,6 @@ use super::{Connection, End, Exchange, Next};
 use crate::error::{ClientFault, Fault, ResourceFault};
 use crate::http1::entry_set::EntrySet;
 use crate::http1::write::{Addition, Connection as ConnectionLine, OutFraming, write_response_head};
-use crate::log_limit;
 use crate::plugin::frame::{ChunkFlow, Flow, MadeBody};
 use crate::view::slab::{Buf, Slot};
 
@@ -49,7 +48,6 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let row = fault.row();
         exchange.reply.fault = Some(fault);
         exchange.persist &= row.keep_alive;
-        self.log_fault(exchange, fault);
         if self.watch.has_left() {
             return Next::End(End::Abort);
         }
@@ -86,19 +84,6 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     /// Why the client could not be sent all of its response.
     pub(super) fn not_taken(&self) -> Fault {
         self.cause(Fault::Client(if self.watch.expired(Lane::DownWrite) { ClientFault::WriteStalled } else { ClientFault::ClientClosed }))
-    }
-
-    fn log_fault(&self, exchange: &Exchange, fault: Fault) {
-        if !log_limit::admits_fault(fault) {
-            return;
-        }
-        let row = fault.row();
-        let frame = self.frame.borrow();
-        let view = frame.request().request();
-        let (request_id, route) = (view.request_id(), exchange.route.map_or("", |at| exchange.program.routes[at].name.as_str()));
-        let link = frame.culprit.map_or("", |at| frame.link_name(at));
-        let (status, reason) = (row.status, row.reason);
-        log_limit::line!(row.level, request_id, route, link, status, reason, "{}", row.text);
     }
 
     /// No slot is free for a response: the plainest answer. Not from the request's own slot, into which a read that was given up may

@@ -3,7 +3,7 @@
 //! [`serve`] is the loop of a downstream connection: read a head, run the exchange, go on or stop. The parts: [`io`] what a
 //! connection is, [`watch`] its deadlines, [`core`] what the worker shares, [`body`] framing as it streams, `head` reading
 //! heads, `request` from the head to the plugins' decision, `forward` to the upstream, `response` back to the client,
-//! `made` responses that were made here, [`capture`] copies for operators, `suspend` plugins that wait for an event, [`outcall`] what they send meanwhile, [`splice`] bodies that nobody looks at, `tunnel` after an upgrade.
+//! `made` responses that were made here, [`capture`] copies for operators, `record` what the logs say, `suspend` plugins that wait for an event, [`outcall`] what they send meanwhile, [`splice`] bodies that nobody looks at, `tunnel` after an upgrade.
 //!
 //! Must not: name sockets, the runtime or io_uring.
 //!
@@ -20,6 +20,7 @@ mod head;
 pub mod io;
 mod made;
 pub mod outcall;
+mod record;
 mod request;
 mod response;
 pub mod splice;
@@ -116,9 +117,13 @@ struct Exchange {
     /// Index of the route; `None` while none is known.
     route: Option<usize>,
     reply: Reply,
+    /// For logs.
+    tried: record::Tried,
     /// The client may send another request after this exchange.
     persist: bool,
     began_ms: u64,
+    /// The same by the precise clock; 0 while the access log is off.
+    began_ns: u64,
     /// The whole request body, when a plugin asked for it or replaced it.
     buffered: Option<Vec<u8>>,
 }
@@ -147,6 +152,8 @@ struct Reply {
     origin: u8,
     /// Body bytes sent.
     sent: u64,
+    /// From the request sent to the head of the response received, by the precise clock; 0 when nobody asked.
+    upstream_ns: u64,
     fault: Option<Fault>,
 }
 
@@ -223,8 +230,10 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             bytes_max: program.limits.body_bytes as u64,
             awaits_continue: facts.expect_continue,
         };
-        let reply = Reply { status: 0, interim: false, origin: ringway_abi::view::ORIGIN_GATEWAY, sent: 0, fault: None };
-        Exchange { program, facts, body, route: None, reply, persist, began_ms: now, buffered: None }
+        let reply = Reply { status: 0, interim: false, origin: ringway_abi::view::ORIGIN_GATEWAY, sent: 0, upstream_ns: 0, fault: None };
+        let began_ns = if program.access_log { clock::monotonic_ns() } else { 0 };
+        let tried = record::Tried::default();
+        Exchange { program, facts, body, route: None, reply, tried, persist, began_ms: now, began_ns, buffered: None }
     }
 
     /// Tells the plugins, counts, logs; the frame lets go of the request.
@@ -232,6 +241,10 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let mut frame = self.frame.borrow_mut();
         let reply = &exchange.reply;
         let aborted = matches!(next, Next::End(End::Abort)) || reply.status == 0;
+        if let Some(fault) = reply.fault {
+            self.core.stats.faults.count(fault);
+            self.log_fault(exchange, &frame, fault);
+        }
         let duration_ms = clock::monotonic_ms().saturating_sub(exchange.began_ms);
         let done = raw::Done {
             size: size_of::<raw::Done>() as u32,
@@ -248,36 +261,13 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             self.core.captures.take(route, &mut frame);
         }
         let stats = &self.core.stats;
-        add(&stats.responses[usize::from(reply.status / 100).min(5)], 1);
+        add(&stats.responses[usize::from(reply.told_status() / 100).min(5)], 1);
         add(&stats.request_bytes, exchange.body.received);
         add(&stats.response_bytes, reply.sent);
-        if let Some(fault) = reply.fault {
-            stats.faults.count(fault);
-        }
         if exchange.program.access_log {
-            self.log_exchange(exchange, &frame, duration_ms);
+            self.log_exchange(exchange, &frame);
         }
         frame.end();
-    }
-
-    fn log_exchange(&self, exchange: &Exchange, frame: &Frame, duration_ms: u64) {
-        let view = frame.request().request();
-        let route = exchange.route.map_or("", |at| exchange.program.routes[at].name.as_str());
-        tracing::info!(
-            target: "access",
-            request_id = view.request_id(),
-            peer = %crate::address::Text::of(self.peer.address),
-            peer_port = self.peer.port,
-            method = %String::from_utf8_lossy(view.method()),
-            target = %String::from_utf8_lossy(view.target()),
-            route,
-            status = exchange.reply.status,
-            origin = exchange.reply.origin,
-            request_bytes = exchange.body.received,
-            response_bytes = exchange.reply.sent,
-            duration_ms,
-            reason = exchange.reply.fault.map_or("", |f| f.row().reason),
-        );
     }
 
     async fn exchange(&mut self, exchange: &mut Exchange) -> Next {

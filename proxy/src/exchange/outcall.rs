@@ -196,7 +196,7 @@ async fn send<U: Upstreams>(core: &Core<U>, program: &Program, timeouts: &Timeou
         if stale {
             choice.avoid = None;
         }
-        let sent = !matches!(fault, UpstreamFault::ConnectFailed | UpstreamFault::ConnectTimeout);
+        let sent = !fault.is_before_the_request();
         // RFC 9110 §9.2.2: what may have been sent is only repeated when the method is idempotent. The lines are there as long as nothing has come.
         let again = fault.row().may_retry && (!sent || is_silent(fault) && call.is_idempotent());
         if !again || !(stale || core.upstreams.may_retry(call.upstream, retries)) {

@@ -73,7 +73,7 @@ pub(super) struct Replying<'a, W, U> {
     pub(super) pump_done: &'a Cell<bool>,
     /// No final head has come yet: the wait for it is what [`Lane::UpRead`] guards.
     pub(super) awaits_head: &'a Cell<bool>,
-    /// When the request left (precise clock); 0 when nobody asked.
+    /// When the request left (precise clock); 0 when neither a plugin nor the access log asked.
     pub(super) sent_at: u64,
 }
 
@@ -274,11 +274,14 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
     }
 
     /// The response becomes that of the exchange: plugins can see it.
-    fn enter(&self, slot: &Slot, facts: &ResponseFacts, count: usize, filled: usize) {
+    fn enter(&mut self, slot: &Slot, facts: &ResponseFacts, count: usize, filled: usize) {
         let mut message = Message::parsed(slot.clone(), Side::Response, count);
         let mut frame = self.frame.borrow_mut();
         let id = frame.request().request().request_id();
-        let upstream_ns = if self.sent_at == 0 { 0 } else { clock::monotonic_ns().saturating_sub(self.sent_at) };
+        if self.sent_at != 0 {
+            self.reply.upstream_ns = clock::monotonic_ns().saturating_sub(self.sent_at);
+        }
+        let upstream_ns = if frame.chain().plan().has_want(raw::WANT_TIME) { self.reply.upstream_ns } else { 0 };
         message.set_response_facts(|root| {
             root.request_id = id;
             root.upstream_ns = upstream_ns;

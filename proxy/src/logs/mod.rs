@@ -7,14 +7,17 @@
 
 mod stream;
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use rustix::fs::Access;
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -69,6 +72,7 @@ pub fn install(server: &Server) -> Result<Logs, String> {
     let mut guards = vec![guard];
     let access = match &server.access_log {
         AccessLog::Off => None,
+        AccessLog::Stderr => Some((None, error)),
         AccessLog::Stdout => Some((None, duplicate(&io::stdout()).map_err(|error| format!("standard output cannot be used: {error}"))?)),
         AccessLog::File(path) => Some((Some(path.clone()), Arc::new(Mutex::new(open(path).map_err(|error| refusal(path, &error))?)))),
     };
@@ -101,8 +105,28 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
+/// Whether the access log could be opened, as far as that can be seen without creating it.
+///
+/// # Errors
+/// Why not; the text names it.
+pub fn examine(log: &AccessLog) -> Result<(), String> {
+    let AccessLog::File(path) = log else { return Ok(()) };
+    // A pipe without a reader would be waited for.
+    let seen = match OpenOptions::new().append(true).custom_flags(libc::O_NONBLOCK).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            // With a slash at its end it must be a folder.
+            let seen = rustix::fs::access(folder.join(""), Access::WRITE_OK | Access::EXEC_OK);
+            seen.map_err(|error| format!("in {}: {}", folder.display(), io::Error::from(error)))
+        }
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(()),
+        opened => opened.map(drop).map_err(|error| error.to_string()),
+    };
+    seen.map_err(|error| refusal(path, &error))
+}
+
 /// Why there is no access log at `path`.
-fn refusal(path: &Path, error: &io::Error) -> String {
+fn refusal(path: &Path, error: &impl fmt::Display) -> String {
     format!("server.access_log: {} cannot be opened: {error}", path.display())
 }
 

@@ -167,9 +167,23 @@ impl Message {
     /// When this is a response.
     #[inline]
     pub fn request(&self) -> &RequestView {
+        self.request_in(self.edited)
+    }
+
+    /// The request view as it was received.
+    ///
+    /// # Panics
+    /// When this is a response.
+    pub fn original_request(&self) -> &RequestView {
+        self.request_in(false)
+    }
+
+    #[inline]
+    fn request_in(&self, edited: bool) -> &RequestView {
         assert!(self.side == Side::Request);
-        // SAFETY: `parsed` is only made after the parser wrote the root; edits keep spans inside the slot.
-        unsafe { self.slot.request_view(self.edited) }
+        // SAFETY: `parsed` is only made after the parser wrote the root; edits keep spans inside the slot, and `edited` is only asked for
+        // when they have made the edited root.
+        unsafe { self.slot.request_view(edited) }
     }
 
     /// The request as it was received, without edits.

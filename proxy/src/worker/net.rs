@@ -216,10 +216,20 @@ pub fn discard(fd: RawFd) -> io::Result<usize> {
 /// Whether an idle connection is still open and silent. Bytes that nobody asked for, or an end, make it unusable
 /// (RFC 9112 §9.2; HTTP1.md rule 66).
 pub fn is_quiet(fd: RawFd) -> bool {
+    peek(fd).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Whether bytes wait to be read. On a connection that has carried no request they answer nothing (RFC 9112 §9.2).
+pub fn has_bytes(fd: RawFd) -> bool {
+    peek(fd).is_ok_and(|count| count > 0)
+}
+
+/// How many bytes one look finds, at most one; 0 at the end of the stream.
+fn peek(fd: RawFd) -> io::Result<usize> {
     let mut byte = 0u8;
     // SAFETY: room for one byte; MSG_PEEK takes nothing and MSG_DONTWAIT never waits.
     let got = unsafe { libc::recv(fd, std::ptr::from_mut(&mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
-    got < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
+    usize::try_from(got).map_err(|_| io::Error::last_os_error())
 }
 
 /// Begins a connection. The descriptor exists from here on, so that a deadline can end the attempt; then
@@ -291,4 +301,24 @@ pub fn set_blocking(fd: RawFd) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn silence_bytes_and_an_end_are_told_apart() {
+        let (ours, mut theirs) = UnixStream::pair().expect("sockets");
+        let look = || (is_quiet(ours.as_raw_fd()), has_bytes(ours.as_raw_fd()));
+        assert_eq!(look(), (true, false));
+        theirs.write_all(b"HTTP/1.1 200 OK").expect("there is room");
+        assert_eq!((look(), look()), ((false, true), (false, true)), "looking takes nothing");
+        let (ours, theirs) = UnixStream::pair().expect("sockets");
+        drop(theirs);
+        assert_eq!((is_quiet(ours.as_raw_fd()), has_bytes(ours.as_raw_fd())), (false, false));
+    }
 }

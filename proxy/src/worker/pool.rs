@@ -135,11 +135,12 @@ impl Pool {
             };
             let timed_out = watch.expired(Lane::UpRead);
             fault = match tried {
-                Ok(stream) if !watch.ended_upstream() => {
+                Ok(stream) if !watch.ended_upstream() && !net::has_bytes(stream.fd()) => {
                     member.group.address_tried(at, &tries, true, now_ms);
                     return Ok(stream);
                 }
                 _ if timed_out => UpstreamFault::ConnectTimeout.into(),
+                Ok(_) if !watch.ended_upstream() => UpstreamFault::SpokeFirst.into(),
                 Ok(_) => UpstreamFault::ConnectFailed.into(),
                 Err(error) => shortage(&error).map_or(UpstreamFault::ConnectFailed.into(), Fault::Resource),
             };

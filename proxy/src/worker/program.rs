@@ -389,6 +389,8 @@ pub fn build(
         name: config.server.name.clone().into_bytes(),
         hosts: by_id(config, upstreams, HostPolicy { replace: false, names: Vec::new() }, host_policy),
         hash_keys,
+        servers: by_id(config, upstreams, Vec::new(), |u| u.servers.iter().map(|server| server.address.to_string()).collect()),
+        listeners: config.listeners.iter().map(|listener| listener.name.clone()).collect(),
         access_log: config.server.access_log != crate::config::AccessLog::Off,
     };
     let canary = canary_routes.map(|(routes, percent)| (Rc::new(Program { routes, ..program.clone() }), percent));

@@ -1,9 +1,12 @@
 //! What the logs say, and that nobody can fill or mute them.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::gateway::*;
 
@@ -23,7 +26,7 @@ fn a_flood_of_requests_without_a_route_mutes_nothing_else() {
             }
             assert_eq!(client.get("/nobody").status, 502);
         }
-        assert_eq!(gateway.events(5, |event| event["reason"] == "upstream_connect_failed"), 5, "{level}");
+        assert_eq!(gateway.events(5, |event| event["reason"] == "upstream_connect_failed" && event["status"] == 502), 5, "{level}");
         gateway.stop();
     }
 }
@@ -189,4 +192,195 @@ fn lines_that_find_no_room_are_counted_and_told() {
     let said: Value = serde_json::from_str(&gateway.wait_for("access log lines were lost")).unwrap();
     assert!(said["no_room"].as_u64() > Some(0) && said["slow"].is_string() && said["not_written"] == 0, "{said}");
     gateway.stop();
+}
+
+/// A gateway with an access log in its folder.
+fn logging(config: Config) -> (Gateway, TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("access.log");
+    (Gateway::start(&config.server(&format!("access_log = {:?}", log.display().to_string()))), folder, log)
+}
+
+/// Waits for a line with this value.
+fn line_with(log: &Path, field: &str, value: impl Into<Value>) -> Value {
+    let (mut found, value) = (None, value.into());
+    eventually(&format!("a line with {field} {value}"), || {
+        found = lines(log).into_iter().find(|line| line[field] == value);
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+/// Waits for a line of the diagnostics.
+fn event(gateway: &Gateway, wanted: impl Fn(&Value) -> bool) -> Value {
+    gateway.events(1, &wanted);
+    let events = gateway.log();
+    events.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find(&wanted).unwrap()
+}
+
+#[test]
+fn an_access_line_says_who_asked_what_and_who_answered() {
+    let origin = Origin::start();
+    let (gateway, _folder, log) = logging(config().to(&[origin.address()]));
+    let mut client = Client::connect(gateway.address());
+    client.send(b"POST /bytes/7?a=b HTTP/1.1\r\nhost: Example.com:81\r\nuser-agent: x\xff\"\\y\r\ncontent-length: 3\r\n\r\nabc");
+    assert_eq!(client.response().status, 200);
+    let line = line_with(&log, "target", "/bytes/7?a=b");
+    let expected = serde_json::json!({
+        "listener": line["listener"], "peer": "127.0.0.1", "method": "POST", "version": "1.1", "host": "Example.com:81", "user_agent": "x\\xff\"\\x5cy",
+        "route": "/", "upstream": "app", "server": origin.address(), "attempts": 1, "status": 200, "origin": "upstream", "request_bytes": 3, "response_bytes": 7,
+    });
+    for (field, value) in expected.as_object().unwrap() {
+        assert_eq!(&line[field], value, "{field}: {line}");
+    }
+    assert!(line["listener"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");
+    let (whole, upstream) = (line["duration_ms"].as_f64().unwrap(), line["upstream_ms"].as_f64().unwrap());
+    assert!(0.0 < upstream && upstream <= whole, "{line}");
+    assert!(line["reason"].is_null() && line["plugin"].is_null(), "{line}");
+    let mut client = Client::connect(gateway.address());
+    client.send(format!("GET /old HTTP/1.0\r\nuser-agent: {}\r\n\r\n", "u".repeat(300)));
+    client.response();
+    let line = line_with(&log, "version", "1.0");
+    assert_eq!(line["user_agent"], format!("{}...", "u".repeat(256)));
+    assert!(line["host"].is_null(), "{line}");
+    gateway.stop();
+}
+
+#[test]
+fn requests_that_are_refused_have_an_access_line() {
+    let (gateway, _folder, log) = logging(config().with(&format!("{NOBODY}\n[timeouts]\nhead = \"300ms\"")));
+    let long = "x".repeat(9000);
+    for (bytes, status, reason, method, target) in [
+        ("GET /a HTTP/1.1\r\n\r\n".to_owned(), 400, "missing_host", Some("GET"), Some("/a".to_owned())),
+        (format!("GET /{long} HTTP/1.1\r\nhost: a\r\n\r\n"), 414, "target_too_long", Some("GET"), Some(format!("/{}...", &long[..511]))),
+        (format!("GET /b HTTP/1.1\r\nhost: a\r\nb: {long}{long}\r\n\r\n"), 431, "field_too_long", Some("GET"), Some("/b".to_owned())),
+        ("GET /c HTTP/2.0\r\nhost: a\r\n\r\n".to_owned(), 505, "unsupported_version", Some("GET"), Some("/c".to_owned())),
+        (format!("{} /d HTTP/1.1\r\nhost: a\r\n\r\n", "M".repeat(80)), 501, "method_too_long", None, None),
+        ("\u{16}\u{3}\u{1} hello\r\n\r\n".to_owned(), 400, "not_http", None, None),
+        ("GET /slow HTTP/1.1\r\nhost: a\r\n".to_owned(), 408, "head_timeout", Some("GET"), Some("/slow".to_owned())),
+    ] {
+        let mut client = Client::connect(gateway.address());
+        client.send(bytes);
+        assert_eq!(client.response().status, status, "{reason}");
+        let line = line_with(&log, "reason", reason);
+        assert_eq!((line["status"].as_u64(), line["method"].as_str(), line["target"].as_str()), (Some(u64::from(status)), method, target.as_deref()), "{line}");
+        assert_eq!((&line["peer"], &line["origin"]), (&"127.0.0.1".into(), &"gateway".into()), "{line}");
+    }
+    gateway.stop();
+}
+
+/// Logs and counters tell one story.
+#[test]
+fn a_client_that_leaves_before_its_response_is_499_everywhere() {
+    let origin = Origin::start();
+    let (gateway, _folder, log) = logging(config().server("admin = \"127.0.0.1:0\"").to(&[origin.address()]));
+    let mut client = Client::connect(gateway.address());
+    client.send("GET /slow/5000 HTTP/1.1\r\nhost: test\r\n\r\n");
+    eventually("it is under way", || origin.begun() == 1);
+    client.reset();
+    let line = line_with(&log, "reason", "client_closed");
+    assert_eq!((&line["status"], line["origin"].is_null()), (&499.into(), true), "{line}");
+    assert_eq!(event(&gateway, |event| event["reason"] == "client_closed")["status"], 499);
+    let classes = ["4xx", "none"].map(|class| gateway.metric(&format!("ringway_responses_total{{class=\"{class}\"}}")));
+    assert_eq!(classes, [1, 0]);
+    gateway.stop();
+}
+
+#[test]
+fn what_goes_wrong_with_a_server_names_it() {
+    let origin = Origin::raw(|mut stream, origin| {
+        let _ = origin.read_request(&mut stream, &mut Vec::new(), 0);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf");
+    });
+    let other = Origin::start();
+    let pair = format!("[[route]]\npath = \"/bytes\"\nupstream = \"pair\"\n[[upstream]]\nname = \"pair\"\nservers = [\"127.0.0.1:1\", {:?}]", other.address());
+    let (gateway, _folder, log) = logging(config().with(NOBODY).with(&pair).to(&[origin.address()]));
+    assert_eq!(get(gateway.address(), "/nobody").status, 502);
+    let said = |reason: &str| {
+        let line = line_with(&log, "reason", reason);
+        // What was tried again has no status.
+        let event = event(&gateway, |event| event["reason"] == reason && event["status"].is_u64());
+        for field in ["upstream", "server", "status", "request_id", "peer"] {
+            assert_eq!(line[field], event[field], "{field}: {line} {event}");
+        }
+        [&line["upstream"], &line["server"], &line["status"]].map(|value| value.to_string().replace('"', ""))
+    };
+    assert_eq!(said("upstream_connect_failed"), ["nobody", "127.0.0.1:1", "502"]);
+    // Cut off after its head: the status that was sent stays.
+    let mut client = Client::connect(gateway.address());
+    client.send("GET /cut HTTP/1.1\r\nhost: test\r\n\r\n");
+    client.read_to_end();
+    assert_eq!(said("upstream_truncated"), ["app", origin.address(), "200"]);
+    for _ in 0..2 {
+        assert_eq!(get(gateway.address(), "/bytes/1").status, 200);
+    }
+    let twice = || lines(&log).into_iter().find(|line| line["upstream"] == "pair" && line["attempts"] == 2);
+    eventually("one of them was tried twice", || twice().is_some());
+    let line = twice().unwrap();
+    assert_eq!((&line["server"], &line["status"], line["reason"].is_null()), (&other.address().into(), &200.into(), true), "{line}");
+    let event = event(&gateway, |event| event["upstream"] == "pair");
+    assert_eq!((&event["server"], &event["message"]), (&"127.0.0.1:1".into(), &"tried again: the connection was refused or reset".into()), "{event}");
+    gateway.stop();
+}
+
+/// The page and the code have the same fields.
+#[test]
+fn every_field_of_the_access_log_stands_in_the_reference() {
+    const PAGE: &str = include_str!("../../docs/logs.md");
+    let table = PAGE.split("## Diagnostics").next().unwrap().lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let documented: BTreeSet<String> = table.map(str::to_owned).collect();
+    let origin = Origin::start();
+    let answering = config().plugin("bench-respond", "").with("[[route]]\npath = \"/answered\"\nplugins = [\"bench-respond\"]\n");
+    let (gateway, _folder, log) = logging(answering.with(NOBODY).to(&[origin.address()]));
+    let mut client = Client::connect(gateway.address());
+    for path in ["/nobody", "/answered", "/bytes/1"] {
+        client.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\nuser-agent: test\r\n\r\n"));
+        client.response();
+    }
+    let mut client = Client::connect(gateway.address());
+    client.send("GET / HTTP/1.1\r\n\r\n");
+    client.response();
+    eventually("all are logged", || lines(&log).len() == 4);
+    let written: BTreeSet<String> = lines(&log).iter().flat_map(|line| line.as_object().unwrap().keys().cloned().collect::<Vec<_>>()).collect();
+    assert_eq!(written, documented);
+    let answered = line_with(&log, "target", "/answered");
+    assert_eq!((&answered["origin"], &answered["plugin"]), (&"plugin".into(), &"bench-respond".into()), "{answered}");
+    gateway.stop();
+}
+
+#[test]
+fn the_access_log_can_share_standard_error_with_the_diagnostics() {
+    let gateway = Gateway::start(&config().server("access_log = \"stderr\"").with(NOBODY));
+    assert_eq!(get(gateway.address(), "/nobody").status, 502);
+    gateway.events(1, |event| event["target"] == "/nobody" && event["reason"] == "upstream_connect_failed");
+    gateway.events(1, |event| event["level"] == "WARN" && event["reason"] == "upstream_connect_failed");
+    gateway.stop();
+}
+
+#[test]
+fn an_access_log_that_cannot_be_opened_is_found_by_check_and_named_by_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let check = |log: &str| {
+        let file = folder.path().join("gateway.toml");
+        fs::write(&file, config().server(&format!("access_log = {log:?}")).with(NOBODY).text()).unwrap();
+        let output = ringway(&["check", "-c", file.to_str().unwrap()]).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    fs::create_dir(folder.path().join("folder")).unwrap();
+    for bad in [at("missing/access.log"), at("folder"), at("gateway.toml/access.log")] {
+        let (code, said) = check(&bad);
+        assert!(code == Some(1) && said.contains(&format!("server.access_log: {bad} cannot be opened")), "{code:?} {said}");
+    }
+    let missing = at("missing/access.log");
+    let (code, said) = Launch::default().refuse(&config().server(&format!("access_log = {missing:?}")).with(NOBODY));
+    assert!(code == Some(1) && said.contains(&format!("server.access_log: {missing} cannot be opened: No such file")), "{code:?} {said}");
+    for word in ["Stdout", "none", "syslog"] {
+        let (code, said) = check(word);
+        assert!(code == Some(1) && said.contains(&format!("`{word}` is none of the words")) && said.contains("\"stderr\""), "{code:?} {said}");
+    }
+    for good in [at("access.log"), at("folder/access.log"), "stderr".into(), "/dev/null".into()] {
+        assert_eq!(check(&good), (Some(0), String::new()), "{good}");
+    }
+    assert!(!Path::new(&at("access.log")).exists(), "nothing is created");
 }
