@@ -142,7 +142,8 @@ fn a_name_that_fails_is_logged_once_and_again_when_it_is_found() {
     assert_eq!(get(governed.address(), "/app").status, 503);
     names.wait_for(3, "app.test");
     assert_eq!(events(&governed.gateway, "server name was not resolved; it has no addresses yet", "app.test"), 1);
-    assert_eq!(governed.gateway.log().iter().filter(|line| line.contains("app.test")).count(), 1, "{:?}", governed.gateway.log());
+    let said = |line: &&String| line.contains("app.test") && line.contains("resolved");
+    assert_eq!(governed.gateway.log().iter().filter(said).count(), 1, "{:?}", governed.gateway.log());
     names.say(&["app.test 127.0.0.1"]);
     governed.gateway.wait_for("server resolved again");
     assert_eq!(get(governed.address(), "/app").status, 200);
