@@ -160,7 +160,7 @@ pub fn normalise_path<'a>(path: &'a [u8], policy: &PathPolicy, out: &'a mut [u8]
 }
 
 /// No escapes, no backslashes, no `//`, and no segment that begins with a dot or a semicolon. Eight bytes at a time; a path that is plain may be called
-/// not plain (the comparison of words can find a byte behind one that is really there), never the other way round.
+/// not plain (the comparison of words can find a byte behind one that is really there, and takes some others for these), never the other way round.
 pub fn is_plain(path: &[u8]) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let equal = |word: u64, byte: u8| {
@@ -173,7 +173,9 @@ pub fn is_plain(path: &[u8]) -> bool {
         let slash = equal(word, b'/');
         let behind = slash << 8 | carry;
         carry = slash >> 56;
-        equal(word, b'%') | equal(word, b'\\') | behind & (slash | equal(word, b'.') | equal(word, b';'))
+        // `.`, `/` and `;` differ in these bits, in which they share the rest with `*`, `+`, `:`, `>` and `?`.
+        let hiding = equal(word | ONES * 0x15, 0x3f);
+        equal(word, b'%') | equal(word, b'\\') | behind & hiding
     };
     let (words, rest) = path.as_chunks::<8>();
     let mut last = [b'a'; 8];
