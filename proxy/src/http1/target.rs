@@ -174,7 +174,7 @@ pub fn is_plain(path: &[u8]) -> bool {
         let behind = slash << 8 | carry;
         carry = slash >> 56;
         // `.`, `/` and `;` differ in these bits, in which they share the rest with `*`, `+`, `:`, `>` and `?`.
-        let hiding = equal(word | ONES * 0x15, 0x3f);
+        let hiding = equal(word | (ONES * 0x15), 0x3f);
         equal(word, b'%') | equal(word, b'\\') | behind & hiding
     };
     let (words, rest) = path.as_chunks::<8>();
