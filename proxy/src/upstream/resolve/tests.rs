@@ -105,7 +105,9 @@ fn no_name_waits_for_a_silent_one() {
     assert_eq!(names.unresolved(), ["a.test", "b.test", "c.test"]);
     names.give_up(&names.missing(&unknown));
     assert_eq!(names.want(silent.upstreams.iter()), [""; 0], "nobody waits for them twice");
-    assert_eq!(script.asked.load(Ordering::SeqCst), 4, "a look-up that is under way is not begun again");
+    // That of d.test has ended, so it is asked for again; look-ups that are under way are not begun again.
+    script.asked(5);
+    assert_eq!(script.asked.load(Ordering::SeqCst), 5);
 }
 
 #[test]
