@@ -292,6 +292,7 @@ impl Gateway {
             if let (Some(link), Some(text)) = (&mut link, &self.control.config().text) {
                 link.tell_in_force(text, self.control.standings(), self.control.known());
             }
+            orders.answer();
             let answering = draining.is_some_and(|since| since.elapsed() < ANSWER_PATIENCE) && self.owes_answers();
             if self.crew.is_finished() && !answering {
                 return self.end(draining.is_some());

@@ -6,8 +6,10 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 
+use serde_json::Value;
+
 use super::board::Board;
-use super::control::{Awaited, Change, Control, Order};
+use super::control::{Awaited, Change, Control, Order, Refusal};
 use crate::worker::crew::Crew;
 
 /// The changes that are to be made.
@@ -17,6 +19,8 @@ pub struct Orders {
     queue: VecDeque<Order>,
     /// What the first of them waits for.
     awaited: Option<Awaited>,
+    /// Those that were made, and what came of it.
+    made: Vec<(Order, Result<Value, Refusal>)>,
 }
 
 impl Orders {
@@ -34,7 +38,7 @@ impl Orders {
         }
     }
 
-    /// Makes those that need not wait.
+    /// Makes those that need not wait. They are answered by [`Orders::answer`].
     pub fn proceed(&mut self, control: &mut Control, crew: &Crew, board: &Board) {
         while let Some(order) = self.queue.pop_front() {
             let is_draining = board.draining.load(Ordering::Relaxed);
@@ -47,6 +51,14 @@ impl Orders {
                 return;
             }
             let outcome = control.apply(&order.change, awaited, crew, board);
+            self.made.push((order, outcome));
+        }
+    }
+
+    /// Tells those who asked: once what has changed is known to whoever starts the next process, so that nothing that was answered is lost
+    /// when this one dies.
+    pub fn answer(&mut self) {
+        for (order, outcome) in self.made.drain(..) {
             // Whoever asked may have gone; the log has it.
             let _ = order.reply.send(outcome);
         }

@@ -3,13 +3,14 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, mpsc};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -61,7 +62,10 @@ pub struct Child {
     /// What it is to be told when it listens for signals.
     owed: Option<Signal>,
     process: std::process::Child,
+    has_ended: bool,
     control: UnixStream,
+    /// The thread that hears what it says.
+    listener: Option<JoinHandle<()>>,
     record: PipeReader,
 }
 
@@ -80,7 +84,9 @@ impl Child {
         // A group of its own: what a terminal sends reaches the supervisor alone, which passes it on.
         let process = command.stdin(Stdio::null()).process_group(0).spawn()?;
         drop((theirs, their_record));
-        let mut child = Child { number, binary: Arc::clone(binary), started: Instant::now(), is_ready: false, owed: None, process, control, record };
+        let binary = Arc::clone(binary);
+        let mut child =
+            Child { number, binary, started: Instant::now(), is_ready: false, owed: None, process, has_ended: false, control, listener: None, record };
         let begun = child.control.set_write_timeout(Some(WRITE_TIMEOUT)).and_then(|()| child.listen(events)).and_then(|()| child.say(&brief));
         match begun {
             // It has ended already: waiting for it tells why.
@@ -94,9 +100,9 @@ impl Child {
         }
     }
 
-    fn listen(&self, events: &mpsc::Sender<Event>) -> io::Result<()> {
+    fn listen(&mut self, events: &mpsc::Sender<Event>) -> io::Result<()> {
         let (control, events, number) = (self.control.try_clone()?, events.clone(), self.number);
-        thread::Builder::new().name("listen".into()).spawn(move || {
+        let listener = thread::Builder::new().name("listen".into()).spawn(move || {
             for line in BufReader::new(control).lines() {
                 let Ok(line) = line else { return };
                 let event = match serde_json::from_str::<FromGateway>(&line) {
@@ -111,6 +117,7 @@ impl Child {
                 }
             }
         })?;
+        self.listener = Some(listener);
         Ok(())
     }
 
@@ -134,8 +141,10 @@ impl Child {
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
-        // It cannot have been waited for, so the pid is still its own; an error means that it is ending.
-        let _ = kill_process(Pid::from_child(&self.process), signal);
+        if !self.has_ended {
+            // It has not been waited for, so the pid is still its own; an error means that it is ending.
+            let _ = kill_process(Pid::from_child(&self.process), signal);
+        }
     }
 
     /// Sends it a signal that it must handle: once it does, since the default action would end it.
@@ -163,7 +172,17 @@ impl Child {
 
     /// How it ended, when it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.process.try_wait().ok().flatten()
+        let status = self.process.try_wait().ok().flatten();
+        self.has_ended |= status.is_some();
+        status
+    }
+
+    /// Once it has ended: all that it said is among the events when this returns.
+    pub fn hear_out(&mut self) {
+        // A plugin may have made a process that still holds the other end. What is there can be read all the same, then it ends.
+        let _ = self.control.shutdown(Shutdown::Read);
+        // An error is a panic, which the log has.
+        let _ = self.listener.take().map(JoinHandle::join);
     }
 
     /// What it wrote about its crash, once it has ended.

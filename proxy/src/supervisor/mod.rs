@@ -17,6 +17,7 @@ pub mod link;
 pub mod protocol;
 pub mod sockets;
 
+use std::collections::VecDeque;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -94,6 +95,8 @@ struct Supervisor {
     crashes_max: usize,
     crash_window: Duration,
     events: mpsc::Sender<Event>,
+    /// What came in while a process was heard out.
+    deferred: VecDeque<Event>,
     started: u64,
     restarts: u64,
     serving: Option<Child>,
@@ -131,6 +134,7 @@ impl Supervisor {
             crashes_max: 0,
             crash_window: Duration::ZERO,
             events,
+            deferred: VecDeque::new(),
             started: 0,
             restarts: 0,
             serving: None,
@@ -174,13 +178,14 @@ impl Supervisor {
 
     fn run(mut self, events: &mpsc::Receiver<Event>) -> i32 {
         loop {
-            match events.recv_timeout(self.patience()) {
+            let event = self.deferred.pop_front().map_or_else(|| events.recv_timeout(self.patience()), Ok);
+            match event {
                 Ok(Event::Signal(signal)) => self.on_signal(signal),
                 Ok(Event::Said(number, said)) => self.on_said(number, said),
                 // The sender is held here, so that only time can have passed.
                 Err(_) => {}
             }
-            self.bury();
+            self.bury(events);
             self.look_at_deadlines();
             if let Some(code) = self.code.filter(|_| self.leaving.is_empty() && self.next.is_none()) {
                 self.sockets.remove_files();
@@ -320,9 +325,12 @@ impl Supervisor {
     }
 
     /// Takes note of processes that have ended.
-    fn bury(&mut self) {
-        if let Some((mut child, status)) = ended(&mut self.serving) {
-            self.on_death(&mut child, status);
+    fn bury(&mut self, events: &mpsc::Receiver<Event>) {
+        if let Some((number, status)) = self.serving.as_mut().and_then(|child| Some((child.number, child.ended()?))) {
+            self.hear_out(number, events);
+            if let Some(mut child) = self.serving.take() {
+                self.on_death(&mut child, status);
+            }
         }
         if let Some(status) = self.next.as_mut().and_then(|next| next.child.ended()) {
             let failure = self.next.take().and_then(|mut next| link::failure(&next.child.record()));
@@ -335,6 +343,17 @@ impl Supervisor {
                 false
             }
         });
+    }
+
+    /// What the process that served has said is heeded before it is replaced: the next one starts with what was in force at last.
+    fn hear_out(&mut self, number: u64, events: &mpsc::Receiver<Event>) {
+        self.serving.iter_mut().for_each(Child::hear_out);
+        for event in self.deferred.drain(..).chain(events.try_iter()).collect::<Vec<_>>() {
+            match event {
+                Event::Said(of, said) if of == number => self.on_said(of, said),
+                other => self.deferred.push_back(other),
+            }
+        }
     }
 
     /// The process that served has ended.
@@ -415,11 +434,6 @@ fn back_off(short_lives: u32) -> Duration {
         0 | 1 => Duration::ZERO,
         more => RESTART_AFTER.saturating_mul(1 << (more - 2).min(16)).min(RESTART_AFTER_MAX),
     }
-}
-
-fn ended(child: &mut Option<Child>) -> Option<(Child, ExitStatus)> {
-    let status = child.as_mut()?.ended()?;
-    child.take().map(|child| (child, status))
 }
 
 fn report(crash: &Crash) {

@@ -207,6 +207,25 @@ fn every_fatal_signal_leaves_a_record_and_a_restart_keeps_what_operators_decided
     governed.gateway.stop();
 }
 
+/// What the gateway tells its supervisor takes a while to read, since the configuration is long; of a death one hears at once.
+#[test]
+fn what_was_answered_is_not_lost_with_the_process_that_answered() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), telling());
+    let file = versioned(folder.path(), "1", &[]);
+    let long = format!("# {}\n", "long ".repeat(400_000));
+    let governed = Governed::start(config().to(&[origin.address()]).with(&format!("{long}[[plugin]]\nname = \"other\"\npath = {file:?}\n")));
+    let mut serving = governed.gateway.serving_pid();
+    for (restarts, (order, status)) in [("disable", "disabled"), ("enable", "active")].into_iter().cycle().take(4).enumerate() {
+        governed.good("POST", &format!("/api/plugins/other/{order}"), "");
+        signal(serving, libc::SIGKILL);
+        assert_eq!(governed.gateway.said(restarts + 1, "serving again"), restarts + 1);
+        assert_eq!(governed.good("GET", "/api/plugins/other", "")["status"], status);
+        let events = governed.gateway.log().into_iter().filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        serving = events.filter(|event| event["message"] == "serving again").last().unwrap()["pid"].as_u64().unwrap() as u32;
+    }
+    governed.gateway.stop();
+}
+
 #[test]
 fn a_plugin_that_crashes_at_load_is_not_opened_again_and_refuses_when_it_is_closed() {
     let (folder, origin) = (tempfile::tempdir().unwrap(), telling());
