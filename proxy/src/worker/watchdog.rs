@@ -96,10 +96,13 @@ struct Bounds {
 }
 
 impl Bounds {
+    fn least_ms(&self) -> Option<u64> {
+        self.budget_ms.into_iter().chain(self.limit_ms).min()
+    }
+
     /// How long until the next look.
     fn look(&self) -> Duration {
-        let least = self.budget_ms.into_iter().chain(self.limit_ms).min();
-        least.map_or(REST, |ms| Duration::from_millis((ms / LOOKS).clamp(LOOK_MS.0, LOOK_MS.1)))
+        self.least_ms().map_or(REST, |ms| Duration::from_millis((ms / LOOKS).clamp(LOOK_MS.0, LOOK_MS.1)))
     }
 }
 
@@ -110,6 +113,8 @@ struct Case {
     /// Since it is known, and for how long it has run since then.
     call: Option<Call>,
     ran_ms: u64,
+    /// When it last said that it is still that call.
+    asked_ms: u64,
     logged: bool,
     ended: bool,
 }
@@ -135,21 +140,24 @@ impl Case {
         self.ran_ms += passed_ms;
         let over_limit = !self.ended && bounds.limit_ms.is_some_and(|bound| self.ran_ms >= bound);
         let over_budget = !self.logged && bounds.budget_ms.is_some_and(|bound| self.ran_ms >= bound);
-        if !over_limit && !over_budget {
+        // Nothing is left to be found about it, but another one may have followed it between two looks.
+        let in_doubt = bounds.least_ms().is_some_and(|bound| self.ran_ms - self.asked_ms >= bound);
+        if !over_limit && !over_budget && !in_doubt {
             return None;
         }
-        let answer = ask(true)?;
+        let answer = ask(over_limit || over_budget)?;
         if answer.call != call {
             // Another call of the same frame: it is known from now on.
             *self = Case { frame: answer.call.frame, call: Some(answer.call), ..Case::default() };
             return None;
         }
+        self.asked_ms = self.ran_ms;
         if over_limit {
             (self.ended, self.logged) = (true, true);
             return Some(Finding::OverLimit(answer, self.ran_ms));
         }
-        self.logged = true;
-        Some(Finding::OverBudget(answer, self.ran_ms))
+        self.logged |= over_budget;
+        over_budget.then(|| Finding::OverBudget(answer, self.ran_ms))
     }
 }
 
@@ -320,6 +328,14 @@ mod tests {
             assert_eq!(look(&mut case, [FRAME, FRAME, FRAME, 0][at % 4], 7), None);
             assert_eq!(look(&mut case, [FRAME, 0x2000][at / 3 % 2], 7), None);
         }
+    }
+
+    #[test]
+    fn a_call_that_follows_a_long_one_is_found_too_when_no_look_fell_between_them() {
+        let mut case = Case::default();
+        let found: Vec<u64> = (0..100).flat_map(|at| look(&mut case, FRAME, 7 + at / 50).map(|_| at * 10)).collect();
+        // The second begins at 500 ms, and is asked for when the budget has passed once more.
+        assert_eq!(found, [60, 210, 560, 710]);
     }
 
     #[test]
