@@ -157,7 +157,7 @@ impl Case {
             return Some(Finding::OverLimit(answer, self.ran_ms));
         }
         self.logged |= over_budget;
-        over_budget.then(|| Finding::OverBudget(answer, self.ran_ms))
+        over_budget.then_some(Finding::OverBudget(answer, self.ran_ms))
     }
 }
 
