@@ -220,8 +220,8 @@ fn what_was_answered_is_not_lost_with_the_process_that_answered() {
         signal(serving, libc::SIGKILL);
         assert_eq!(governed.gateway.said(restarts + 1, "serving again"), restarts + 1);
         assert_eq!(governed.good("GET", "/api/plugins/other", "")["status"], status);
-        let events = governed.gateway.log().into_iter().filter_map(|line| serde_json::from_str::<Value>(&line).ok());
-        serving = events.filter(|event| event["message"] == "serving again").last().unwrap()["pid"].as_u64().unwrap() as u32;
+        let mut events = governed.gateway.log().into_iter().rev().filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        serving = events.find(|event| event["message"] == "serving again").unwrap()["pid"].as_u64().unwrap() as u32;
     }
     governed.gateway.stop();
 }
