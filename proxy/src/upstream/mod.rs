@@ -102,7 +102,7 @@ impl SharedServer {
 
     /// With what was known of it under the upstream's last configuration. What this one has no means to end is not taken over: checks bring back
     /// an unhealthy server, and successes end a row of failures only where somebody counts them.
-    fn as_known(self, known: &SharedServer, config: &Upstream) -> SharedServer {
+    fn knowing(self, known: &SharedServer, config: &Upstream) -> SharedServer {
         if config.health.is_some() {
             self.healthy.store(known.is_healthy(), Ordering::Relaxed);
         }
@@ -198,7 +198,7 @@ impl SharedUpstream {
         let server = |of: &UpstreamServer| {
             let server = SharedServer::new(&of.address, of.weight);
             match before.and_then(|before| before.servers.iter().find(|known| known.address == of.address)) {
-                Some(known) => server.as_known(known, config),
+                Some(known) => server.knowing(known, config),
                 None => server,
             }
         };
