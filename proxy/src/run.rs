@@ -246,7 +246,7 @@ impl Gateway {
                     self.drain(signals::name(signal), Duration::ZERO);
                     draining = Some(Instant::now());
                 }
-                Ok(Event::Supervisor(ToGateway::Crashed { crash })) => self.board.note_crash(crash),
+                Ok(Event::Supervisor(ToGateway::Crashed { crash })) => self.board.note_crash(*crash),
                 Ok(Event::Orphaned) if draining.is_none() => {
                     // Nobody starts this process again: the next one may want the address already.
                     self.board.admin_ends.store(true, Ordering::Relaxed);

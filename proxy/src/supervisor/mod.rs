@@ -398,7 +398,7 @@ impl Supervisor {
         let plugin = crash.plugin.clone();
         report(&crash);
         if let Some(serving) = &mut self.serving {
-            serving.tell(&ToGateway::Crashed { crash: crash.clone() });
+            serving.tell(&ToGateway::Crashed { crash: Box::new(crash.clone()) });
         }
         if let Err(error) = self.crashes.add(crash, now) {
             tracing::error!(%error, "the crash record cannot be kept");

@@ -87,7 +87,7 @@ pub enum ToGateway {
     /// A process that still finished something has died. Older programs do not understand it, and say so in their log.
     Crashed {
         /// Its record.
-        crash: Crash,
+        crash: Box<Crash>,
     },
     /// The upgrade that was asked for did not happen.
     UpgradeFailed {
