@@ -58,6 +58,8 @@ pub const EDIT_BYTES: usize = 4 * KIB;
 pub const PLUGIN_ALLOC_BYTES: usize = 64 * KIB;
 /// A million counters of 16 bytes with their keys, or rings and tables for a handful of plugins; allocated when they are loaded.
 pub const MAP_BYTES: usize = 64 * MIB;
+/// Of a plugin's file: none comes near, and what is longer is no plugin.
+pub const PLUGIN_FILE_BYTES: usize = 256 * MIB;
 /// The smallest size at which large bodies cost less than in nginx: 0.74× at 64 KiB bodies, 0.48× at 1 MiB.
 pub const RELAY_BUFFER_BYTES: usize = 256 * KIB;
 /// 64 large bodies at once per worker, 16 MiB; further ones use the slot until a buffer is free.

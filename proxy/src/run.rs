@@ -7,7 +7,6 @@
 //! [`run`] is the command: it supervises (see [`crate::supervisor`]), or is the gateway itself.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -20,6 +19,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use crate::admin::board::Board;
 use crate::admin::control::Control;
+use crate::admin::former::Former;
 use crate::admin::orders::Orders;
 use crate::admin::server::AdminListener;
 use crate::admin::{Order, Refusal};
@@ -29,12 +29,12 @@ use crate::exchange::core::WorkerStats;
 use crate::http1::names::NameTable;
 use crate::limits::CAPTURE_BYTES;
 use crate::logs;
-use crate::plugin::inspect;
 use crate::plugin::loaded::PluginVersion;
+use crate::plugin::{file, inspect};
 use crate::signals::{self, Caught};
 use crate::supervisor::crash::Crash;
 use crate::supervisor::link::Link;
-use crate::supervisor::protocol::{FromGateway, Standings, ToGateway};
+use crate::supervisor::protocol::{FromGateway, ToGateway};
 use crate::supervisor::sockets::{SocketFile, Sockets};
 use crate::supervisor::{logs_of, supervise};
 use crate::upstream::resolve::Known;
@@ -54,14 +54,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs the gateway until it is told to stop. The exit code: 0 after a drain, 1 when it could not start.
-pub fn run(config: Config) -> i32 {
-    let caught = match Caught::from_now_on() {
-        Ok(caught) => caught,
-        Err(error) => {
-            eprintln!("error: signals cannot be handled: {error}");
-            return 1;
-        }
-    };
+pub fn run(config: Config, caught: Caught) -> i32 {
     if let (true, Some(path), Some(text)) = (config.server.supervisor, &config.file, &config.text) {
         return supervise(&config, path, text, caught);
     }
@@ -82,8 +75,8 @@ pub fn run(config: Config) -> i32 {
 pub struct Given {
     /// Its sockets; it binds them itself otherwise.
     pub sockets: Option<Sockets>,
-    /// Plugins that are out of force.
-    pub standings: Standings,
+    /// What the process before it ran.
+    pub former: Former,
     /// Deaths of earlier processes, the oldest first.
     pub crashes: Vec<Crash>,
     /// How often the process was started again.
@@ -142,7 +135,7 @@ impl Gateway {
         let ring = choose_driver(config.server.driver)?;
         let processors = processors();
         let count = given.sockets.as_ref().map_or_else(|| worker_count(&config), |sockets| sockets.workers.len());
-        let control = Control::load(config, count, &given.standings, given.known).map_err(|errors| errors.to_string())?;
+        let control = Control::load(config, count, &given.former, given.known).map_err(|errors| errors.to_string())?;
         let config = control.config();
         let Sockets { workers: sockets, addresses, admin, files: socket_files } = match given.sockets {
             Some(sockets) => sockets,
@@ -186,7 +179,7 @@ impl Gateway {
             }
         }
         let mut board = control.board(stats);
-        board.crashes = given.crashes;
+        *board.crashes() = given.crashes;
         board.restarts = given.restarts;
         board.watchdog = Watchdog::start(&control.config().timeouts).map_err(|e| format!("no watchdog: {e}"))?;
         Ok(Gateway { crew, addresses, admin, socket_files, board: Arc::new(board), control })
@@ -208,6 +201,8 @@ impl Gateway {
             tracing::error!(%error, "signals cannot be handled");
             return 1;
         }
+        // Before anybody can see that it serves: what dies right afterwards is followed by the same.
+        self.tell_in_force(&mut link);
         let pid = std::process::id();
         for address in &self.addresses {
             tracing::info!(%address, workers = self.crew.count(), pid, "listening");
@@ -224,7 +219,7 @@ impl Gateway {
             }
         }
         if let Some(link) = &mut link {
-            link.tell(&FromGateway::Ready);
+            link.tell_ready();
         }
         let mut draining: Option<Instant> = None;
         let mut stopping: Option<Instant> = None;
@@ -251,7 +246,10 @@ impl Gateway {
                     self.drain(signals::name(signal), Duration::ZERO);
                     draining = Some(Instant::now());
                 }
+                Ok(Event::Supervisor(ToGateway::Crashed { crash })) => self.board.note_crash(*crash),
                 Ok(Event::Orphaned) if draining.is_none() => {
+                    // Nobody starts this process again: the next one may want the address already.
+                    self.board.admin_ends.store(true, Ordering::Relaxed);
                     self.drain("the supervisor is gone", Duration::ZERO);
                     draining = Some(Instant::now());
                 }
@@ -261,6 +259,7 @@ impl Gateway {
                         let _ = reply.send(Ok(json!({ "upgraded": true, "pid": successor, "former_pid": pid })));
                     }
                     self.board.handed_over.store(true, Ordering::Relaxed);
+                    self.board.admin_ends.store(true, Ordering::Relaxed);
                     if draining.is_none() {
                         self.drain("another process has taken over", HAND_OVER_PATIENCE);
                         draining = Some(Instant::now());
@@ -270,6 +269,9 @@ impl Gateway {
                     if let Some(reply) = upgrade.take() {
                         let _ = reply.send(Err(Refusal::new(422, format!("nothing was changed: {reason}"))));
                     }
+                }
+                Ok(Event::Upgrade(_, reply)) if orders.is_waiting() => {
+                    drop(reply.send(Err(Refusal::new(409, "a change waits for names of servers, and an upgrade would end it: ask again in a moment"))));
                 }
                 Ok(Event::Upgrade(binary, reply)) => match &mut link {
                     Some(link) if upgrade.is_none() => {
@@ -284,14 +286,13 @@ impl Gateway {
                 },
                 Ok(Event::Capture(capture, to)) => self.crew.capture(&capture, CAPTURE_BYTES, &to),
                 Ok(Event::Order(order)) => orders.push(order),
-                Ok(Event::Signal(_) | Event::Orphaned) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Event::Orphaned) => self.board.admin_ends.store(true, Ordering::Relaxed),
+                Ok(Event::Signal(_)) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return 1,
             }
             orders.proceed(&mut self.control, &self.crew, &self.board);
             self.control.tend(&self.crew, &self.board);
-            if let (Some(link), Some(text)) = (&mut link, &self.control.config().text) {
-                link.tell_in_force(text, self.control.standings(), self.control.known());
-            }
+            self.tell_in_force(&mut link);
             orders.answer();
             let answering = draining.is_some_and(|since| since.elapsed() < ANSWER_PATIENCE) && self.owes_answers();
             if self.crew.is_finished() && !answering {
@@ -311,6 +312,12 @@ impl Gateway {
                 }
                 _ => {}
             }
+        }
+    }
+
+    fn tell_in_force(&self, link: &mut Option<Link>) {
+        if let (Some(link), Some(text)) = (link, &self.control.config().text) {
+            link.tell_in_force(text, self.control.standings(), self.control.hashes(), self.control.known());
         }
     }
 
@@ -362,7 +369,7 @@ fn choose_driver(driver: Driver) -> Result<bool, String> {
 /// # Errors
 /// The refusal or the plugin's own reason, with its name and path.
 pub fn load_plugin(name: &str, path: &Path, config: &[u8], store: &Path, names: &mut NameTable) -> Result<PluginVersion, String> {
-    let bytes = fs::read(path).map_err(|e| format!("plugin {name}: cannot read {}: {e}", path.display()))?;
+    let bytes = file::read(path).map_err(|e| format!("plugin {name}: cannot read {}: {e}", path.display()))?;
     let facts = inspect::inspect_bytes(&bytes, &inspect::Offer::V1_0)
         .map_err(|refusal| format!("plugin {name} is refused: {}", inspect::Refused { path: path.to_path_buf(), refusal }))?;
     PluginVersion::load(name, facts, &bytes, config, store, names).map_err(|fault| format!("plugin {name}: {} cannot be loaded: {fault}", path.display()))

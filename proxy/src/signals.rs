@@ -3,10 +3,11 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
-use signal_hook::consts::{SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGXFSZ};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 /// The signals that are caught from the first moment on.
@@ -21,6 +22,8 @@ impl Caught {
     /// # Errors
     /// Those of sigaction.
     pub fn from_now_on() -> io::Result<Caught> {
+        // A log that has reached the bound of its size (`ulimit -f`) is an error of `write`, as a full disk is.
+        flag::register(SIGXFSZ, Arc::default())?;
         Signals::new(KEPT).map(Caught)
     }
 
@@ -46,4 +49,15 @@ impl Caught {
 /// The name of a signal, for logs.
 pub fn name(signal: i32) -> &'static str {
     signal_hook::low_level::signal_name(signal).unwrap_or("a signal")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_has_reached_its_bound_is_not_the_end() {
+        let _caught = Caught::from_now_on().expect("signals are caught");
+        signal_hook::low_level::raise(SIGXFSZ).expect("sent");
+    }
 }

@@ -1,6 +1,6 @@
 //! What the gateway survives, as the real binary: crashes of plugins, deaths of processes, another program in its place.
 //!
-//! By area: `crash` the supervisor, crash records and quarantine, `names` addresses that one process hands on to the next, `slow` hooks that hold their worker, `upgrade` another program with the same sockets.
+//! By area: `crash` the supervisor, crash records and quarantine, `names` addresses that one process hands on to the next, `restart` what the next process runs, `slow` hooks that hold their worker, `upgrade` another program with the same sockets.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod gateway;
@@ -12,6 +12,8 @@ mod admin;
 mod crash;
 #[path = "survive/names.rs"]
 mod names;
+#[path = "survive/restart.rs"]
+mod restart;
 #[path = "survive/slow.rs"]
 mod slow;
 #[path = "survive/upgrade.rs"]

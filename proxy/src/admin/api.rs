@@ -88,7 +88,7 @@ fn read(parts: &[&str], board: &Board) -> Option<Answer> {
         ["api", "chains"] => Answer::json(200, &show::chains(&snapshot)),
         ["api", "upstreams"] => Answer::json(200, &show::upstreams(&snapshot)),
         ["api", "config"] => Answer::json(200, &show::config(&snapshot)),
-        ["api", "crashes"] => Answer::json(200, &json!({ "restarts": board.restarts, "crashes": board.crashes })),
+        ["api", "crashes"] => Answer::json(200, &json!({ "restarts": board.restarts, "crashes": *board.crashes() })),
         _ => return None,
     })
 }

@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::maps::feeds::Feeds;
 use super::plugins::{Loaded, MadeOf};
@@ -16,7 +16,7 @@ use crate::exchange::core::WorkerStats;
 use crate::plugin::inspect::PluginFacts;
 use crate::plugin::loaded::Metric;
 use crate::plugin::maps::Map;
-use crate::supervisor::crash::Crash;
+use crate::supervisor::crash::{CRASHES_KEPT_MAX, Crash};
 use crate::upstream;
 use crate::worker::program::{PluginCounts, Share};
 use crate::worker::watchdog::Watchdog;
@@ -31,14 +31,16 @@ pub struct Board {
     pub draining: AtomicBool,
     /// Another process serves from now on.
     pub handed_over: AtomicBool,
-    /// The admin listener of this process accepts no more.
+    /// The admin listener of this process is to accept no more: somebody else has its address, or wants it.
+    pub admin_ends: AtomicBool,
+    /// It accepts no more.
     pub admin_ended: AtomicBool,
     /// Exchanges are being captured.
     pub capturing: AtomicBool,
     /// Connections of the admin listener.
     pub admin_open: AtomicUsize,
-    /// Deaths of the gateway process, the oldest first; this one was started after them.
-    pub crashes: Vec<Crash>,
+    /// Deaths of gateway processes, the oldest first.
+    crashes: Mutex<Vec<Crash>>,
     /// How often it was started again.
     pub restarts: u64,
     /// Sees hooks that hold their workers.
@@ -174,6 +176,20 @@ pub struct LoadingPlugin {
 }
 
 impl Board {
+    /// One more death of a gateway process.
+    pub fn note_crash(&self, crash: Crash) {
+        let mut crashes = self.crashes();
+        if crashes.len() >= CRASHES_KEPT_MAX {
+            crashes.remove(0);
+        }
+        crashes.push(crash);
+    }
+
+    /// Deaths of gateway processes so far.
+    pub fn crashes(&self) -> MutexGuard<'_, Vec<Crash>> {
+        self.crashes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A board that shows this.
     pub fn new(snapshot: Snapshot, stats: Vec<Arc<WorkerStats>>) -> Board {
         Board {
@@ -182,10 +198,11 @@ impl Board {
             stats,
             draining: AtomicBool::new(false),
             handed_over: AtomicBool::new(false),
+            admin_ends: AtomicBool::new(false),
             admin_ended: AtomicBool::new(false),
             capturing: AtomicBool::new(false),
             admin_open: AtomicUsize::new(0),
-            crashes: Vec::new(),
+            crashes: Mutex::default(),
             restarts: 0,
             watchdog: Arc::default(),
             feeds: Arc::default(),

@@ -26,6 +26,7 @@ use self::canary::OnTrial;
 pub use self::reload::Awaited;
 use self::watch::Panics;
 use super::board::{Board, CanaryState, FailedPlugin, LoadingPlugin, OldVersion, PluginState, Snapshot};
+use super::former::{Former, OfFile};
 use super::maps::feeds::WantedSink;
 use super::plugins::{Loaded, Loader, find};
 use super::status::Standing;
@@ -38,7 +39,7 @@ use crate::plugin::loaded::default_store;
 use crate::plugin::maps::MapStore;
 use crate::plugin::times::SAMPLE_EVERY;
 use crate::route::RouteTable;
-use crate::supervisor::protocol::Standings;
+use crate::supervisor::protocol::{Hashes, Standings};
 use crate::upstream::resolve::{Known, Names};
 use crate::upstream::{self, Shared};
 use crate::worker::crew::Crew;
@@ -114,6 +115,15 @@ pub enum Change {
 }
 
 impl Change {
+    /// For the log, which is no place for the configurations of plugins.
+    fn words(&self) -> String {
+        let mut shown = self.clone();
+        if let Change::Load { config: Some(config), .. } = &mut shown {
+            *config = "…".into();
+        }
+        format!("{shown:?}")
+    }
+
     /// The plugin that it is about.
     fn plugin(&self) -> Option<&str> {
         match self {
@@ -164,6 +174,8 @@ pub struct Control {
     config: Config,
     names: Arc<NameTable>,
     plugins: Vec<Loaded>,
+    /// Those of them that the next process loads.
+    of_file: OfFile,
     blueprint: Arc<Blueprint>,
     upstreams: Arc<Shared>,
     /// Of their servers.
@@ -188,24 +200,18 @@ pub struct Control {
 
 impl Control {
     /// Inspects and loads every plugin of the configuration, and has its servers looked up: those that `known` does not name are
-    /// waited for, for a while. Plugins that `standings` names are out of force from the beginning.
+    /// waited for, for a while. Of a process that follows another one, `former` says what that one ran.
     ///
     /// # Errors
     /// Every plugin that cannot be loaded.
-    pub fn load(config: Config, workers: usize, standings: &Standings, known: Known) -> Result<Control, ConfigErrors> {
+    pub fn load(config: Config, workers: usize, former: &Former, known: Known) -> Result<Control, ConfigErrors> {
         // They are looked up while plugins load.
         let (hosts, upstreams) = (Names::new(known), Shared::new(&config));
         let (unknown, begun) = (hosts.follow(upstreams.current()), Instant::now());
         let maps = MapStore::new(config.server.state.as_deref(), workers as u32);
         let mut loader = Loader { store: default_store(), generation: 0, maps, map_bytes: config.limits.map_bytes as u64 };
         let mut names = NameTable::new();
-        // What cannot even be inspected is a problem of `load_all`.
-        let out = config.plugins.iter().filter_map(|plugin| loader.put_out(plugin, standings.quarantined.get(&plugin.name)?).ok());
-        let out: Vec<Loaded> = out.collect();
-        let mut plugins = loader.load_all(&config, &out, &mut names).map_err(|problems| ConfigErrors { problems })?;
-        for plugin in plugins.iter_mut().filter(|plugin| standings.disabled.iter().any(|name| name == plugin.version.name())) {
-            plugin.standing = Standing::Disabled;
-        }
+        let plugins = loader.load_former(&config, former, &mut names).map_err(|problems| ConfigErrors { problems })?;
         let names = Arc::new(names);
         let blueprint = Arc::new(blueprint(&config, &plugins, &names, false, None));
         let patience = Duration::from_millis(u64::from(NAMES_WAIT)).saturating_sub(begun.elapsed());
@@ -213,6 +219,7 @@ impl Control {
         upstreams.current().for_each(upstream::health::spawn);
         let counts = (0..workers).map(|_| PluginCounts::new(&blueprint)).collect();
         Ok(Control {
+            of_file: OfFile::new(&config, &plugins),
             loader,
             config,
             names,
@@ -255,6 +262,11 @@ impl Control {
             }
         }
         standings
+    }
+
+    /// What the next process is to load of the plugins that the configuration names.
+    pub fn hashes(&self) -> Hashes {
+        self.of_file.hashes()
     }
 
     /// What is known of the names of servers.
@@ -300,6 +312,8 @@ impl Control {
     /// Why nothing has changed.
     pub fn apply(&mut self, change: &Change, read: Option<Awaited>, crew: &Crew, board: &Board) -> Result<Value, Refusal> {
         if board.draining.load(Ordering::Relaxed) {
+            // Whoever sent a signal is told nowhere else.
+            tracing::error!(change = change.words(), "nothing was changed: the gateway is draining");
             return Err(Refusal::new(503, "the gateway is draining"));
         }
         board.set_loading(match change {
@@ -332,12 +346,12 @@ impl Control {
         };
         match &outcome {
             Ok(_) => {
-                tracing::info!(?change, publications = self.publications, "change made");
+                tracing::info!(change = change.words(), publications = self.publications, "change made");
                 board.feeds.set_sinks(self.sinks());
             }
             Err(refusal) => {
                 self.failures += 1;
-                tracing::error!(?change, "nothing was changed: {}", refusal.text);
+                tracing::error!(change = change.words(), "nothing was changed: {}", refusal.text);
                 self.note_failure(change, &refusal.text);
             }
         }
@@ -413,7 +427,7 @@ impl Control {
             return Err(Refusal::new(409, format!("the plugin `{name}` has not changed since it was loaded: there is nothing to go back to")));
         };
         let plugin = Plugin { path: previous.path.clone(), config: previous.config.clone(), ..self.config.plugin(index).clone() };
-        let path = self.loader.kept_copy(&previous).map_err(|problem| Refusal::unfit(vec![problem]))?;
+        let path = self.loader.kept_copy(&previous.hash).map_err(|problem| Refusal::unfit(vec![problem]))?;
         let copy = Plugin { path, ..plugin.clone() };
         let was = was.clone();
         let mut names = (*self.names).clone();
@@ -501,6 +515,7 @@ impl Control {
                 self.timing = timing;
                 let canary = std::mem::replace(&mut self.canary, canary);
                 let gone = std::mem::replace(&mut self.plugins, plugins);
+                self.of_file.note(&self.config, &self.plugins);
                 self.settle_maps();
                 (gone, canary)
             }

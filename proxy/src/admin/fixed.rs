@@ -53,6 +53,7 @@ fn listeners(running: &Config, next: &Config, problems: &mut Vec<Problem>) {
             Some(old) if old.address != new.address => Some("address"),
             Some(old) if old.name != new.name => Some("name"),
             Some(old) if old.backlog != new.backlog => Some("backlog"),
+            Some(old) if old.mode != new.mode => Some("mode"),
             Some(_) => continue,
         };
         let mut keys = vec![Key::Key("listener"), Key::Index(index)];
@@ -85,6 +86,7 @@ mod tests {
             ("[server]\nworkers = 3\n[[listener]]\naddress = \"127.0.0.1:1\"", vec!["server.workers cannot change while the gateway runs"]),
             ("[limits]\nslots = 64\n[[listener]]\naddress = \"127.0.0.1:1\"", vec!["limits.slots cannot change while the gateway runs"]),
             ("[[listener]]\naddress = \"127.0.0.1:2\"", vec!["`address` of the listener 127.0.0.1:2 cannot change while the gateway runs"]),
+            ("[[listener]]\naddress = \"127.0.0.1:1\"\nbacklog = 7", vec!["`backlog` of the listener 127.0.0.1:1 cannot change while the gateway runs"]),
             (
                 "[[listener]]\naddress = \"127.0.0.1:1\"\n[[listener]]\naddress = \"127.0.0.1:2\"",
                 vec!["the listener 127.0.0.1:2 cannot change while the gateway runs"],
@@ -92,6 +94,14 @@ mod tests {
         ] {
             let found: Vec<String> = differences(&old, &parse(text)).into_iter().map(|problem| problem.what).collect();
             assert_eq!(found, expected, "{text}");
+        }
+        let with = |mode: &str| parse(&format!("[[listener]]\nname = \"l\"\naddress = \"unix:/s\"\n{mode}"));
+        for (old, new) in [("mode = \"0600\"", "mode = \"0666\""), ("mode = \"0600\"", ""), ("", "mode = \"0600\"")] {
+            let found = differences(&with(old), &with(new));
+            assert_eq!(
+                found.iter().map(|problem| problem.what.as_str()).collect::<Vec<_>>(),
+                ["`mode` of the listener l cannot change while the gateway runs"]
+            );
         }
         let two = parse("[[listener]]\naddress = \"127.0.0.1:1\"\n[[listener]]\naddress = \"127.0.0.1:2\"");
         assert_eq!(differences(&two, &old)[0].what, "the listener 127.0.0.1:2, which is gone, cannot change while the gateway runs");

@@ -14,6 +14,7 @@ mod capture;
 pub mod control;
 mod edit;
 mod fixed;
+pub mod former;
 mod mappings;
 pub mod maps;
 mod metrics;

@@ -38,6 +38,11 @@ impl Orders {
         }
     }
 
+    /// Whether one of them waits for names.
+    pub fn is_waiting(&self) -> bool {
+        self.awaited.is_some()
+    }
+
     /// Makes those that need not wait. They are answered by [`Orders::answer`].
     pub fn proceed(&mut self, control: &mut Control, crew: &Crew, board: &Board) {
         while let Some(order) = self.queue.pop_front() {

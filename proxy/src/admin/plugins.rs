@@ -3,7 +3,6 @@
 //! Owns [`Loaded`], what the process knows of one plugin. Main thread only: `load` and `unload` run here.
 #![forbid(unsafe_code)]
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,8 +12,9 @@ use super::status::Standing;
 use crate::clock;
 use crate::config::{Config, Key, MapPolicy, Plugin, PluginIndex, Problem};
 use crate::http1::names::NameTable;
+use crate::plugin::file;
 use crate::plugin::inspect::{self, Offer, PluginFacts};
-use crate::plugin::loaded::PluginVersion;
+use crate::plugin::loaded::{PluginVersion, kept_path};
 use crate::plugin::maps::store::Policy;
 use crate::plugin::maps::{Map, MapKind, MapShape, MapStore};
 use crate::verify;
@@ -62,7 +62,7 @@ struct PluginFile {
 impl PluginFile {
     fn read(name: &str, path: &Path) -> Result<PluginFile, Problem> {
         let bytes =
-            fs::read(path).map_err(|error| Problem::new(format!("the plugin `{name}` cannot be read from {}", path.display())).cause(error.to_string()))?;
+            file::read(path).map_err(|error| Problem::new(format!("the plugin `{name}` cannot be read from {}", path.display())).cause(error.to_string()))?;
         match inspect::inspect_bytes(&bytes, &Offer::V1_0) {
             Ok(facts) => Ok(PluginFile { bytes, facts }),
             Err(refusal) => {
@@ -174,35 +174,38 @@ impl Loader {
         })
     }
 
-    /// A plugin whose code is not to run: it is inspected and not opened.
-    ///
-    /// # Errors
-    /// The refusal.
-    pub fn put_out(&mut self, plugin: &Plugin, reason: &str) -> Result<Loaded, Problem> {
-        let PluginFile { facts, .. } = PluginFile::read(&plugin.name, &plugin.path)?;
+    /// A plugin whose code is not to run: it is inspected, where that can be done, and not opened.
+    pub fn put_out(&mut self, plugin: &Plugin, standing: Standing) -> Loaded {
+        let facts = match PluginFile::read(&plugin.name, &plugin.path) {
+            Ok(file) => file.facts,
+            Err(problem) => {
+                tracing::warn!(plugin = plugin.name, "nothing is known of a plugin that is out: {problem}");
+                PluginFacts::unread(&plugin.name)
+            }
+        };
         let made_of = MadeOf { path: plugin.path.clone(), config: plugin.config.clone(), hash: facts.file_hash.clone(), version: facts.version.clone() };
         self.generation += 1;
-        tracing::warn!(plugin = plugin.name, version = made_of.version, reason, "plugin quarantined: it is not loaded");
-        Ok(Loaded {
+        tracing::warn!(plugin = plugin.name, version = made_of.version, reason = standing.reason(), "plugin {}: it is not loaded", standing.status().word());
+        Loaded {
             version: Arc::new(PluginVersion::unopened(&plugin.name, facts)),
             made_of,
             generation: self.generation,
             loaded_unix_ns: clock::unix_ns(),
-            standing: Standing::Quarantined { reason: reason.to_owned() },
+            standing,
             restarts: Vec::new(),
             previous: None,
             last_error: None,
-        })
+        }
     }
 
     /// The private copy of what ran before: the operator's file may hold other code by now.
     ///
     /// # Errors
     /// When it is gone or has been changed.
-    pub fn kept_copy(&self, of: &MadeOf) -> Result<PathBuf, Problem> {
-        let path = self.store.join(format!("{}.so", of.hash));
-        let problem = match fs::read(&path) {
-            Ok(bytes) if Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>() == of.hash => return Ok(path),
+    pub fn kept_copy(&self, hash: &str) -> Result<PathBuf, Problem> {
+        let path = kept_path(&self.store, hash);
+        let problem = match file::read(&path) {
+            Ok(bytes) if Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>() == hash => return Ok(path),
             Ok(_) => Problem::new(format!("the kept copy {} has been changed", path.display())),
             Err(error) => Problem::new(format!("the kept copy {} is gone", path.display())).cause(error.to_string()),
         };

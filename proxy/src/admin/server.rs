@@ -22,7 +22,7 @@ use super::maps;
 use crate::config::{ListenAddress, Token};
 use crate::plugin::maps::Map;
 use crate::run::Event;
-use crate::supervisor::sockets::bind_unix;
+use crate::supervisor::sockets::{bind_unix, with_patience};
 use crate::worker::ListenSocket;
 
 /// Connections served at once; one more is closed without an answer.
@@ -43,8 +43,8 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const FOLLOW_BYTES: usize = 64 * 1024;
 /// After a failed `accept`, mostly for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long the listener of a process that another one follows may go on.
-const HAND_OVER_LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+/// How long the listener may go on when it is to end.
+const END_LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// A bound admin socket.
 pub struct AdminListener {
@@ -101,7 +101,7 @@ impl AdminListener {
     pub fn bind(address: &ListenAddress) -> io::Result<AdminListener> {
         let (socket, address) = match address {
             ListenAddress::Tcp(address) => {
-                let socket = TcpListener::bind(address)?;
+                let socket = with_patience(|| TcpListener::bind(address))?;
                 let taken = socket.local_addr()?;
                 (ListenSocket::Tcp(socket), ListenAddress::Tcp(taken))
             }
@@ -128,7 +128,7 @@ impl AdminListener {
         &self.address
     }
 
-    /// Serves on a thread, until the process ends or another one follows it. Changes go to `events`.
+    /// Serves on a thread, until the process ends or its board says so. Changes go to `events`.
     ///
     /// # Errors
     /// When no thread can be made.
@@ -142,9 +142,9 @@ impl AdminListener {
         let is_tcp = matches!(socket, ListenSocket::Tcp(_));
         let desk = Arc::new(Desk { board: Arc::clone(board), token, is_tcp, events });
         let accept = move || {
-            while !desk.board.handed_over.load(Ordering::Relaxed) {
+            while !desk.board.admin_ends.load(Ordering::Relaxed) {
                 // An error is one of accept, too.
-                let _ = poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&HAND_OVER_LOOK));
+                let _ = poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&END_LOOK));
                 let accepted = match &socket {
                     ListenSocket::Tcp(socket) => socket.accept().map(|(stream, _)| Stream::Tcp(stream)),
                     ListenSocket::Unix(socket) => socket.accept().map(|(stream, _)| Stream::Unix(stream)),

@@ -335,7 +335,8 @@ pub fn config(snapshot: &Snapshot) -> Value {
             "path": config.http.path,
         },
         "listeners": config.listeners.iter().map(|listener| json!({
-            "name": listener.name, "address": listener.address.to_string(), "backlog": listener.backlog, "plugins": links(config, &listener.links),
+            "name": listener.name, "address": listener.address.to_string(), "backlog": listener.backlog,
+            "mode": listener.mode.map(|mode| format!("{mode:04o}")), "plugins": links(config, &listener.links),
         })).collect::<Vec<_>>(),
         "upstreams": config.upstreams.iter().map(|upstream| json!({
             "name": upstream.name,

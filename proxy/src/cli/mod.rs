@@ -14,7 +14,7 @@ mod plugin;
 mod tests;
 mod verify;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -22,6 +22,7 @@ use clap::{Args, Parser, Subcommand};
 use self::admin::Question;
 use crate::config::{self, Config, ConfigErrors, Problem};
 use crate::plugin::inspect::Offer;
+use crate::signals::Caught;
 
 pub use admin::Admin;
 pub use admin::capture::Capture;
@@ -193,17 +194,17 @@ pub enum ConfigCommand {
 }
 
 /// Carries a command out. `run` serves a configuration until the process is told to end, and returns the exit code.
-pub fn execute(cli: Cli, offer: &Offer, out: &mut dyn Write, err: &mut dyn Write, run: impl FnOnce(Config) -> i32) -> i32 {
+pub fn execute(cli: Cli, offer: &Offer, out: &mut dyn Write, err: &mut dyn Write, run: impl FnOnce(Config, Caught) -> i32) -> i32 {
     let code = match cli.command {
-        Command::Run(file) => start(Config::load(&file.config), err, run),
-        Command::Proxy(proxy) => start(Config::for_proxy(&proxy.from, &proxy.to, &proxy.plugins), err, run),
+        Command::Run(file) => start(|| Config::load(&file.config), err, run),
+        Command::Proxy(proxy) => start(|| Config::for_proxy(&proxy.from, &proxy.to, &proxy.plugins), err, run),
         Command::Demo(demo) => {
             let config = crate::demo::config(&demo.from, &demo.plugins);
             if config.is_ok() {
                 // The hints are for people; whoever closed the pipe does without.
                 let _ = writeln!(out, "{}", crate::demo::hints(&demo.from));
             }
-            start(config, err, run)
+            start(|| config, err, run)
         }
         Command::Check(file) => check::check(&file.config, offer, out, err),
         Command::Plugin(command) => command.execute(offer, out, err),
@@ -224,10 +225,23 @@ pub fn execute(cli: Cli, offer: &Offer, out: &mut dyn Write, err: &mut dyn Write
     code.unwrap_or(WRONG)
 }
 
-fn start(config: Result<Config, ConfigErrors>, err: &mut dyn Write, run: impl FnOnce(Config) -> i32) -> io::Result<i32> {
-    match config {
+/// Signals are caught before anything is read: a long configuration takes its time, and what comes meanwhile is not the end.
+fn start(config: impl FnOnce() -> Result<Config, ConfigErrors>, err: &mut dyn Write, run: impl FnOnce(Config, Caught) -> i32) -> io::Result<i32> {
+    let caught = match Caught::from_now_on() {
+        Ok(caught) => caught,
+        Err(error) => {
+            writeln!(err, "error: signals cannot be handled: {error}")?;
+            return Ok(WRONG);
+        }
+    };
+    match config() {
         // `run` logs the warnings, in the form of every other log line.
-        Ok(config) => Ok(run(config)),
+        Ok(config) => Ok(run(config, caught)),
+        // What a service says at its start is kept as its log is: lines of the file are for `check`, or for whoever sits there.
+        Err(errors) if !io::stderr().is_terminal() => {
+            errors.problems.iter().try_for_each(|problem| writeln!(err, "error: {problem}\n"))?;
+            Ok(WRONG)
+        }
         Err(errors) => {
             report(err, "error", &errors.problems)?;
             Ok(WRONG)
@@ -243,7 +257,7 @@ fn schema(out: &mut dyn Write) -> io::Result<i32> {
 /// Writes problems, each with its severity in front and an empty line between.
 fn report(err: &mut dyn Write, severity: &str, problems: &[Problem]) -> io::Result<()> {
     for problem in problems {
-        writeln!(err, "{severity}: {problem}\n")?;
+        writeln!(err, "{severity}: {problem:#}\n")?;
     }
     Ok(())
 }

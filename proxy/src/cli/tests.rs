@@ -10,7 +10,7 @@ fn ringway(arguments: &[&str]) -> (i32, String, String) {
     let cli = Cli::try_parse_from([&["ringway"], arguments].concat()).unwrap_or_else(|error| panic!("{error}"));
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let mut served = None;
-    let code = execute(cli, &Offer::V1_0, &mut out, &mut err, |config| {
+    let code = execute(cli, &Offer::V1_0, &mut out, &mut err, |config, _| {
         served = Some(format!("serving {} from {}\n", config.listeners[0].address, config.source));
         7
     });

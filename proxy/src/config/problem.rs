@@ -95,6 +95,7 @@ impl Place {
     }
 }
 
+/// `{:#}` shows the line that stands at the place, for whoever sits before the file. A log keeps what it is given, and the line may hold a secret.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut margin = 1;
@@ -105,7 +106,9 @@ impl fmt::Display for Problem {
                 let Place { file, line, column, source, width } = place;
                 margin = line.to_string().len();
                 write!(f, "{file}:{line}:{column}: {}", self.what)?;
-                write!(f, "\n {:margin$} |\n {line} | {source}\n {:margin$} | {:indent$}{}", "", "", "", "^".repeat(*width), indent = column - 1)?;
+                if f.alternate() {
+                    write!(f, "\n {:margin$} |\n {line} | {source}\n {:margin$} | {:indent$}{}", "", "", "", "^".repeat(*width), indent = column - 1)?;
+                }
             }
         }
         for (label, text) in [("cause", &self.cause), ("help", &self.help)] {
@@ -142,7 +145,8 @@ impl From<Problem> for ConfigErrors {
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.problems.iter().enumerate() {
-            write!(f, "{}{problem}", if index == 0 { "" } else { "\n\n" })?;
+            f.write_str(if index == 0 { "" } else { "\n\n" })?;
+            problem.fmt(f)?;
         }
         Ok(())
     }
@@ -180,7 +184,8 @@ mod tests {
     fn a_problem_shows_what_where_cause_and_help() {
         let text = "a = 1\nbé = 2 # x\n";
         let problem = Problem::new("no such thing").at("f.toml", text, &(6..9)).cause("why").help("do this");
-        assert_eq!(problem.to_string(), "f.toml:2:1: no such thing\n   |\n 2 | bé = 2 # x\n   | ^^\n   = cause: why\n   = help: do this");
+        assert_eq!(problem.to_string(), "f.toml:2:1: no such thing\n   = cause: why\n   = help: do this", "nothing of the line");
+        assert_eq!(format!("{problem:#}"), "f.toml:2:1: no such thing\n   |\n 2 | bé = 2 # x\n   | ^^\n   = cause: why\n   = help: do this");
         assert_eq!(Problem::new("x").in_file(Path::new("f.toml")).to_string(), "f.toml: x");
         assert_eq!(Problem::new("x").help("y").to_string(), "x\n   = help: y");
     }

@@ -388,7 +388,9 @@ fn mode(text: &str, address: &ListenAddress) -> Result<u32, Problem> {
     if !matches!(address, ListenAddress::Unix(_)) {
         return Err(Problem::new("`mode` is for Unix sockets").help("leave it out: anyone who reaches the address may connect"));
     }
-    let parsed = if (3..=4).contains(&text.len()) { u32::from_str_radix(text, 8).ok() } else { None };
+    // The number's own parser would take a sign.
+    let is_octal = (3..=4).contains(&text.len()) && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    let parsed = if is_octal { u32::from_str_radix(text, 8).ok() } else { None };
     parsed
         .filter(|mode| *mode <= 0o777)
         .ok_or_else(|| Problem::new(format!("`{text}` is no mode of a file")).help("write three octal digits, such as \"0660\""))

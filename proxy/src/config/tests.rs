@@ -19,7 +19,7 @@ fn a_bad_configuration_is_answered_with_exactly_this_text() {
         let (name, rest) = case.split_once('\n').expect("a name");
         let (text, _) = rest.split_once("-----\n").expect("a text");
         let errors = Config::parse(name, text, &variable).map(|config| format!("{config:#?}")).expect_err(text);
-        actual += &format!("##### {name}\n{text}-----\n{errors}\n\n");
+        actual += &format!("##### {name}\n{text}-----\n{errors:#}\n\n");
         count += 1;
     }
     assert!(count > 20);
@@ -256,7 +256,7 @@ fn what_is_probably_not_meant_is_a_warning() {
     }
     let config = with("[[route]]\nupstream = \"app\"\n[[route]]\npath = \"/api\"\nupstream = \"app\"");
     assert_eq!(
-        config.warnings[0].to_string(),
+        format!("{:#}", config.warnings[0]),
         "r.toml:8:1: the route `/api` is never reached\n   |\n 8 | [[route]]\n   | ^^^^^^^^^\n   = cause: the route `/` stands before it and matches everything that it matches\n   = help: put the more particular route first"
     );
 }

@@ -275,7 +275,7 @@ mod tests {
 
     fn faults(name: &str, text: &str) -> String {
         let problems = Document::parse(name, text).expect_err("refused");
-        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n")
+        problems.iter().map(|problem| format!("{problem:#}")).collect::<Vec<_>>().join("\n\n")
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl Offer {
 }
 
 /// What a plugin file says about itself, checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PluginFacts {
     /// The plugin's own name.
     pub name: String,
@@ -112,6 +112,11 @@ impl PluginFacts {
         raw::LANGUAGES.get(usize::from(self.language)).copied().unwrap_or("unknown")
     }
 
+    /// Of a plugin whose file cannot be read: it has no hooks and wants nothing.
+    pub fn unread(name: &str) -> PluginFacts {
+        PluginFacts { name: name.to_owned(), ..PluginFacts::default() }
+    }
+
     /// What was seen in a check of [`CHECKS`] that it passed, in a few words.
     pub fn detail(&self, check: &str) -> String {
         let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
@@ -143,7 +148,7 @@ impl PluginFacts {
 
 /// Inspects the file at `path`.
 pub fn inspect(path: &Path, offer: &Offer) -> Result<PluginFacts, Refused> {
-    let file = std::fs::read(path).map_err(|error| Refusal::Unreadable(error.to_string()));
+    let file = super::file::read(path).map_err(|error| Refusal::Unreadable(error.to_string()));
     file.and_then(|file| inspect_bytes(&file, offer)).map_err(|refusal| Refused { path: path.to_owned(), refusal })
 }
 

@@ -9,6 +9,7 @@ mod arena;
 pub mod chain;
 pub mod dry;
 pub mod elf;
+pub mod file;
 pub mod frame;
 pub mod host;
 pub mod inspect;

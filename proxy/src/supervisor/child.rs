@@ -14,10 +14,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::Event;
 use super::protocol::{Brief, FromGateway, ToGateway};
 use super::sockets::pass_on;
+use crate::plugin::file;
 
 /// For a process that does not take its brief.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,9 +45,9 @@ impl Binary {
     /// The program at `path`.
     ///
     /// # Errors
-    /// Those of opening it.
+    /// Those of opening it, and that it is no regular file: the supervisor waits for nobody.
     pub fn open(path: &Path) -> io::Result<Binary> {
-        Ok(Binary { path: path.to_owned(), file: File::open(path)? })
+        Ok(Binary { path: path.to_owned(), file: file::open(path)? })
     }
 }
 
@@ -63,6 +65,8 @@ pub struct Child {
     owed: Option<Signal>,
     process: std::process::Child,
     has_ended: bool,
+    /// By this supervisor, for want of a use: how it ends is no news.
+    was_killed: bool,
     control: UnixStream,
     /// The thread that hears what it says.
     listener: Option<JoinHandle<()>>,
@@ -85,8 +89,19 @@ impl Child {
         let process = command.stdin(Stdio::null()).process_group(0).spawn()?;
         drop((theirs, their_record));
         let binary = Arc::clone(binary);
-        let mut child =
-            Child { number, binary, started: Instant::now(), is_ready: false, owed: None, process, has_ended: false, control, listener: None, record };
+        let mut child = Child {
+            number,
+            binary,
+            started: Instant::now(),
+            is_ready: false,
+            owed: None,
+            process,
+            has_ended: false,
+            was_killed: false,
+            control,
+            listener: None,
+            record,
+        };
         let begun = child.control.set_write_timeout(Some(WRITE_TIMEOUT)).and_then(|()| child.listen(events)).and_then(|()| child.say(&brief));
         match begun {
             // It has ended already: waiting for it tells why.
@@ -166,8 +181,15 @@ impl Child {
     }
 
     /// Ends it.
-    pub fn kill(&self) {
+    pub fn kill(&mut self) {
+        self.was_killed = true;
         self.signal(Signal::KILL);
+    }
+
+    /// Whether a process that ended like this has crashed: a signal ended it that was not meant to.
+    pub fn has_crashed(&self, status: ExitStatus) -> bool {
+        let meant = self.was_killed || (!self.is_ready && matches!(status.signal(), Some(SIGTERM | SIGINT)));
+        status.signal().is_some() && !meant
     }
 
     /// How it ended, when it has.

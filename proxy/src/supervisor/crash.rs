@@ -111,6 +111,10 @@ impl Crashes {
         if let Some(plugin) = &crash.plugin {
             self.counted.push((plugin.clone(), now));
         }
+        // A process that cannot be started is tried again and again: the last try stands for all of them.
+        self.kept.pop_if(|last| {
+            last.plugin.is_none() && last.cause.is_some() && (&last.cause, &last.signal, &last.plugin) == (&crash.cause, &crash.signal, &crash.plugin)
+        });
         self.kept.push(crash);
         let surplus = self.kept.len().saturating_sub(CRASHES_KEPT_MAX);
         self.kept.drain(..surplus);
@@ -183,6 +187,18 @@ mod tests {
         crashes.forgive("a");
         assert_eq!(crashes.count("a", window, at(61)), 0);
         assert_eq!(crashes.kept().len(), 3, "the records stay");
+    }
+
+    #[test]
+    fn tries_that_fail_alike_leave_the_records_before_them() {
+        let mut crashes = Crashes::load(None);
+        let crash = |plugin: Option<&str>, cause: Option<&str>| Crash { plugin: plugin.map(Into::into), cause: cause.map(Into::into), ..Crash::default() };
+        for (plugin, cause) in
+            [(Some("a"), None), (Some("a"), None), (None, Some("no file")), (None, Some("no file")), (None, Some("other")), (None, None), (None, None)]
+        {
+            crashes.add(crash(plugin, cause), UNIX_EPOCH).expect("nothing is written");
+        }
+        assert_eq!(crashes.kept().len(), 6);
     }
 
     #[test]

@@ -10,9 +10,10 @@ use std::thread;
 
 use serde_json::json;
 
-use super::protocol::{Brief, FromGateway, PROTOCOL, Standings, ToGateway};
+use super::protocol::{Brief, FromGateway, Hashes, PROTOCOL, Standings, ToGateway};
 use super::sockets::{Sockets, take};
 use super::{fatal, logs_of};
+use crate::admin::former::Former;
 use crate::config::Config;
 use crate::logs;
 use crate::run::{self, Gateway, Given};
@@ -23,7 +24,7 @@ use crate::upstream::resolve::Known;
 pub struct Link {
     control: UnixStream,
     /// What it was last told about.
-    in_force: Option<(String, Standings, Arc<Known>)>,
+    in_force: Option<(String, Standings, Hashes, Arc<Known>)>,
 }
 
 /// Serves as the process of a supervisor that is at the other end of `control`, until it is told to stop. The exit code.
@@ -80,7 +81,8 @@ fn start(brief: Brief) -> Result<(Gateway, logs::Logs), String> {
         Err(format!("the supervisor speaks version {} of its language, this program only {PROTOCOL}", brief.protocol))
     } else {
         Sockets::inherit(&brief.listeners, brief.admin.as_ref()).and_then(|sockets| {
-            let given = Given { sockets: Some(sockets), standings: brief.standings, crashes: brief.crashes, restarts: brief.restarts, known: brief.known };
+            let former = Former { standings: brief.standings, hashes: brief.plugins, has_died: brief.is_restart };
+            let given = Given { sockets: Some(sockets), former, crashes: brief.crashes, restarts: brief.restarts, known: brief.known };
             Gateway::start_with(config, given)
         })
     };
@@ -132,11 +134,19 @@ impl Link {
         }
     }
 
+    /// Tells it that every worker accepts connections.
+    pub fn tell_ready(&mut self) {
+        self.tell(&FromGateway::Ready);
+        // What another process starts with is heard of the one that serves alone, which this may be only now.
+        self.in_force = None;
+    }
+
     /// Tells it what another process is to start with, when that has changed.
-    pub fn tell_in_force(&mut self, text: &str, standings: Standings, known: Arc<Known>) {
-        let now = (text.to_owned(), standings, known);
+    pub fn tell_in_force(&mut self, text: &str, standings: Standings, plugins: Hashes, known: Arc<Known>) {
+        let now = (text.to_owned(), standings, plugins, known);
         if self.in_force.as_ref() != Some(&now) {
-            self.tell(&FromGateway::InForce { text: now.0.clone(), standings: now.1.clone(), known: Some((*now.2).clone()) });
+            let (text, standings, plugins, known) = now.clone();
+            self.tell(&FromGateway::InForce { text, standings, known: Some((*known).clone()), plugins });
             self.in_force = Some(now);
         }
     }

@@ -30,7 +30,7 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use self::child::{Binary, Child, words};
 use self::crash::{Crash, Crashes};
-use self::protocol::{Brief, FromGateway, PROTOCOL, Standings, ToGateway};
+use self::protocol::{Brief, FromGateway, Hashes, PROTOCOL, Standings, ToGateway};
 use self::sockets::Sockets;
 use crate::config::{AccessLog, Config, Server};
 use crate::logs::{self, Logs};
@@ -91,6 +91,7 @@ struct Supervisor {
     text: String,
     standings: Standings,
     known: Known,
+    plugins: Hashes,
     crashes: Crashes,
     crashes_max: usize,
     crash_window: Duration,
@@ -130,6 +131,7 @@ impl Supervisor {
             text: text.to_owned(),
             standings: Standings::default(),
             known: Known::new(),
+            plugins: Hashes::new(),
             crashes: Crashes::load(config.server.state.as_deref()),
             crashes_max: 0,
             crash_window: Duration::ZERO,
@@ -146,7 +148,8 @@ impl Supervisor {
             code: None,
         };
         supervisor.heed(config);
-        let child = supervisor.start_child(&Arc::clone(&supervisor.binary)).map_err(|error| format!("the gateway process cannot be started: {error}"))?;
+        let child =
+            supervisor.start_child(&Arc::clone(&supervisor.binary), false).map_err(|error| format!("the gateway process cannot be started: {error}"))?;
         tracing::info!(pid = process::id(), gateway = child.pid(), "supervising");
         supervisor.serving = Some(child);
         Ok((supervisor, receiver))
@@ -158,7 +161,8 @@ impl Supervisor {
         self.crash_window = Duration::from_millis(u64::from(config.timeouts.plugin_crash_window));
     }
 
-    fn start_child(&mut self, binary: &Arc<Binary>) -> io::Result<Child> {
+    /// `is_restart`: the process before it has died.
+    fn start_child(&mut self, binary: &Arc<Binary>, is_restart: bool) -> io::Result<Child> {
         let (listeners, admin) = self.sockets.inheritable()?;
         self.started += 1;
         let brief = Brief {
@@ -172,6 +176,8 @@ impl Supervisor {
             crashes: self.crashes.kept().to_vec(),
             restarts: self.restarts,
             known: self.known.clone(),
+            plugins: self.plugins.clone(),
+            is_restart,
         };
         Child::start(self.started, binary, brief, &self.events)
     }
@@ -211,13 +217,13 @@ impl Supervisor {
                     self.is_ending = true;
                     self.restart_at = None;
                     self.sockets.close();
-                    if let Some(Upgrade { child, .. }) = self.next.take() {
+                    if let Some(Upgrade { mut child, .. }) = self.next.take() {
                         child.kill();
                         self.leaving.push(child);
                     }
                     if self.serving.is_none() {
-                        // It died and was to be restarted.
-                        self.code = Some(1);
+                        // It died and was to be restarted: that was said, and there is nothing to drain.
+                        self.code = Some(0);
                     }
                 }
                 self.each(if signal == SIGINT { Signal::INT } else { Signal::TERM });
@@ -249,11 +255,12 @@ impl Supervisor {
                 }
             }
             FromGateway::Ready => self.hand_over(number),
-            FromGateway::InForce { text, standings, known } if serving.is_some() => {
+            FromGateway::InForce { text, standings, known, plugins } if serving.is_some() => {
                 for name in self.standings.quarantined.keys().filter(|name| !standings.quarantined.contains_key(*name)) {
                     self.crashes.forgive(name);
                 }
                 self.standings = standings;
+                self.plugins = plugins;
                 self.known = known.unwrap_or_else(|| std::mem::take(&mut self.known));
                 if self.text != text {
                     // The process has checked it already.
@@ -283,7 +290,7 @@ impl Supervisor {
             _ if self.is_ending => Err("the gateway is draining".to_owned()),
             (_, Some(_)) => Err("an upgrade is under way".to_owned()),
             (Some(serving), None) if serving.is_ready => Binary::open(path)
-                .and_then(|binary| self.start_child(&Arc::new(binary)))
+                .and_then(|binary| self.start_child(&Arc::new(binary), false))
                 .map_err(|error| format!("{} cannot be started: {error}", path.display())),
             _ => Err("the gateway process is being restarted".to_owned()),
         };
@@ -336,13 +343,15 @@ impl Supervisor {
             let failure = self.next.take().and_then(|mut next| link::failure(&next.child.record()));
             self.upgrade_failed(failure.unwrap_or_else(|| format!("the new process ended ({}) before it was ready", words(status))));
         }
-        self.leaving.retain_mut(|child| match child.ended() {
-            None => true,
-            Some(status) => {
-                tracing::info!(pid = child.pid(), ended = words(status), "a former gateway process has ended");
-                false
+        for mut child in std::mem::take(&mut self.leaving) {
+            match child.ended() {
+                None => self.leaving.push(child),
+                Some(status) if child.has_crashed(status) => {
+                    self.note_crash(&mut child, status, SystemTime::now());
+                }
+                Some(status) => tracing::info!(pid = child.pid(), ended = words(status), "a former gateway process has ended"),
             }
-        });
+        }
     }
 
     /// What the process that served has said is heeded before it is replaced: the next one starts with what was in force at last.
@@ -360,20 +369,16 @@ impl Supervisor {
     fn on_death(&mut self, child: &mut Child, status: ExitStatus) {
         let code = status.code();
         let could_not_start = !child.is_ready && self.restarts == 0 && code.is_some();
+        let now = SystemTime::now();
         if self.is_ending || could_not_start {
+            if child.has_crashed(status) {
+                self.note_crash(child, status, now);
+            }
             self.code = Some(last_code(status, child.is_ready));
             self.sockets.close();
             return;
         }
-        let now = SystemTime::now();
-        let record = child.record();
-        let mut crash = Crash::read(&record, child.pid(), &words(status));
-        crash.cause = crash.cause.or_else(|| link::failure(&record));
-        let plugin = crash.plugin.clone();
-        report(&crash);
-        if let Err(error) = self.crashes.add(crash, now) {
-            tracing::error!(%error, "the crash record cannot be kept");
-        }
+        let plugin = self.note_crash(child, status, now);
         let wait = if child.is_ready && child.started.elapsed() >= STEADY {
             self.short_lives = 0;
             Duration::ZERO
@@ -383,6 +388,22 @@ impl Supervisor {
         };
         let wait = if plugin.is_some_and(|plugin| self.judge(&plugin, now)) { Duration::ZERO } else { wait };
         self.restart_at = Some(Instant::now() + wait);
+    }
+
+    /// Reports and keeps what the process wrote when it died. The plugin that brought it down.
+    fn note_crash(&mut self, child: &mut Child, status: ExitStatus, now: SystemTime) -> Option<String> {
+        let record = child.record();
+        let mut crash = Crash::read(&record, child.pid(), &words(status));
+        crash.cause = crash.cause.or_else(|| link::failure(&record));
+        let plugin = crash.plugin.clone();
+        report(&crash);
+        if let Some(serving) = &mut self.serving {
+            serving.tell(&ToGateway::Crashed { crash: Box::new(crash.clone()) });
+        }
+        if let Err(error) = self.crashes.add(crash, now) {
+            tracing::error!(%error, "the crash record cannot be kept");
+        }
+        plugin
     }
 
     /// Whether the plugin is quarantined for this crash.
@@ -400,7 +421,7 @@ impl Supervisor {
     fn look_at_deadlines(&mut self) {
         let now = Instant::now();
         if self.next.as_ref().is_some_and(|next| now > next.deadline)
-            && let Some(Upgrade { child, .. }) = self.next.take()
+            && let Some(Upgrade { mut child, .. }) = self.next.take()
         {
             child.kill();
             self.leaving.push(child);
@@ -409,7 +430,7 @@ impl Supervisor {
         if self.restart_at.is_some_and(|at| now >= at) {
             self.restart_at = None;
             self.restarts += 1;
-            match self.start_child(&Arc::clone(&self.binary)) {
+            match self.start_child(&Arc::clone(&self.binary), true) {
                 Ok(child) => self.serving = Some(child),
                 Err(error) => {
                     tracing::error!(%error, "the gateway process cannot be restarted");

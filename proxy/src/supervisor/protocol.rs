@@ -41,7 +41,16 @@ pub struct Brief {
     /// What the last process that served knew of the names of servers. Older supervisors do not say it.
     #[serde(default)]
     pub known: Known,
+    /// What the last process that served ran. Older supervisors do not say it.
+    #[serde(default)]
+    pub plugins: Hashes,
+    /// The process before this one has died: it is better to serve without a plugin than not at all.
+    #[serde(default)]
+    pub is_restart: bool,
 }
+
+/// The plugins of the configuration by name, and the SHA-256 of the file of each in hex.
+pub type Hashes = BTreeMap<String, String>;
 
 /// Sockets that a gateway process inherits.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -75,6 +84,11 @@ pub enum ToGateway {
         /// Its pid.
         successor: u32,
     },
+    /// A process that still finished something has died. Older programs do not understand it, and say so in their log.
+    Crashed {
+        /// Its record.
+        crash: Box<Crash>,
+    },
     /// The upgrade that was asked for did not happen.
     UpgradeFailed {
         /// Why.
@@ -96,6 +110,9 @@ pub enum FromGateway {
         /// What is known of the names of servers. Older programs do not say it.
         #[serde(default)]
         known: Option<Known>,
+        /// What was loaded of the plugins. Older programs do not say it.
+        #[serde(default)]
+        plugins: Hashes,
     },
     /// An operator asks for an upgrade.
     Upgrade {
@@ -111,9 +128,9 @@ mod tests {
     #[test]
     fn a_peer_that_knows_less_or_more_is_understood() {
         let said = r#"{"InForce":{"text":"t","standings":{"disabled":[],"quarantined":{}},"later":1}}"#;
-        assert!(matches!(serde_json::from_str(said), Ok(FromGateway::InForce { known: None, .. })));
+        assert!(matches!(serde_json::from_str(said), Ok(FromGateway::InForce { known: None, plugins, .. }) if plugins.is_empty()));
         let brief = r#"{"protocol":1,"path":"f","text":"t","listeners":[],"admin":null,"record":3,"standings":{"disabled":[],"quarantined":{}},
             "crashes":[],"restarts":0,"later":1}"#;
-        assert!(serde_json::from_str::<Brief>(brief).is_ok_and(|brief| brief.known.is_empty()));
+        assert!(serde_json::from_str::<Brief>(brief).is_ok_and(|brief| brief.known.is_empty() && brief.plugins.is_empty() && !brief.is_restart));
     }
 }

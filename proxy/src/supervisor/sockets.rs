@@ -185,14 +185,21 @@ fn refuse_second(address: SocketAddr) -> io::Result<()> {
     if address.port() == 0 {
         return Ok(());
     }
-    let until = Instant::now() + LET_GO_TIMEOUT;
-    loop {
+    with_patience(|| {
         let probe = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
         probe.set_reuse_address(true)?;
         if address.is_ipv6() {
             probe.set_only_v6(true)?;
         }
-        match probe.bind(&address.into()) {
+        probe.bind(&address.into())
+    })
+}
+
+/// Tries again for a while when another process has the address: it may be letting go of it.
+pub(crate) fn with_patience<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let until = Instant::now() + LET_GO_TIMEOUT;
+    loop {
+        match bind() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => thread::sleep(Duration::from_millis(50)),
             result => return result,
         }
@@ -214,6 +221,10 @@ fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
 
 /// A socket file that nobody listens on any more is replaced; any other file is left alone.
 pub(crate) fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    with_patience(|| try_bind_unix(path))
+}
+
+fn try_bind_unix(path: &Path) -> io::Result<UnixListener> {
     match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             if !fs::symlink_metadata(path)?.file_type().is_socket() {

@@ -98,11 +98,14 @@ fn a_drain_that_begins_while_a_reload_waits_for_names_wins() {
     let refused = thread::scope(|scope| {
         let reload = scope.spawn(|| governed.refused("POST", "/api/reload", ""));
         governed.gateway.wait_for(WAITS);
+        let (status, reason) = governed.refused("POST", "/api/upgrade", "");
+        assert!(status == 409 && reason.starts_with("a change waits for names of servers"), "{status} {reason}");
         governed.gateway.signal(libc::SIGTERM);
         governed.gateway.wait_for("\"draining: accepting no more\"");
         reload.join().unwrap()
     });
     assert_eq!(refused, (503, "the gateway is draining".into()));
+    governed.gateway.wait_for("nothing was changed: the gateway is draining");
     may_end.store(true, Ordering::SeqCst);
     assert_eq!(client.response().status, 200);
     assert_eq!(governed.gateway.wait("the end, with three names still silent").code(), Some(0));

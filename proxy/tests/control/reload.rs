@@ -249,3 +249,61 @@ fn without_a_file_there_is_nothing_to_read_again() {
     gateway.wait_for("there is no file to read again: the configuration is the command line");
     gateway.stop();
 }
+
+#[test]
+fn neither_the_answer_nor_the_log_shows_a_line_of_the_file() {
+    let origin = origin();
+    let made = |server: &str, rest: &str| config().server(server).to(&[origin.address()]).with(rest);
+    let governed = Governed::start(made("", ""));
+    let plugin = "[[plugin]]\nname = \"p\"\npath = \"p.so\"\n[plugin.config]\nkey = \"SECRET\" \"x\n";
+    for (server, rest) in [("admin_token = \"SECRET-of-the-gateway\" oops", ""), ("admin_token = [\"SECRET-of-the-gateway\"]", ""), ("", plugin)] {
+        rewrite(&governed, made(server, rest));
+        let (status, reason) = governed.refused("POST", "/api/reload", "");
+        assert!(status == 422 && reason.contains("gateway.toml:"), "{status} {reason}");
+        assert!(!reason.contains("SECRET"), "{reason}");
+        // Whoever asks for it may see the line.
+        let file = governed.file();
+        let check = ringway(&["check", "-c", file.to_str().unwrap()]).output().unwrap();
+        assert!(String::from_utf8_lossy(&check.stderr).contains("SECRET"));
+        let run = ringway(&["run", "-c", file.to_str().unwrap()]).output().unwrap();
+        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert!(run.status.code() == Some(1) && said.contains("gateway.toml:") && !said.contains("SECRET"), "{said}");
+    }
+    // Nor does the log show what a plugin is given.
+    governed.refused("POST", "/api/plugins/p", r#"{"path": "/no/such/file", "config": {"key": "SECRET"}}"#);
+    assert_eq!(governed.gateway.events(4, |event| event["message"].as_str().is_some_and(|text| text.starts_with("nothing was changed"))), 4);
+    let log = governed.gateway.log().join("\n");
+    assert!(!log.contains("SECRET"), "{log}");
+    governed.gateway.stop();
+}
+
+#[test]
+fn the_permissions_of_a_socket_are_shown_and_do_not_change_unnoticed() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), origin());
+    let socket = folder.path().join("socket");
+    let made = |mode: &str| {
+        config()
+            .listen("127.0.0.1:0")
+            .to(&[origin.address()])
+            .with(&format!("[[listener]]\nname = \"local\"\naddress = \"unix:{}\"\nmode = {mode:?}\n", socket.display()))
+    };
+    let governed = Governed::start(made("0600"));
+    assert_eq!(governed.good("GET", "/api/config", "")["listeners"][1]["mode"], "0600");
+    rewrite(&governed, made("0666"));
+    let (status, reason) = governed.refused("POST", "/api/reload", "");
+    assert!(status == 422 && reason.contains("`mode` of the listener local cannot change while the gateway runs"), "{status} {reason}");
+    governed.gateway.stop();
+}
+
+#[test]
+fn a_pipe_or_a_device_is_no_plugin_and_nobody_waits_for_it() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), origin());
+    let pipe = folder.path().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o700.into(), 0).unwrap();
+    let governed = Governed::start(config().to(&[origin.address()]));
+    for path in [pipe.to_str().unwrap(), "/dev/zero"] {
+        let (status, reason) = governed.refused("POST", "/api/plugins/p", &serde_json::json!({ "path": path }).to_string());
+        assert!(status == 422 && reason.contains("it is no regular file"), "{status} {reason}");
+    }
+    governed.gateway.stop();
+}

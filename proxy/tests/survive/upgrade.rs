@@ -72,8 +72,12 @@ fn an_upgrade_that_fails_changes_nothing_and_says_why() {
     };
     let ends = script("ends", "#!/bin/sh\nexit 3\n", 0o755);
     let plain = script("plain", "no program\n", 0o644);
+    // The supervisor would wait for a writer, and for nothing else.
+    let pipe = folder.path().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o700.into(), 0).unwrap();
     for (binary, what) in [
         ("/no/such/program", "/no/such/program cannot be started: No such file or directory"),
+        (pipe.to_str().unwrap(), "pipe cannot be started: it is no regular file"),
         (plain.to_str().unwrap(), "cannot be started: Permission denied"),
         (ends.to_str().unwrap(), "the new process ended (exit status "),
     ] {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::super::fixed;
+use super::super::former::OfFile;
 use super::{Change, Control, Next, Refusal};
 use crate::config::Config;
 use crate::limits::NAMES_WAIT;
@@ -74,6 +75,7 @@ impl Control {
         let plugins = self.loader.load_all(&next, &self.plugins, &mut header_names).map_err(Refusal::unfit)?;
         let warnings: Vec<String> = next.warnings.iter().map(ToString::to_string).collect();
         self.publish(Next { config: next, plugins, names: header_names, ..self.same() }, crew)?;
+        self.of_file = OfFile::new(&self.config, &self.plugins);
         Ok(json!({ "reloaded": &*self.config.source, "publications": self.publications, "warnings": warnings }))
     }
 }
