@@ -245,6 +245,7 @@ faults! {
     /// Which bound of the gateway was reached.
     ResourceFault {
         SlotsExhausted 503 CLOSE Warn FINAL "slots_exhausted" "all slots of the worker are in use";
+        TunnelsExhausted 503 KEEP Warn FINAL "tunnels_exhausted" "the limit of tunnels is reached";
         BuffersExhausted 503 CLOSE Warn FINAL "buffers_exhausted" "all relay buffers of the worker are in use";
         ConnectionsExhausted 503 CLOSE Warn FINAL "connections_exhausted" "the limit of connections is reached";
         ConnectionsOfPeerExhausted 503 CLOSE Warn FINAL "connections_of_peer_exhausted" "the limit of connections of one address is reached";

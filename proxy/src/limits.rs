@@ -126,6 +126,8 @@ pub const CANARY_CALLS_MIN: usize = 100;
 pub const CANARY_ABORTS_PERCENT: usize = 1;
 /// Two crashes may be chance; a third one within minutes is the plugin.
 pub const PLUGIN_CRASHES: usize = 3;
+/// Half of the default of `slots`: tunnels stay for hours, and requests need the other half.
+pub const TUNNELS: usize = SLOTS / 2;
 /// As many as there are exchanges in flight by default: a plugin may let each of them wait.
 pub const SUSPENDED: usize = SLOTS;
 /// A service that takes ten milliseconds answers a hundred thousand of them in a second; each takes a slot, that is address space until it is used.
@@ -163,6 +165,8 @@ pub const UPSTREAM_IDLE: u32 = 30 * SECOND;
 pub const UPSTREAM_AGE: u32 = 10 * MINUTE;
 /// Large downloads and event streams have no natural end.
 pub const EXCHANGE: u32 = 0;
+/// As long as a client's own patience with a page; a worker without a free slot for so long is overloaded.
+pub const SLOT_WAIT: u32 = 10 * SECOND;
 /// A client that asks `100-continue` usually waits one second before it sends anyway.
 pub const EXPECT_CONTINUE: u32 = SECOND;
 /// An authorization service that takes longer is down.
@@ -262,11 +266,11 @@ pub struct Limits {
     /// Buffers for large bodies, per worker. When all are taken, bodies go through the slots.
     #[schemars(range(min = 1, max = 65536))]
     pub relay_buffers: usize,
-    /// Bytes of an unread request body that are read after an early answer. More: the connection is closed.
+    /// Bytes of an unread request body that are read after an early answer, so that the connection can go on. More: it ends.
     #[serde(with = "size")]
     #[schemars(with = "size::Size", extend("minimum" = 0, "maximum" = 1u64 << 30))]
     pub drain_bytes: usize,
-    /// Exchanges in flight, per worker. More: new ones wait.
+    /// Exchanges in flight, per worker. More: new ones wait, for `timeouts.slot_wait`.
     #[schemars(range(min = 16, max = 65536))]
     pub slots: usize,
     /// Client connections of the whole process. More are closed at once, and counted.
@@ -306,6 +310,9 @@ pub struct Limits {
     /// Exchanges of a worker whose plugins wait for an event. More: the hook counts as failed.
     #[schemars(range(min = 1, max = 65536))]
     pub suspended: usize,
+    /// Tunnels (WebSocket, CONNECT) open at the same time, per worker, and no more than three quarters of `slots`. More: 503.
+    #[schemars(range(min = 0, max = 65536))]
+    pub tunnels: usize,
     /// Outcalls of plugins under way, per worker, and no more than `slots`. More: the plugin's call fails with `RW_ERR_NO_SPACE`.
     #[schemars(range(min = 0, max = 65536))]
     pub outcalls: usize,
@@ -354,6 +361,7 @@ impl Default for Limits {
             canary_aborts_percent: CANARY_ABORTS_PERCENT,
             plugin_crashes: PLUGIN_CRASHES,
             suspended: SUSPENDED,
+            tunnels: TUNNELS,
             outcalls: OUTCALLS,
             outcalls_per_hook: OUTCALLS_PER_HOOK,
             outcall_request_bytes: OUTCALL_REQUEST_BYTES,
@@ -376,6 +384,12 @@ impl Limits {
     /// Outcalls under way, per worker: each takes a slot beyond those of the exchanges.
     pub const fn outcalls_max(&self) -> usize {
         if self.outcalls < self.slots { self.outcalls } else { self.slots }
+    }
+
+    /// Tunnels open at the same time, per worker: each keeps a slot from exchanges.
+    pub const fn tunnels_max(&self) -> usize {
+        let most = self.slots - self.slots / 4;
+        if self.tunnels < most { self.tunnels } else { most }
     }
 
     /// Pairs of limits that contradict each other: the field to blame and the sentence that says why.
@@ -464,6 +478,10 @@ pub struct Timeouts {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Duration", extend("minimum" = 1))]
     pub expect_continue: u32,
+    /// For a slot, while all of a worker are in use. Over: 503 and close.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Duration", extend("minimum" = 0))]
+    pub slot_wait: u32,
     /// How long one hook of a plugin may wait for events. Over: its `on_event` hears `RW_EVENT_TIMEOUT` and must decide.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Duration", extend("minimum" = 1))]
@@ -521,6 +539,7 @@ impl Default for Timeouts {
             upstream_age: UPSTREAM_AGE,
             exchange: EXCHANGE,
             expect_continue: EXPECT_CONTINUE,
+            slot_wait: SLOT_WAIT,
             suspend: SUSPEND,
             drain: DRAIN,
             linger: LINGER,

@@ -99,6 +99,13 @@ fn rule_68_an_early_good_answer_keeps_the_connection_when_the_body_gets_to_its_e
     Case::script(&world, awaits(vec![bytes("x".repeat(90) + GET)])).up(refuses).answer(ok).in_order().each(|outcome| {
         assert_eq!((outcome.end, outcome.statuses(), outcome.upstreams[1].request().method.as_str()), (End::Park, vec![200, 200], "GET"));
     });
+    // The client's connection ends with the answer anyway: the upload does not.
+    let closing = head.replace("Host: e", "Host: e\r\nConnection: close");
+    let down = vec![bytes(closing), Step::Await(b"\r\n\r\nok".to_vec(), 1), Step::Pause, bytes("x".repeat(90))];
+    Case::script(&world, down).up(Upstream::answers_early(ok)).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses(), outcome.fates()), (End::Linger, vec![200], vec![Fate::GivenBack]));
+        assert_eq!(outcome.upstreams[0].request().body.len(), 100);
+    });
     // It never comes.
     let never = Case::script(&world, awaits(vec![Step::Await(b"never".to_vec(), 1)])).up(Upstream::answers_early(ok)).expire(5_001).in_order();
     never.each(|outcome| assert_eq!((outcome.end, outcome.statuses(), outcome.fates()), (End::Linger, vec![200], vec![Fate::Discarded(None)])));
@@ -184,13 +191,14 @@ fn rule_82_expect_100_continue() {
         assert_eq!((outcome.end, outcome.statuses()), (End::Park, vec![100, 200]));
         assert_eq!(outcome.upstreams[0].request().body_text(), "hello");
     });
-    // The upstream refuses, and the client never sends the body.
-    let refuses = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n";
-    Case::new(&world, head).up(Upstream::answers_early(refuses)).each(|outcome| {
-        assert_eq!((outcome.end, outcome.statuses()), (End::Linger, vec![401]));
-        assert_eq!(outcome.responses[0].value("connection"), Some("close"));
-        assert_eq!(outcome.fates(), [Fate::Discarded(None)]);
-    });
+    // So it does when it hears something else, or only the beginning of something.
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
+    for (first, rest, statuses) in [(hints, OK, vec![103, 100, 200]), (&OK[..10], &OK[10..], vec![100, 200])] {
+        let waits = vec![bytes(head), Step::Await(b"HTTP/1.1 100".to_vec(), 1), bytes("hello")];
+        let up = Upstream::script(vec![Step::AwaitHead, bytes(first), body(), bytes(rest)]);
+        let outcome = Case::script(&world, waits).up(up).expire(1001).once();
+        assert_eq!((outcome.end, outcome.statuses(), outcome.fates()), (End::Park, statuses, vec![Fate::GivenBack]));
+    }
     // An HTTP/1.0 client cannot expect anything.
     let old = "POST / HTTP/1.0\r\nHost: e\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello";
     Case::new(&world, old).answer(OK).each(|outcome| {
@@ -200,4 +208,32 @@ fn rule_82_expect_100_continue() {
     Case::new(&world, unknown).answer(OK).each(|outcome| {
         assert_eq!((outcome.end, outcome.statuses(), outcome.unused), (End::Linger, vec![417], 1));
     });
+}
+
+/// A client that gets its answer instead of 100 may send the body, or its next request: nobody can tell, so both connections end.
+#[test]
+fn rule_82_a_final_answer_instead_of_100_ends_both_connections() {
+    let world = World::plain();
+    let fixed = "POST / HTTP/1.1\r\nHost: e\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    let chunked = "POST / HTTP/1.1\r\nHost: e\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let (none, refused) = ("HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n");
+    for head in [fixed, chunked] {
+        for (answer, status) in [(ok, 200), (none, 204), (refused, 401)] {
+            for before in ["", hints] {
+                let up = || Upstream::answers_early(format!("{before}{answer}"));
+                // It never sends the body; or it sends it, and then another request, when it has its answer.
+                let silent = vec![bytes(head)];
+                let next = vec![bytes(head), Step::Await(format!(" {status} ").into_bytes(), 1), Step::Pause, bytes(format!("hello{GET}"))];
+                for down in [silent, next] {
+                    Case::script(&world, down).up(up()).answer(OK).each(|outcome| {
+                        assert_eq!((outcome.end, outcome.statuses().last()), (End::Linger, Some(&status)));
+                        assert_eq!(outcome.responses.last().unwrap().value("connection"), Some("close"));
+                        assert_eq!((outcome.fates(), outcome.unused), (vec![Fate::Discarded(None)], 1));
+                    });
+                }
+            }
+        }
+    }
 }

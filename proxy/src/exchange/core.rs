@@ -253,6 +253,8 @@ pub struct WorkerStats {
     pub suspended: AtomicU64,
     /// Outcalls of plugins under way.
     pub outcalls: AtomicU64,
+    /// Tunnels that are open, and requests for one.
+    pub tunnels: AtomicU64,
     /// Faults, by their place in [`Fault::all`].
     pub faults: FaultCounters,
 }
@@ -329,6 +331,8 @@ pub struct Core<U> {
     waiting: RefCell<VecDeque<Rc<Waiting>>>,
     /// Bytes of unfinished heads that connections without a slot hold.
     held_bytes: Cell<usize>,
+    /// Tunnels that are open, and requests for one.
+    tunnels: Rc<Cell<usize>>,
 }
 
 impl<U> Core<U> {
@@ -358,6 +362,7 @@ impl<U> Core<U> {
             permits_low: permits - permits / CROWDED_SHARE,
             waiting: RefCell::default(),
             held_bytes: Cell::new(0),
+            tunnels: Rc::default(),
         }
     }
 
@@ -415,13 +420,14 @@ impl<U> Core<U> {
         Some(Permit { core: self })
     }
 
-    /// The right to use slots; waits while none is free.
+    /// The right to use slots; waits while none is free. Who gives up waiting loses its place.
     pub async fn permit(&self) -> Permit<'_, U> {
         if let Some(permit) = self.try_permit() {
             return permit;
         }
         let place = Rc::new(Waiting::default());
         self.waiting.borrow_mut().push_back(Rc::clone(&place));
+        let queued = Queued { core: self, place: &place };
         poll_fn(|cx| {
             if place.granted.get() {
                 return Poll::Ready(());
@@ -430,7 +436,22 @@ impl<U> Core<U> {
             Poll::Pending
         })
         .await;
+        std::mem::forget(queued);
         Permit { core: self }
+    }
+
+    /// Room for one more tunnel, until it is dropped; `None` when there are `tunnels_max`.
+    pub fn tunnel_room(&self, tunnels_max: usize) -> Option<TunnelRoom> {
+        let tunnels = self.tunnels.get();
+        (tunnels < tunnels_max).then(|| {
+            self.tunnels.set(tunnels + 1);
+            TunnelRoom(Rc::clone(&self.tunnels))
+        })
+    }
+
+    /// Tunnels that are open, and requests for one.
+    pub fn tunnels(&self) -> usize {
+        self.tunnels.get()
     }
 
     /// Keeps the beginning of a head while its connection gives its slot back and waits for more: a client that is slow with its
@@ -479,6 +500,31 @@ struct Waiting {
     waker: RefCell<Option<Waker>>,
 }
 
+/// Its place among those that wait, while it does.
+struct Queued<'a, U> {
+    core: &'a Core<U>,
+    place: &'a Rc<Waiting>,
+}
+
+impl<U> Drop for Queued<'_, U> {
+    fn drop(&mut self) {
+        if self.place.granted.get() {
+            drop(Permit { core: self.core });
+        } else {
+            self.core.waiting.borrow_mut().retain(|waiting| !Rc::ptr_eq(waiting, self.place));
+        }
+    }
+}
+
+/// One of a worker's tunnels, or a request for one.
+pub struct TunnelRoom(Rc<Cell<usize>>);
+
+impl Drop for TunnelRoom {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
 impl<U> Drop for Permit<'_, U> {
     fn drop(&mut self) {
         let Some(next) = self.core.waiting.borrow_mut().pop_front() else {
@@ -495,13 +541,14 @@ impl<U> Drop for Permit<'_, U> {
 /// Buffers for bodies, made when first needed and kept.
 pub struct RelayPool {
     bytes: usize,
+    buffers: usize,
     free: RefCell<Vec<(Vec<u8>, Option<Ticket>)>>,
     left: Rc<Cell<usize>>,
 }
 
 impl RelayPool {
     fn new(bytes: usize, buffers: usize) -> RelayPool {
-        RelayPool { bytes, free: RefCell::default(), left: Rc::new(Cell::new(buffers)) }
+        RelayPool { bytes, buffers, free: RefCell::default(), left: Rc::new(Cell::new(buffers)) }
     }
 
     /// A buffer; when the bound is reached, `instead`, a piece of a slot. Give it back with [`RelayPool::give_back`]; one
@@ -514,6 +561,12 @@ impl RelayPool {
             Some(ticket) => Buf::heap(vec![0; self.bytes], Some(ticket)),
             None => instead(),
         }
+    }
+
+    /// As [`RelayPool::take`], but only from the half that bodies can do without.
+    pub fn take_spare(&self, instead: impl FnOnce() -> Buf) -> Buf {
+        let free = self.left.get() + self.free.borrow().len();
+        if free * 2 > self.buffers { self.take(instead) } else { instead() }
     }
 
     /// Returns a buffer. A piece of a slot is simply dropped.

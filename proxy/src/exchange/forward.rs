@@ -8,12 +8,12 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 
-use ringway_abi::ids::HeaderId;
+use ringway_abi::ids::{HeaderId, METHOD_CONNECT};
 use ringway_abi::raw;
 use ringway_abi::view::REQ_ABSOLUTE_TARGET;
 
 use super::body::{Framing, PREFIX_BYTES};
-use super::core::{Choice, Core, Forwarded, HashKey, Lease, Outcome, Program, Upstreams, add};
+use super::core::{Choice, Core, Forwarded, HashKey, Lease, Outcome, Program, TunnelRoom, Upstreams, add};
 use super::io::{Reader, Stall, Writer, write_all};
 use super::record::Tried;
 use super::request::read_piece;
@@ -77,6 +77,9 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let hash = self.hash_for(&program, upstream);
         let mut choice = Choice::new(upstream, hash);
         let outgoing = self.outgoing(exchange);
+        let Ok(_room) = self.room_for_tunnel(exchange) else {
+            return self.fail(exchange, Fault::Resource(ResourceFault::TunnelsExhausted)).await;
+        };
         let mut retries = 0;
         loop {
             let leased = self.core.upstreams.lease(&mut choice, self.watch).await;
@@ -115,6 +118,12 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             }
             add(&self.core.stats.upstream_retries, 1);
         }
+    }
+
+    /// Room for the tunnel that the request asks for, if it asks for one.
+    fn room_for_tunnel(&self, exchange: &Exchange) -> Result<Option<TunnelRoom>, ()> {
+        let asks = self.frame.borrow().request().request().method_id() == METHOD_CONNECT || self.wants_upgrade(exchange).is_some();
+        if asks { self.core.tunnel_room(exchange.program.limits.tunnels_max()).map(Some).ok_or(()) } else { Ok(None) }
     }
 
     /// The connection goes back to the pool; the sweep must not touch it any more.
@@ -214,6 +223,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let timeouts = exchange.route.map_or(&program.timeouts, |at| &program.routes[at].timeouts);
         let pump_done = Cell::new(!matches!(outgoing, Outgoing::Streamed(_)) && rest.is_none());
         let refused = Cell::new(false);
+        let body_unasked = Cell::new(false);
         let awaits_head = Cell::new(true);
         let mut replying = Replying {
             core: self.core,
@@ -224,10 +234,10 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             reply: &mut exchange.reply,
             facts: &exchange.facts,
             timeouts,
-            awaits_continue: exchange.body.awaits_continue && !pump_done.get(),
             persist: exchange.persist,
             upgrade: upgrade.as_deref(),
             pump_done: &pump_done,
+            body_unasked: &body_unasked,
             awaits_head: &awaits_head,
             sent_at,
         };
@@ -251,11 +261,11 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                     framing,
                     timeouts,
                 };
-                both(pin!(pump.run(&mut lease.writer)), pin!(replying.run(&mut lease.reader, slot)), pin!(patience), ended).await
+                both(pin!(pump.run(&mut lease.writer)), pin!(replying.run(&mut lease.reader, slot)), pin!(patience), &body_unasked, ended).await
             }
             (_, Some(rest)) => {
                 let pump = send_rest(&mut lease.writer, stall, self.watch, rest);
-                both(pin!(pump), pin!(replying.run(&mut lease.reader, slot)), pin!(patience), ended).await
+                both(pin!(pump), pin!(replying.run(&mut lease.reader, slot)), pin!(patience), &body_unasked, ended).await
             }
             _ => Both::Reply(replying.run(&mut lease.reader, slot).await),
         };
@@ -355,7 +365,9 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 Attempt::Retry(fault)
             }
             Both::Pump(PumpFault::Upstream(fault)) => {
-                self.discard(lease, Outcome::Failed(fault));
+                // A pooled connection that turns out to be dead says nothing about its server, though the body cannot be sent once more.
+                let stale = lease.reused && fault == UpstreamFault::WriteFailed;
+                self.discard(lease, if stale { Outcome::Neutral } else { Outcome::Failed(fault) });
                 if answered {
                     exchange.reply.fault.get_or_insert(self.cause(Fault::Upstream(fault)));
                     return Attempt::Over(Next::End(End::Abort));
@@ -406,7 +418,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         if !trusted {
             drop_received(view, &mut dropped, self.input.slot.bytes(0..self.input.filled), &FORWARDING);
         }
-        if exchange.facts.expect_continue && !exchange.body.awaits_continue || exchange.buffered.is_some() {
+        if exchange.buffered.is_some() {
             drop_received(view, &mut dropped, self.input.slot.bytes(0..self.input.filled), &[HeaderId::EXPECT]);
         }
         let framing = match outgoing {
@@ -658,19 +670,24 @@ enum Both {
 
 /// Runs the body and the response at once. The response decides, unless the body fails through the client or a plugin:
 /// an upstream that stops reading may still answer. A response that is complete before the body gives the body `patience` to get to its end, so
-/// that the client's connection need not end with it. `ended` is told when the body has been sent, or never will be whole.
+/// that the client's connection need not end with it. A body that is `unasked` is read no further. `ended` is told when the body has been sent, or never
+/// will be whole.
 /// It takes pinned futures: arguments by value would have their room twice.
 fn both<'a>(
     mut pump: Pin<&'a mut impl Future<Output = Result<(), PumpFault>>>,
     mut reply: Pin<&'a mut impl Future<Output = Result<ReplyEnd, ReplyFault>>>,
     mut patience: Pin<&'a mut impl Future<Output = ()>>,
+    unasked: &'a Cell<bool>,
     ended: impl Fn(bool) + 'a,
 ) -> impl Future<Output = Both> + 'a {
     let mut pumping = true;
     let mut refused = None;
     let mut replied = None;
     poll_fn(move |cx| {
-        if pumping && let Poll::Ready(result) = pump.as_mut().poll(cx) {
+        if pumping
+            && !unasked.get()
+            && let Poll::Ready(result) = pump.as_mut().poll(cx)
+        {
             pumping = false;
             match result {
                 Ok(()) => ended(true),
@@ -685,7 +702,7 @@ fn both<'a>(
         }
         if replied.is_none() {
             match reply.as_mut().poll(cx) {
-                Poll::Ready(Ok(end)) if pumping && !end.close && end.tunnel.is_none() => replied = Some(end),
+                Poll::Ready(Ok(end)) if pumping && end.waits => replied = Some(end),
                 Poll::Ready(Err(ReplyFault::Unanswered(fault))) => {
                     return Poll::Ready(match refused {
                         Some(refused) => Both::Pump(PumpFault::Upstream(refused)),

@@ -4,10 +4,12 @@ use std::rc::Rc;
 
 use ringway_abi::raw::RawRequest;
 
-use super::core::{Program, Upstreams};
+use super::core::{Core, Program, Upstreams, add};
 use super::io::{Reader, Stall, Writer, is_parked, write_all};
-use super::watch::Lane;
-use super::{Connection, End};
+use super::made::{PLAIN_ERROR_BYTES, plain_error};
+use super::record::log_refused;
+use super::watch::{Lane, Watch};
+use super::{Connection, End, Peer};
 use crate::clock;
 use crate::error::{ClientFault, Fault, ResourceFault};
 use crate::http1::head::{Area, HeadProgress, RequestFacts, parse_request};
@@ -48,7 +50,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             }
             // What has come of a head that comes slowly waits without a slot: at once where slots are short, else after a moment.
             if !std::mem::take(&mut self.resumed) && self.core.is_crowded() {
-                return Err(self.hold().await);
+                return Err(if self.hold() { End::Park } else { self.refuse(Fault::Resource(ResourceFault::SlotsExhausted)).await });
             }
             let buf = Buf::slot(self.input.slot.clone(), self.input.filled..capacity);
             self.watch.idle_since.set(clock::monotonic_ms());
@@ -60,7 +62,12 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 _ if self.watch.expired(Lane::DownRead) && matches!(self.input.unread(), b"\r" | b"\r\n") => return Err(End::Close),
                 // RFC 9112 §9.5: a client that takes too long to send its head gets 408.
                 _ if self.watch.expired(Lane::DownRead) => return Err(self.refuse(Fault::Client(ClientFault::HeadTimeout)).await),
-                Err(error) if is_parked(&error) => return Err(self.hold().await),
+                Err(error) if is_parked(&error) => match self.hold() {
+                    true => return Err(End::Park),
+                    false if self.core.is_crowded() => return Err(self.refuse(Fault::Resource(ResourceFault::SlotsExhausted)).await),
+                    // Enough is held for others already, but slots are not short: it keeps its own.
+                    false => {}
+                },
                 _ => {
                     // The client went away in the middle of a head.
                     self.core.stats.faults.count(Fault::Client(ClientFault::HeadIncomplete));
@@ -70,12 +77,9 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         }
     }
 
-    /// The connection gives its slot back in the middle of a head. Where even that is too much, it is refused.
-    async fn hold(&mut self) -> End {
-        if self.core.hold(self.watch, self.input.unread()) {
-            return End::Park;
-        }
-        self.refuse(Fault::Resource(ResourceFault::SlotsExhausted)).await
+    /// What has come of a head waits without a slot. False where even that is too much.
+    fn hold(&self) -> bool {
+        self.core.hold(self.watch, self.input.unread())
     }
 
     /// Waits for the first bytes of a request. Idle connections are called back and parked.
@@ -136,22 +140,26 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
 
     /// Answers bytes that are no request and ends the connection. There is no request, so there is no chain to ask.
     async fn refuse(&mut self, fault: Fault) -> End {
-        self.core.stats.faults.count(fault);
-        let row = fault.row();
-        super::core::add(&self.core.stats.responses[usize::from(row.status / 100).min(5)], 1);
-        if log_limit::admits_fault(fault) {
-            log_limit::line!(row.level, peer = %crate::address::Text::of(self.peer.address), status = row.status, reason = row.reason, "request refused");
-        }
-        let program = self.core.program();
-        if program.access_log {
-            self.log_refused(&program, fault);
-        }
-        let layout = *self.input.slot.layout();
-        let date = self.core.date.now();
-        let out = self.input.slot.bytes_mut(layout.out_at()..layout.out_at() + layout.out());
-        let Some(count) = super::made::plain_error(out, row.status, row.text, &date) else { return End::Close };
-        let stall = Stall::new(self.watch, Lane::DownWrite, program.timeouts.write_stall);
-        let (result, _) = write_all(self.writer, stall, Buf::slot(self.input.slot.clone(), layout.out_at()..layout.out_at() + count)).await;
-        if result.is_ok() { End::Linger } else { End::Close }
+        let received = self.input.slot.bytes(0..self.input.filled);
+        refuse(self.core, self.watch, self.peer, self.writer, received, fault).await
     }
+}
+
+/// Answers what is no request, or cannot be served: `received` is what is known of it. Takes no slot.
+pub async fn refuse<W: Writer, U>(core: &Core<U>, watch: &Watch, peer: Peer, writer: &mut W, received: &[u8], fault: Fault) -> End {
+    core.stats.faults.count(fault);
+    let row = fault.row();
+    add(&core.stats.responses[usize::from(row.status / 100).min(5)], 1);
+    if log_limit::admits_fault(fault) {
+        log_limit::line!(row.level, peer = %crate::address::Text::of(peer.address), status = row.status, reason = row.reason, "request refused");
+    }
+    let program = core.program();
+    if program.access_log {
+        log_refused(&program, peer, received, fault);
+    }
+    let mut out = vec![0; PLAIN_ERROR_BYTES];
+    let Some(count) = plain_error(&mut out, row.status, row.text, &core.date.now()) else { return End::Close };
+    let stall = Stall::new(watch, Lane::DownWrite, program.timeouts.write_stall);
+    let (result, _) = write_all(writer, stall, Buf::heap(out, None).narrowed(0..count)).await;
+    if result.is_ok() { End::Linger } else { End::Close }
 }

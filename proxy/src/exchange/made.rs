@@ -200,7 +200,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
 
     /// Whether the rest of the request body is small enough to read and throw away.
     pub(super) fn can_drain(&self, exchange: &Exchange) -> bool {
-        if exchange.body.awaits_continue && self.input.unread().is_empty() {
+        if self.watch.awaits_continue() {
             // The client may never send the body: nobody told it to go on.
             return exchange.body.reader.is_done();
         }
@@ -241,7 +241,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
 }
 
 /// Room for the plainest answer.
-const PLAIN_ERROR_BYTES: usize = 512;
+pub(super) const PLAIN_ERROR_BYTES: usize = 512;
 
 fn error_body(status: u16, text: &str) -> String {
     format!("{status}: {text}\n")

@@ -16,7 +16,7 @@ pub mod body;
 pub mod capture;
 pub mod core;
 mod forward;
-mod head;
+pub mod head;
 pub mod io;
 mod made;
 pub mod outcall;
@@ -139,8 +139,6 @@ struct RequestBodyState {
     rate_min: u64,
     /// Bound in bytes; 0 for none.
     bytes_max: u64,
-    /// The client waits for 100, and nobody has told it to go on.
-    awaits_continue: bool,
 }
 
 /// What the client was sent.
@@ -228,8 +226,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             waited_ms: 0,
             rate_min: program.limits.body_rate_bytes as u64,
             bytes_max: program.limits.body_bytes as u64,
-            awaits_continue: facts.expect_continue,
         };
+        self.watch.begin_body(facts.expect_continue && self.input.unread().is_empty() && self.input.pending.is_empty());
         let reply = Reply { status: 0, interim: false, origin: ringway_abi::view::ORIGIN_GATEWAY, sent: 0, upstream_ns: 0, fault: None };
         let began_ns = if program.access_log { clock::monotonic_ns() } else { 0 };
         let tried = record::Tried::default();

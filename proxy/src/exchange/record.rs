@@ -12,7 +12,7 @@ use tracing::field::{DisplayValue, display};
 
 use super::core::{Program, Upstreams};
 use super::io::{Reader, Writer};
-use super::{Connection, Exchange, Reply};
+use super::{Connection, Exchange, Peer, Reply};
 use crate::clock;
 use crate::error::{Fault, Level, UpstreamFault};
 use crate::http1::bytes::is_token;
@@ -71,7 +71,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         tracing::info!(
             target: "access",
             request_id = view.request_id(),
-            listener = self.listener(program),
+            listener = listener(program, self.peer),
             peer = %crate::address::Text::of(self.peer.address),
             peer_port = self.peer.port,
             method = shown(view.method(), METHOD_BYTES_MAX),
@@ -91,23 +91,6 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             upstream_ms = Some(reply.upstream_ns).filter(|ns| *ns > 0).map(milliseconds),
             duration_ms = milliseconds(clock::monotonic_ns().saturating_sub(exchange.began_ns)),
             reason = reply.fault.map(|fault| fault.row().reason),
-        );
-    }
-
-    /// The access line of a request that was refused before it was understood: with what can be read of its first line.
-    pub(super) fn log_refused(&self, program: &Program, fault: Fault) {
-        let (method, target) = first_line(self.input.slot.bytes(0..self.input.filled));
-        let row = fault.row();
-        tracing::info!(
-            target: "access",
-            listener = self.listener(program),
-            peer = %crate::address::Text::of(self.peer.address),
-            peer_port = self.peer.port,
-            method = method.map(|method| shown(method, METHOD_BYTES_MAX)),
-            target = target.map(|target| shown(target, TEXT_BYTES_MAX)),
-            status = row.status,
-            origin = "gateway",
-            reason = row.reason,
         );
     }
 
@@ -141,10 +124,27 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             tracing::warn!(request_id, upstream, server, attempt = exchange.tried.attempts, reason = fault.row().reason, "tried again: {}", fault.row().text);
         }
     }
+}
 
-    fn listener<'p>(&self, program: &'p Program) -> Option<&'p str> {
-        program.listeners.get(usize::from(self.peer.listener)).map(String::as_str)
-    }
+/// The access line of a request that was refused before it was understood: with what can be read of its first line.
+pub(super) fn log_refused(program: &Program, peer: Peer, received: &[u8], fault: Fault) {
+    let (method, target) = first_line(received);
+    let row = fault.row();
+    tracing::info!(
+        target: "access",
+        listener = listener(program, peer),
+        peer = %crate::address::Text::of(peer.address),
+        peer_port = peer.port,
+        method = method.map(|method| shown(method, METHOD_BYTES_MAX)),
+        target = target.map(|target| shown(target, TEXT_BYTES_MAX)),
+        status = row.status,
+        origin = "gateway",
+        reason = row.reason,
+    );
+}
+
+fn listener(program: &Program, peer: Peer) -> Option<&str> {
+    program.listeners.get(usize::from(peer.listener)).map(String::as_str)
 }
 
 /// The plugin that answered, failed, or closed the connection.

@@ -150,9 +150,9 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             return Err(Fault::Client(ClientFault::BodyTooLarge));
         }
         let mut whole = Vec::new();
-        if exchange.body.awaits_continue && self.input.unread().is_empty() {
-            exchange.body.awaits_continue = false;
+        if self.watch.awaits_continue() {
             self.send_continue(exchange).await?;
+            self.watch.go_on();
         }
         let idle_ms = exchange.timeouts().body_idle;
         let layout = *self.input.slot.layout();
@@ -290,12 +290,14 @@ pub(super) async fn read_piece<R: Reader>(
         watch.arm(Lane::DownRead, idle_ms);
         let asked_ms = clock::monotonic_ms();
         let (result, returned) = reader.read(relay).await;
-        body.waited_ms += clock::monotonic_ms() - asked_ms;
+        body.waited_ms += watch.waited(asked_ms, clock::monotonic_ms());
         watch.disarm(Lane::DownRead);
         relay = returned;
         match result {
-            Ok(_) if body.is_too_slow() => return (Err(ClientFault::BodyTimeout), relay),
-            Ok(count) if count > 0 => (count, false),
+            Ok(count) if count > 0 => {
+                watch.go_on();
+                (count, false)
+            }
             _ => return (Err(incomplete(watch, Lane::DownRead)), relay),
         }
     } else {
@@ -322,23 +324,68 @@ pub(super) async fn read_piece<R: Reader>(
     if body.bytes_max != 0 && body.received > body.bytes_max {
         return (Err(ClientFault::BodyTooLarge), relay);
     }
+    if !body.reader.is_done() && body.is_too_slow() {
+        return (Err(ClientFault::BodyTimeout), relay);
+    }
     (Ok(fed.data), relay)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::view::slab::{Slab, SlotLayout};
+
+    /// Nobody reads more than has come.
+    struct Nothing;
+
+    impl Reader for Nothing {
+        async fn read(&mut self, buf: Buf) -> (std::io::Result<usize>, Buf) {
+            (Ok(0), buf)
+        }
+    }
+
+    #[test]
+    fn rule_95_a_piece_counts_when_it_has_come_and_the_last_one_is_never_too_late() {
+        let slab = Slab::new(SlotLayout::new(4096, 16384, 2048, 254, 4096), 2, false).expect("memory");
+        // Six seconds were waited for this piece: 1536 bytes are due.
+        let piece = |length: u64, received: u64, bytes: usize| {
+            let mut input = Input { slot: slab.take().expect("a slot"), filled: 0, at: 0, pending: vec![b'x'; bytes] };
+            let mut body = RequestBodyState { reader: BodyReader::length(length - received), received, waited_ms: 6000, rate_min: 256, bytes_max: 0 };
+            let relay = Buf::heap(vec![0; 8192], None);
+            let (mut reader, watch) = (Nothing, Watch::default());
+            let read = read_piece(&mut reader, &watch, &mut input, &mut body, 1000, relay);
+            match std::pin::pin!(read).poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+                std::task::Poll::Ready((result, _)) => result,
+                std::task::Poll::Pending => panic!("it waits"),
+            }
+        };
+        assert_eq!(piece(1000, 0, 1000), Ok(1000));
+        assert_eq!(piece(1000, 999, 1), Ok(1));
+        assert_eq!(piece(100_000, 0, 2000), Ok(2000));
+        assert_eq!(piece(100_000, 1535, 1), Ok(1));
+        assert_eq!(piece(100_000, 1534, 1), Err(ClientFault::BodyTimeout));
+    }
+
+    #[test]
+    fn rule_95_a_client_that_waits_for_100_is_not_waited_for() {
+        let watch = Watch::default();
+        watch.begin_body(true);
+        assert!(watch.awaits_continue());
+        assert_eq!(watch.waited(1000, 9000), 0);
+        let before = clock::monotonic_ms();
+        watch.go_on();
+        let since = clock::monotonic_ms();
+        assert!(!watch.awaits_continue());
+        let waited = watch.waited(before.saturating_sub(5000), since + 700);
+        assert!((700..=700 + since - before).contains(&waited), "{waited}");
+        watch.begin_body(false);
+        assert_eq!(watch.waited(1000, 9000), 8000);
+    }
 
     #[test]
     fn rule_95_the_minimum_rate_counts_the_time_in_which_the_client_is_waited_for() {
-        let body = |received: u64, waited_ms: u64, rate_min: u64| RequestBodyState {
-            reader: BodyReader::UntilClose,
-            received,
-            waited_ms,
-            rate_min,
-            bytes_max: 0,
-            awaits_continue: false,
-        };
+        let body =
+            |received: u64, waited_ms: u64, rate_min: u64| RequestBodyState { reader: BodyReader::UntilClose, received, waited_ms, rate_min, bytes_max: 0 };
         for (received, waited_ms, rate_min, too_slow) in [
             (0, RATE_GRACE_MS, 256, false),
             (0, RATE_GRACE_MS + 1, 256, true),

@@ -36,6 +36,8 @@ pub(super) struct ReplyEnd {
     pub(super) reusable: bool,
     /// The client's connection must be closed.
     pub(super) close: bool,
+    /// A request body that is still on its way may get to its end.
+    pub(super) waits: bool,
     /// The connection became a tunnel; these bytes of the upstream came behind the head.
     pub(super) tunnel: Option<Vec<u8>>,
 }
@@ -65,12 +67,12 @@ pub(super) struct Replying<'a, W, U> {
     pub(super) reply: &'a mut Reply,
     pub(super) facts: &'a RequestFacts,
     pub(super) timeouts: &'a Timeouts,
-    /// The client waits for 100, and the upstream may be waiting for the body.
-    pub(super) awaits_continue: bool,
     pub(super) persist: bool,
     /// The protocol that the upstream was asked to switch to.
     pub(super) upgrade: Option<&'a [u8]>,
     pub(super) pump_done: &'a Cell<bool>,
+    /// The final head came instead of the 100 that the client waits for: what it sends now need not be the body.
+    pub(super) body_unasked: &'a Cell<bool>,
     /// No final head has come yet: the wait for it is what [`Lane::UpRead`] guards.
     pub(super) awaits_head: &'a Cell<bool>,
     /// When the request left (precise clock); 0 when neither a plugin nor the access log asked.
@@ -120,8 +122,13 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
         // A plugin may have turned it into something else.
         let tunnel = facts.upgrade && status == facts.status || facts.tunnel && (200..300).contains(&status);
         let (mut passing, framing, mut close) = self.plan_body(&facts, status);
+        // RFC 9110 §10.1.1: a client that gets its answer instead of 100 may send the body or not. Whatever comes next, from it or on the
+        // connection to the upstream, could be either: both end.
+        let unasked = !self.pump_done.get() && self.watch.awaits_continue();
+        self.body_unasked.set(unasked);
         // RFC 9112 §9.3: an answer that is likely to end the request early announces that the connection ends with it.
-        close |= !self.pump_done.get() && facts.status >= 300;
+        close |= unasked || !self.pump_done.get() && facts.status >= 300;
+        let waits = !unasked && facts.status < 300;
         let connection = match (tunnel && facts.upgrade, close && !tunnel) {
             (true, _) => Connection::Upgrade,
             (false, true) => Connection::Close,
@@ -152,7 +159,7 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
         let (written, _) = write_all(self.writer, self.stall(), Buf::slot(slot.clone(), layout.out_at()..layout.out_at() + used)).await;
         written.map_err(|_| ReplyFault::ClientGone)?;
         if tunnel {
-            return Ok(ReplyEnd { status: facts.status, reusable: false, close: true, tunnel: Some(slot.bytes(head..filled).to_vec()) });
+            return Ok(ReplyEnd { status: facts.status, reusable: false, close: true, waits: false, tunnel: Some(slot.bytes(head..filled).to_vec()) });
         }
         // HTTP1.md rule 79: bytes behind the end of a response poison the connection.
         let extra = match passing.reader.is_done() {
@@ -160,13 +167,14 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
             false => self.pass_body(reader, &slot, at..filled, &mut passing).await?,
         };
         self.reply.sent += passing.offset;
-        Ok(ReplyEnd { status: facts.status, reusable: facts.persist && !extra && !passing.cut, close, tunnel: None })
+        Ok(ReplyEnd { status: facts.status, reusable: facts.persist && !extra && !passing.cut && !unasked, close, waits, tunnel: None })
     }
 
     /// Reads heads until a final one; interim ones are passed on.
     async fn read_final_head<R: Reader>(&mut self, reader: &mut R, slot: &mut Slot, filled: &mut usize) -> Result<(ResponseFacts, usize), ReplyFault> {
         let mut progress = HeadProgress::default();
         let mut interim = 0;
+        let began_ms = clock::monotonic_ms();
         let capacity = slot.layout().receive();
         let to = ResponseTo { method_id: self.frame.borrow().request().request().method_id(), upgrade: self.upgrade.is_some() };
         // The upstream has its time from the end of the request on: see `both` for a body that is still being sent.
@@ -180,12 +188,14 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
                 match parse_response(area, &self.program.head_limits, &self.program.names, entries, root, to, &mut progress) {
                     Ok(Some(facts)) if facts.status < 200 && !facts.upgrade => {
                         interim += 1;
-                        self.awaits_continue = false;
                         if interim > self.program.limits.interim_responses {
                             return Err(ReplyFault::Unanswered(UpstreamFault::TooManyInterim));
                         }
                         let count = root.headers.len as usize;
                         self.pass_interim(slot, &facts, count).await?;
+                        if facts.status == 100 {
+                            self.go_on();
+                        }
                         slot.bytes_mut(0..*filled).copy_within(facts.head_bytes as usize.., 0);
                         *filled -= facts.head_bytes as usize;
                         progress = HeadProgress::default();
@@ -206,8 +216,9 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
                     Err(fault) => return Err(ReplyFault::Unanswered(fault)),
                 }
             }
-            let result = if self.awaits_continue {
-                self.read_or_continue(reader, Buf::slot(slot.clone(), *filled..capacity)).await?
+            let result = if !self.pump_done.get() && self.watch.awaits_continue() {
+                let passed = u32::try_from(clock::monotonic_ms().saturating_sub(began_ms)).unwrap_or(u32::MAX);
+                self.read_or_continue(reader, Buf::slot(slot.clone(), *filled..capacity), passed).await?
             } else {
                 reader.read(Buf::slot(slot.clone(), *filled..capacity)).await.0
             };
@@ -231,12 +242,20 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
         self.upgrade.zip(named).is_some_and(|(asked, named)| named.eq_ignore_ascii_case(asked))
     }
 
-    /// Waits for the upstream; when it stays silent although the client waits for 100, the gateway says it (HTTP1.md rule 82).
-    async fn read_or_continue<R: Reader>(&mut self, reader: &mut R, buf: Buf) -> Result<io::Result<usize>, ReplyFault> {
+    /// The client may send its body from now on, and has all its time for it.
+    fn go_on(&self) {
+        if self.watch.awaits_continue() {
+            self.watch.go_on();
+            self.watch.arm(Lane::DownRead, self.timeouts.body_idle);
+        }
+    }
+
+    /// Waits for the upstream, which has been waited for `passed` ms; when it does not say 100 although the client waits for it, the gateway
+    /// does (HTTP1.md rule 82).
+    async fn read_or_continue<R: Reader>(&mut self, reader: &mut R, buf: Buf, passed: u32) -> Result<io::Result<usize>, ReplyFault> {
         const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-        self.awaits_continue = false;
         let mut read = pin!(reader.read(buf));
-        let mut alarm = pin!(self.watch.alarm(self.timeouts.expect_continue));
+        let mut alarm = pin!(self.watch.alarm(self.timeouts.expect_continue.saturating_sub(passed)));
         let first = poll_fn(|cx| match read.as_mut().poll(cx) {
             Poll::Ready((result, _)) => Poll::Ready(Some(result)),
             Poll::Pending => alarm.as_mut().poll(cx).map(|()| None),
@@ -245,7 +264,10 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
         if let Some(result) = first {
             return Ok(result);
         }
-        self.write_interim(Buf::heap(CONTINUE.to_vec(), None)).await?;
+        if self.watch.awaits_continue() {
+            self.write_interim(Buf::heap(CONTINUE.to_vec(), None)).await?;
+            self.go_on();
+        }
         Ok(read.await.0)
     }
 

@@ -26,7 +26,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let up_relay = Buf::slot(slot.clone(), out.start..half);
         let down_relay = Buf::slot(slot, half..out.end);
         let core = self.core;
-        let relays = (core.relay.take(|| up_relay), core.relay.take(|| down_relay));
+        // A tunnel may be silent for hours: bodies come first.
+        let relays = (core.relay.take_spare(|| up_relay), core.relay.take_spare(|| down_relay));
         let (mut sent, mut received): (Option<Direction>, Option<Direction>) = (None, None);
         {
             let up = copy(self.reader, &mut lease.writer, self.watch, early, relays.0, idle_ms);
@@ -43,8 +44,9 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 {
                     received = Some(end);
                 }
-                let failed = sent.is_some_and(|s| !s.whole) || received.is_some_and(|r| !r.whole);
-                if failed || (sent.is_some() && received.is_some()) { Poll::Ready(()) } else { Poll::Pending }
+                // What the upstream takes no more of is lost, but what it has said is not: it may have closed after its last word.
+                let over = received.is_some_and(|r| r.end != Ending::Whole) || sent.is_some_and(|s| !matches!(s.end, Ending::Whole | Ending::NotTaken));
+                if over || (sent.is_some() && received.is_some()) { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
         }
@@ -52,7 +54,9 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         exchange.body.received += sent.map_or(0, |s| s.bytes);
         exchange.reply.sent += received.map_or(0, |r| r.bytes);
         self.discard(lease, Outcome::Succeeded);
-        Next::End(End::Close)
+        // An upstream that breaks off must not look as if it had ended.
+        let is_cut = received.is_some_and(|r| r.end == Ending::Broken);
+        Next::End(if is_cut { End::Abort } else { End::Close })
     }
 }
 
@@ -60,8 +64,20 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
 #[derive(Debug, Clone, Copy)]
 struct Direction {
     bytes: u64,
+    end: Ending,
+}
+
+/// Why one direction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
     /// The sender said that nothing more comes, and the receiver was told.
-    whole: bool,
+    Whole,
+    /// The sender broke off.
+    Broken,
+    /// The receiver takes no more.
+    NotTaken,
+    /// Nothing came for too long.
+    Idle,
 }
 
 /// One direction: `first`, then what comes. Both directions share one deadline, so that either keeps the tunnel open. When it passes, both sockets
@@ -69,8 +85,9 @@ struct Direction {
 async fn copy<R: Reader, W: Writer>(reader: &mut R, writer: &mut W, watch: &Watch, first: Vec<u8>, mut relay: Buf, idle_ms: u32) -> Direction {
     let mut bytes = first.len() as u64;
     let stall = Stall::new(watch, Lane::Tunnel, idle_ms);
+    let not_taken = || if watch.expired(Lane::Tunnel) { Ending::Idle } else { Ending::NotTaken };
     if !first.is_empty() && write_all(writer, stall, Buf::heap(first, None)).await.0.is_err() {
-        return Direction { bytes: 0, whole: false };
+        return Direction { bytes: 0, end: not_taken() };
     }
     loop {
         let region = relay.region_bytes();
@@ -80,22 +97,22 @@ async fn copy<R: Reader, W: Writer>(reader: &mut R, writer: &mut W, watch: &Watc
         relay = returned;
         match result {
             // Too long without a byte in either direction.
-            _ if watch.expired(Lane::Tunnel) => return Direction { bytes, whole: false },
+            _ if watch.expired(Lane::Tunnel) => return Direction { bytes, end: Ending::Idle },
             Ok(0) => {
                 // Half-close is passed on: the other direction may have more to say.
                 writer.finish();
-                return Direction { bytes, whole: true };
+                return Direction { bytes, end: Ending::Whole };
             }
             Ok(count) => {
                 relay.narrow(0..count);
                 let (written, returned) = write_all(writer, stall, relay).await;
                 relay = returned;
                 if written.is_err() {
-                    return Direction { bytes, whole: false };
+                    return Direction { bytes, end: not_taken() };
                 }
                 bytes += count as u64;
             }
-            Err(_) => return Direction { bytes, whole: false },
+            Err(_) => return Direction { bytes, end: Ending::Broken },
         }
     }
 }

@@ -52,6 +52,8 @@ pub struct Watch {
     pub waits_as: Cell<u64>,
     /// When the connection was accepted (monotonic ms).
     pub began_ms: u64,
+    /// From when on the client may send the body of its request (monotonic ms); [`NEVER`] while it waits for 100.
+    sends_from: Cell<u64>,
     /// The client has closed while the upstream was awaited.
     left: Cell<bool>,
     /// The beginning of a head that comes slowly, while the connection has no slot; see [`Core::hold`](super::core::Core::hold).
@@ -75,6 +77,7 @@ impl Default for Watch {
             parked: Cell::new(false),
             waits_as: Cell::new(0),
             began_ms: clock::monotonic_ms(),
+            sends_from: Cell::new(0),
             left: Cell::new(false),
             held: RefCell::new(None),
             awaited: Cell::new((NEVER, 0)),
@@ -201,6 +204,31 @@ impl Watch {
     pub fn begin_exchange(&self, ms: u32, now: u64) {
         self.expired.set(self.expired.get() & !(1 << Lane::Exchange as u8));
         self.arm_at(Lane::Exchange, ms, now);
+    }
+
+    /// A request begins. `awaits`: its client waits for 100 before it sends the body (RFC 9110 §10.1.1).
+    #[inline]
+    pub fn begin_body(&self, awaits: bool) {
+        self.sends_from.set(if awaits { NEVER } else { 0 });
+    }
+
+    /// Whether the client waits for 100: nobody has said it, and nothing of the body has come.
+    #[inline]
+    pub fn awaits_continue(&self) -> bool {
+        self.sends_from.get() == NEVER
+    }
+
+    /// The client has been told to go on, or has gone on by itself.
+    #[inline]
+    pub fn go_on(&self) {
+        if self.awaits_continue() {
+            self.sends_from.set(clock::monotonic_ms());
+        }
+    }
+
+    /// How long the client has been waited for at `now`, of the time since `since` (all monotonic ms): not while it waits itself.
+    pub fn waited(&self, since: u64, now: u64) -> u64 {
+        now.saturating_sub(since.max(self.sends_from.get()))
     }
 
     /// Whether the lane has a deadline at the moment.

@@ -241,7 +241,7 @@ fn has_overlong(path: &[u8]) -> bool {
 }
 
 /// Refuses segments that are a dot segment to an upstream which takes a kept `%2F`, `%5C` or `\` for a slash, or `;` for the end
-/// of a segment: `/public/..%2fadmin`, `/public/..;/admin`, `/.;/admin`, `/;/admin`.
+/// of a segment: `/public/..%2fadmin`, `/public/..;/admin`, `/public/..%3b/admin`, `/.;/admin`, `/;/admin`.
 fn check_hidden_segments(path: &[u8], policy: &PathPolicy) -> Result<(), ClientFault> {
     if policy.dot_segments == Policy::Keep {
         return Ok(());
@@ -256,7 +256,7 @@ fn check_hidden_segments(path: &[u8], policy: &PathPolicy) -> Result<(), ClientF
             [b'/', ..] => (1, true),
             [b'\\', ..] => (1, false),
             [b'%', b'2', b'F', ..] | [b'%', b'5', b'C', ..] => (3, false),
-            [b';', ..] if matches!(path[start..at], [b'.'] | [b'.', b'.']) => return Err(ClientFault::DotSegmentInPath),
+            [b';', ..] | [b'%', b'3', b'B', ..] if matches!(path[start..at], [b'.'] | [b'.', b'.']) => return Err(ClientFault::DotSegmentInPath),
             // Without its parameters it is an empty segment, and to some upstreams none; at the end of a path it changes nothing.
             [b';', ..] if start == at && at < last_slash && policy.empty_segments != Policy::Keep => return Err(ClientFault::EmptySegmentInPath),
             _ => {
@@ -448,6 +448,8 @@ mod tests {
             ("/public/%2e%2e\\admin", Err(DotSegmentInPath)),
             ("/public/..;/admin", Err(DotSegmentInPath)),
             ("/public/..;a=b/admin", Err(DotSegmentInPath)),
+            ("/public/..%3b/admin", Err(DotSegmentInPath)),
+            ("/.%3Ba=b/admin", Err(DotSegmentInPath)),
             ("/public/a;../b", Ok("/public/a;../b")),
             ("/.;/admin", Err(DotSegmentInPath)),
             ("/a/.;v=1/../admin", Err(DotSegmentInPath)),

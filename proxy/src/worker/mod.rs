@@ -15,8 +15,10 @@ pub mod watchdog;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -37,6 +39,7 @@ use crate::config::{Config, HalfClose};
 use crate::error::{Fault, Level, ResourceFault};
 use crate::exchange::capture::Taking;
 use crate::exchange::core::{Core, Permit, Program, WorkerStats, add};
+use crate::exchange::head::refuse;
 use crate::exchange::outcall::CHUNK_FRAMING_BYTES;
 use crate::exchange::watch::{Lane, Watch};
 use crate::exchange::{End, Peer, serve};
@@ -410,6 +413,7 @@ impl Local {
             }
             if watch.wants_look(now, LOOK_AFTER_MS) && is_gone(watch.down.get(), half_closed) {
                 watch.leave();
+                watch.ring(u64::MAX);
                 shut_down(watch.up.get(), libc::SHUT_RDWR);
                 self.core.waits.rouse(watch.waits_as.get());
             }
@@ -599,6 +603,7 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
         local.core.upstreams.decay();
         local.core.stats.slots.store(local.core.slab.used() as u64, Ordering::Relaxed);
         local.core.stats.suspended.store(local.core.waits.count() as u64, Ordering::Relaxed);
+        local.core.stats.tunnels.store(local.core.tunnels() as u64, Ordering::Relaxed);
         local.core.stats.outcalls.store(local.core.waits.outcalls() as u64, Ordering::Relaxed);
         for instance in local.plugins.borrow().iter().filter(|instance| !instance.disabled) {
             if let Some(fault) = run_tick(&local.core.program().host, &instance.plugin, &instance.counters, local.core.worker) {
@@ -707,8 +712,15 @@ async fn connection(local: Rc<Local>, stream: Shared, peer: Peer) {
             }
         }
         let end = {
-            let (_permit, slot) = admission_to_slots(&local, &watch).await;
             let (reader, mut writer) = stream.halves();
+            let Some((_permit, slot)) = admission_to_slots(&local, &watch).await else {
+                if watch.has_left() {
+                    break;
+                }
+                refuse(&local.core, &watch, peer, &mut writer, &[], Fault::Resource(ResourceFault::SlotsExhausted)).await;
+                linger(&local, &stream, &watch).await;
+                break;
+            };
             let mut reader = reader.with_park(Rc::clone(&park));
             // The future of an exchange is large: it is written where it stays, and exists only while there is something to do.
             let serving = Box::write(Box::new_uninit(), serve(&local.core, &watch, peer, &mut reader, &mut writer, slot));
@@ -737,22 +749,32 @@ async fn connection(local: Rc<Local>, stream: Shared, peer: Peer) {
     open.store(open.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
 }
 
-/// What a connection needs to serve requests: the right to use slots, and the first of them.
-async fn admission_to_slots<'a>(local: &'a Local, watch: &Watch) -> (Permit<'a, Pool>, Slot) {
+/// What a connection needs to serve requests: the right to use slots, and the first of them. `None`: there was none for too long, or the client
+/// has left meanwhile.
+async fn admission_to_slots<'a>(local: &'a Local, watch: &Watch) -> Option<(Permit<'a, Pool>, Slot)> {
     let permit = match local.core.try_permit() {
         Some(permit) => permit,
         None => {
-            local.core.stats.faults.count(Fault::Resource(ResourceFault::SlotsExhausted));
             // That it waits is not the client's fault, unless it is slow with its head.
             if !watch.is_holding() {
                 watch.disarm(Lane::DownRead);
             }
-            local.core.permit().await
+            // The sweep looks for the client as if an upstream were awaited, and rings when it is gone.
+            watch.arm(Lane::UpRead, 0);
+            let wait_ms = Some(local.config().timeouts.slot_wait).filter(|ms| *ms > 0).unwrap_or(u32::MAX);
+            let (mut permit, mut alarm) = (pin!(local.core.permit()), pin!(watch.alarm(wait_ms)));
+            let permit = poll_fn(|cx| match permit.as_mut().poll(cx) {
+                Poll::Ready(permit) => Poll::Ready(Some(permit)),
+                Poll::Pending => alarm.as_mut().poll(cx).map(|()| None),
+            })
+            .await;
+            watch.disarm(Lane::UpRead);
+            permit?
         }
     };
     loop {
         match local.core.slab.take() {
-            Some(slot) => return (permit, slot),
+            Some(slot) => return Some((permit, slot)),
             // A permit covers what an exchange takes, and the reserve what plugins and operations that were given up hold for
             // a moment: the moment passes.
             None => local.tick().await,
@@ -767,31 +789,28 @@ async fn linger(local: &Local, stream: &Shared, watch: &Watch) {
     if linger_ms == 0 {
         return;
     }
-    let mut left = local.config().limits.drain_bytes;
     if watch.expired(Lane::DownRead) {
         // The sweep has ended the reading side, so that its readiness and its end say nothing: what comes is looked for now and then. The
         // sending side stays open, for Linux answers what arrives on a socket that is shut down both ways with a reset.
         let until = clock::monotonic_ms() + u64::from(linger_ms);
-        while left > 0 && clock::monotonic_ms() < until && !local.stopped.get() {
+        while clock::monotonic_ms() < until && !local.stopped.get() {
             for _ in 0..LINGER_TICKS {
                 local.tick().await;
             }
-            match discard(stream.fd()) {
-                Ok(count) => left = left.saturating_sub(count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => break,
+            // The end of the stream is our own.
+            if discard(stream.fd()).is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
+                break;
             }
         }
         return;
     }
     shut_down(stream.fd(), libc::SHUT_WR);
     watch.arm(Lane::DownRead, linger_ms);
-    while left > 0 && !watch.expired(Lane::DownRead) && stream.readable().await.is_ok() {
+    while !watch.expired(Lane::DownRead) && stream.readable().await.is_ok() {
         match discard(stream.fd()) {
             Ok(0) => break,
-            Ok(count) => left = left.saturating_sub(count),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => break,
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => break,
+            _ => {}
         }
     }
     watch.disarm(Lane::DownRead);

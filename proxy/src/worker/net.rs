@@ -202,16 +202,28 @@ pub fn is_gone(fd: RawFd, half_closed: bool) -> bool {
     ready == 1 && poll.revents & libc::POLLNVAL == 0
 }
 
-/// Reads what has arrived and throws it away, without waiting. Returns how much it was; 0 at the end of the stream.
+/// Reads what has arrived and throws it away, without waiting, up to [`DISCARD_BYTES_MAX`]. Returns how much it was; 0 at the end of the stream.
 ///
 /// # Errors
 /// Those of the socket; `WouldBlock` when nothing has arrived.
 pub fn discard(fd: RawFd) -> io::Result<usize> {
-    let mut bytes = [0u8; 4096];
-    // SAFETY: room for as many bytes as are asked for; MSG_DONTWAIT never waits.
-    let got = unsafe { libc::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
-    usize::try_from(got).map_err(|_| io::Error::last_os_error())
+    let mut bytes = [0u8; 16 * 1024];
+    let mut total = 0;
+    while total < DISCARD_BYTES_MAX {
+        // SAFETY: room for as many bytes as are asked for; MSG_DONTWAIT never waits.
+        let got = unsafe { libc::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
+        match usize::try_from(got) {
+            Ok(0) => break,
+            Ok(count) => total += count,
+            Err(_) if total > 0 => break,
+            Err(_) => return Err(io::Error::last_os_error()),
+        }
+    }
+    Ok(total)
 }
+
+/// What one look reads of a client that is not listened to any more: others wait meanwhile.
+const DISCARD_BYTES_MAX: usize = 1 << 20;
 
 /// Whether an idle connection is still open and silent. Bytes that nobody asked for, or an end, make it unusable
 /// (RFC 9112 §9.2; HTTP1.md rule 66).

@@ -278,7 +278,8 @@ fn rule_87_an_idle_tunnel_ends_in_whatever_state_it_is() {
         let files = settled_files(&gateway);
         for (floods, closes) in [(false, false), (false, true), (true, false), (true, true)] {
             let mut kept = Vec::new();
-            for _ in 0..16 {
+            // As many as sixteen slots allow.
+            for _ in 0..12 {
                 let mut client = TcpStream::connect(gateway.address()).unwrap();
                 client.write_all(b"GET / HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n").unwrap();
                 client.read_exact(&mut [0; 32]).unwrap();

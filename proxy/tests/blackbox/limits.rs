@@ -277,6 +277,118 @@ fn when_all_slots_are_taken_new_connections_wait() {
     gateway.stop();
 }
 
+/// Nobody waits for a slot for ever: who has waited for long is told so, and who has left is let go.
+#[test]
+fn who_waits_too_long_for_a_slot_is_answered_503() {
+    for slot_wait in ["off", "700ms"] {
+        let origin = Origin::start();
+        let gateway = Gateway::start(&config().to(&[origin.address()]).with(&format!("[limits]\nslots = 16\n[timeouts]\nslot_wait = {slot_wait:?}")));
+        let mut slow: Vec<Client> = (0..16).map(|_| Client::connect(gateway.address())).collect();
+        for client in &mut slow {
+            client.send("GET /slow/4000 HTTP/1.1\r\nhost: test\r\n\r\n");
+        }
+        eventually("all slots are taken", || origin.begun() == 16);
+        let waiting = |count: usize| -> Vec<Client> {
+            let begin = |_| {
+                let mut client = Client::connect(gateway.address());
+                client.send("GET /bytes/3 HTTP/1.1\r\nhost: test\r\n\r\n");
+                client
+            };
+            (0..count).map(begin).collect()
+        };
+        if slot_wait == "off" {
+            let files = gateway.memory().files;
+            let leaving = waiting(50);
+            eventually("they wait", || gateway.memory().files == files + 50);
+            leaving.into_iter().for_each(Client::reset);
+            eventually("they are let go", || gateway.memory().files == files);
+            assert_eq!(origin.begun(), 16, "nothing had become of those that wait before");
+        } else {
+            for mut client in waiting(20) {
+                let response = client.response();
+                assert!(response.status == 503 && response.announces_close(), "{response:?}");
+            }
+        }
+        for client in &mut slow {
+            assert_eq!(client.response().text(), "slow");
+        }
+        assert_eq!(get(gateway.address(), "/bytes/3").text(), "abc", "those who gave up hold no place");
+        gateway.stop();
+    }
+}
+
+/// Tunnels stay for hours: they never take all slots.
+#[test]
+fn tunnels_leave_slots_to_requests() {
+    let origin = Origin::raw(|mut stream, origin| {
+        let mut buffer = Vec::new();
+        while let Some(request) = origin.read_request(&mut stream, &mut buffer, 0) {
+            let upgrades = request.header("upgrade").is_some();
+            let answer =
+                if upgrades { b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n".to_vec() } else { standard(&request) };
+            if stream.write_all(&answer).is_err() {
+                return;
+            }
+            if upgrades {
+                let _ = stream.read_to_end(&mut Vec::new());
+                return;
+            }
+        }
+    });
+    let route = "[[route]]\nupstream = \"app\"\nallow_upgrade = [\"echo\"]";
+    for (limits, room) in [("slots = 16", 12), ("slots = 16\ntunnels = 3", 3), ("slots = 16\ntunnels = 0", 0)] {
+        let gateway = Gateway::start(&config().upstream("app", &[origin.address()], "").with(&format!("[limits]\n{limits}\n{route}")));
+        let upgrade = || {
+            let mut client = Client::connect(gateway.address());
+            client.send("GET / HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
+            let status = client.response().status;
+            (client, status)
+        };
+        let mut open: Vec<Client> = Vec::new();
+        for _ in 0..room {
+            let (client, status) = upgrade();
+            assert_eq!(status, 101);
+            open.push(client);
+        }
+        for _ in 0..3 {
+            let (mut client, status) = upgrade();
+            assert_eq!(status, 503);
+            assert_eq!(client.get("/bytes/3").text(), "abc", "the connection goes on");
+        }
+        open.pop();
+        if room > 0 {
+            eventually("there is room again", || upgrade().1 == 101);
+        }
+        drop(open);
+        gateway.stop();
+    }
+}
+
+/// Beginnings of heads have their memory. When others have filled it and slots are free, a head that comes slowly is served all the same.
+#[test]
+fn a_slow_head_is_served_while_slots_are_free_though_others_hold_all_there_is_for_heads() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config().workers(1).to(&[origin.address()]).with("[timeouts]\nhead = \"10m\""));
+    // 16 MiB of them, and small ones for what is left.
+    let begin = |bytes: usize| {
+        let mut client = Client::connect(gateway.address());
+        client.send(&format!("GET / HTTP/1.1\r\nhost: test\r\n{}", format!("x-fill: {}\r\n", "x".repeat(500)).repeat(40))[..bytes]);
+        client
+    };
+    let full: Vec<Client> = (0..1250).map(|at| begin(if at < 1200 { 16_000 } else { 1000 })).collect();
+    // Until each has given its slot back, as far as it may.
+    std::thread::sleep(Duration::from_secs(1));
+    for _ in 0..5 {
+        let mut client = Client::connect(gateway.address());
+        client.send(format!("GET /bytes/3 HTTP/1.1\r\nx-fill: {}", "x".repeat(2000)));
+        assert!(!client.hears_within(Duration::from_millis(600)), "long enough to lose the slot");
+        client.send("\r\nhost: test\r\n\r\n");
+        assert_eq!(client.response().text(), "abc");
+    }
+    drop(full);
+    gateway.stop();
+}
+
 /// A head that comes slowly holds the bytes that have come, and no slot: with sixteen slots, two hundred of them keep nobody waiting, and each is
 /// served when it is whole. None of them is in time for a deadline, so nothing but that lets the others through.
 #[test]

@@ -28,6 +28,32 @@ fn rule_65_an_early_close_lingers() {
     gateway.stop();
 }
 
+/// However large the body is that nobody wants: the client that goes on sending it is read for a while, and finds its answer.
+#[test]
+fn rule_65_an_early_answer_reaches_a_client_that_sends_megabytes() {
+    let refused = "HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\nnone";
+    let origin = Origin::raw(move |mut stream, _| {
+        let mut head = [0; 1];
+        // As soon as something comes.
+        if stream.read(&mut head).is_ok_and(|count| count > 0) && stream.write_all(refused.as_bytes()).is_ok() {
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+    });
+    let gateway = Gateway::start(&config().to(&[origin.address()]).with("[timeouts]\nlinger = \"20s\""));
+    for _ in 0..5 {
+        let mut client = Client::connect(gateway.address());
+        client.send("POST /upload HTTP/1.1\r\nhost: test\r\ncontent-length: 8000000\r\n\r\n");
+        for _ in 0..80 {
+            assert!(client.try_send([b'x'; 100_000]).is_ok());
+        }
+        let response = client.response();
+        assert!(response.status == 404 && response.announces_close(), "{response:?}");
+        client.finish();
+        assert_eq!(client.expect_end(), Ended::Closed);
+    }
+    gateway.stop();
+}
+
 /// A head that takes too long is answered, and what the client goes on to send does not take the answer from it.
 #[test]
 fn rule_65_and_94_a_timed_out_client_may_go_on_sending() {
@@ -41,7 +67,17 @@ fn rule_65_and_94_a_timed_out_client_may_go_on_sending() {
         assert!(client.try_send("st\r\n").is_ok());
         std::thread::sleep(Duration::from_millis(20));
     }
+    // Nor does much of it at once.
+    assert!(client.try_send([b'x'; 200_000]).is_ok());
     assert_eq!(client.response().status, 408);
+    eventually("the connection ends", || client.try_send("x").is_err());
+    let mut client = Client::connect(gateway.address());
+    client.send("GET / HTTP/1.1\r\nhost: te");
+    assert!(client.hears_within(Duration::from_secs(20)));
+    assert!(client.try_send([b'x'; 200_000]).is_ok());
+    client.finish();
+    assert_eq!(client.response().status, 408);
+    assert_eq!(client.expect_end(), Ended::Closed);
     gateway.stop();
 }
 
