@@ -230,7 +230,7 @@ pub(crate) fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<UnixListen
 const BACKLOG_MAX: i32 = -1;
 
 fn try_bind_unix(path: &Path) -> io::Result<Socket> {
-    let bind = || {
+    let bind = || -> io::Result<Socket> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
         socket.bind(&SockAddr::unix(path)?)?;
         Ok(socket)
