@@ -111,7 +111,7 @@ fn a_null_is_an_absent_key_wherever_one_may_be_absent() {
     let nulls = r#", "server": null, "plugin": null, "limits": {"head_bytes": null}, "timeouts": {"head": null}, "http": {"path": null}}"#;
     assert_eq!(good("r.json", &(text(", \"backlog\": null, \"plugins\": null") + nulls)), plain);
     let errors = Config::parse("r.json", r#"{"listener": [{"address": null}]}"#, &variable).expect_err("it must be there");
-    assert_eq!(errors.to_string(), "r.json:1:26: `address` must be text, not null");
+    assert_eq!(errors.to_string(), "r.json:1:27: `address` must be a string, not null");
 }
 
 #[test]
