@@ -219,6 +219,12 @@ fn a_stale_connection_is_replaced_once() {
         assert_eq!(outcome.fates()[..2], [Fate::Discarded(None), Fate::GivenBack]);
         assert!(!outcome.choices[1].pooled, "the second one is fresh");
     });
+    let refused = || Upstream::refused(UpstreamFault::ConnectFailed);
+    Case::new(&world, get("B.request=call:/")).up(refused()).up(dead()).up(refused()).up(Upstream::answers([YES])).answer(OK).each(|outcome| {
+        assert_eq!((outcome.statuses(), of_b(outcome, EVENT_FAILURE)), (vec![200], 0));
+        let tried = outcome.choices[..4].iter().map(|choice| choice.tried.to_vec()).collect::<Vec<_>>();
+        assert_eq!(tried, [vec![], vec![0], vec![0], vec![0, 2]], "servers that failed stay avoided");
+    });
     // A server that closes a fresh connection is tried again within the budget, and then it is broken.
     let closes = || Upstream::script(vec![Step::AwaitHead, Step::Eof]);
     Case::new(&world, get("B.request=call:/")).up(closes()).up(closes()).up(closes()).answer(OK).each(|outcome| {

@@ -31,7 +31,7 @@ fn rule_67_a_stale_connection_is_replaced_once_for_idempotent_methods() {
             assert_eq!((outcome.end, outcome.statuses()), (End::Park, vec![204]), "{method}");
             assert_eq!(outcome.fates(), [Fate::Discarded(None), Fate::GivenBack]);
             assert_eq!(outcome.choices.iter().map(|c| (c.attempt, c.pooled)).collect::<Vec<_>>(), [(0, true), (1, false)]);
-            assert_eq!((outcome.choices[1].avoid, outcome.said[0]), (None, Said::Neutral), "its server is as good as before");
+            assert_eq!((outcome.choices[1].last(), outcome.said[0]), (None, Said::Neutral), "its server is as good as before");
             assert_eq!(outcome.reasons(), Vec::<&str>::new());
         });
     }
@@ -162,7 +162,17 @@ fn a_fresh_connection_that_closes_early_is_an_error_of_that_server() {
     Case::new(&world, GET).up(early()).answer(OK).each(|outcome| {
         assert_eq!(outcome.statuses(), [200]);
         assert_eq!(outcome.fates(), [Fate::Discarded(Some(UpstreamFault::ClosedEarly)), Fate::GivenBack]);
-        assert_eq!(outcome.choices[1].avoid, Some(0));
+        assert_eq!(outcome.choices[1].tried[..], [0]);
+    });
+}
+
+#[test]
+fn servers_that_failed_stay_avoided_and_those_of_a_dead_pooled_connection_do_not() {
+    let world = World::plain();
+    let refused = || Upstream::refused(UpstreamFault::ConnectFailed);
+    Case::new(&world, GET).up(refused()).up(stale()).up(refused()).answer(OK).each(|outcome| {
+        assert_eq!(outcome.statuses(), [200]);
+        assert_eq!(outcome.choices.iter().map(|choice| choice.tried.to_vec()).collect::<Vec<_>>(), [vec![], vec![0], vec![0], vec![0, 2]]);
     });
 }
 

@@ -313,7 +313,7 @@ pub(super) struct Health {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Duration", extend("minimum" = 100))]
     pub interval: u32,
-    /// For one check of one address.
+    /// For one check of one address: connecting, writing and reading together.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Duration", extend("minimum" = 1))]
     pub timeout: u32,

@@ -13,6 +13,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, UNIX_EPOCH};
 
 use ringway_abi::ids::HeaderId;
+use smallvec::SmallVec;
 
 use super::capture::Captures;
 use super::io::{Reader, Writer};
@@ -40,8 +41,8 @@ pub trait Upstreams {
     type Writer: Writer;
 
     /// A connection to a server of the upstream: a pooled one that is still quiet and open, or a new one. Registers its
-    /// socket with `watch`, under the deadline for connecting. The server that was tried becomes the one that the next
-    /// attempt avoids. A fault of the upstream has been counted against its server already; one of the gateway's own blames nobody.
+    /// socket with `watch`, under the deadline for connecting. The server that was tried is noted in the choice
+    /// ([`Choice::takes`]), for the next attempt. Dropping the future gives it up. A fault of the upstream has been counted against its server already; one of the gateway's own blames nobody.
     fn lease(&self, choice: &mut Choice, watch: &Watch) -> impl Future<Output = Result<Lease<Self::Reader, Self::Writer>, Fault>>;
 
     /// The exchange is over and the connection can be used again.
@@ -78,7 +79,7 @@ impl Outcome {
 }
 
 /// Which upstream, and what decides the server.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Choice {
     /// Index of the upstream.
     pub upstream: u32,
@@ -86,10 +87,36 @@ pub struct Choice {
     pub hash: Option<u64>,
     /// Attempts made before this one.
     pub attempt: u32,
-    /// The server of the last attempt, which is avoided when there is another.
-    pub avoid: Option<u32>,
+    /// The servers of this round of attempts, the last one last: they are avoided while there are others. A round ends when each was tried.
+    pub tried: SmallVec<[u32; TRIED_INLINE]>,
     /// A pooled connection may be used.
     pub pooled: bool,
+}
+
+impl Choice {
+    /// For the first attempt.
+    pub fn new(upstream: u32, hash: Option<u64>) -> Choice {
+        Choice { upstream, hash, attempt: 0, tried: SmallVec::new(), pooled: true }
+    }
+
+    /// This attempt goes to this server.
+    pub fn takes(&mut self, server: u32) {
+        // Once more: there was no other one left.
+        if self.tried.contains(&server) {
+            self.tried.clear();
+        }
+        self.tried.push(server);
+    }
+
+    /// The server of the last attempt.
+    pub fn last(&self) -> Option<u32> {
+        self.tried.last().copied()
+    }
+
+    /// The connection of the last attempt was a dead one of the pool. Its server is as good as before: a key stays with it.
+    pub fn forgive_last(&mut self) {
+        self.tried.pop();
+    }
 }
 
 /// A connection to a server, for one exchange.
@@ -431,6 +458,9 @@ impl<U> Core<U> {
         self.permits.get() <= self.permits_low
     }
 }
+
+/// Servers that a request may have tried without an allocation.
+const TRIED_INLINE: usize = 4;
 
 /// A worker is crowded when this part of its exchanges is in flight: 682 of 4096. That bounds what a burst of connections leaves behind
 /// in the heap, too: the futures of those that held a slot at the same time, about 5 KiB each.

@@ -75,12 +75,12 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     pub(super) async fn forward(&mut self, exchange: &mut Exchange, upstream: u32) -> Next {
         let program = Rc::clone(&exchange.program);
         let hash = self.hash_for(&program, upstream);
-        let mut choice = Choice { upstream, hash, attempt: 0, avoid: None, pooled: true };
+        let mut choice = Choice::new(upstream, hash);
         let outgoing = self.outgoing(exchange);
         let mut retries = 0;
         loop {
             let leased = self.core.upstreams.lease(&mut choice, self.watch).await;
-            exchange.tried = Tried { attempts: choice.attempt + 1, upstream: Some(upstream), server: choice.avoid };
+            exchange.tried = Tried { attempts: choice.attempt + 1, upstream: Some(upstream), server: choice.last() };
             let (fault, stale) = match leased {
                 Ok(lease) => {
                     // A pooled connection that turns out to be dead says nothing about its server.
@@ -98,8 +98,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             self.watch.renew_upstream();
             choice.attempt += 1;
             if stale {
-                // The server is as good as before: a key stays with it.
-                choice.avoid = None;
+                choice.forgive_last();
             }
             let sent = !fault.is_before_the_request();
             let replayable = !matches!(outgoing, Outgoing::Streamed(_)) || (!sent && self.input_untouched(exchange));

@@ -151,7 +151,7 @@ async fn run<U: Upstreams>(core: &Core<U>, program: &Program, timeouts: &Timeout
 /// # Errors
 /// The status of the event.
 async fn send<U: Upstreams>(core: &Core<U>, program: &Program, timeouts: &Timeouts, call: &mut Call, hash: Option<u64>) -> Result<Message, i32> {
-    let mut choice = Choice { upstream: call.upstream, hash, attempt: 0, avoid: None, pooled: true };
+    let mut choice = Choice::new(call.upstream, hash);
     let mut leased = Leased { core, watch: core.outcalls.take(), lease: None };
     let mut retries = 0;
     loop {
@@ -194,7 +194,7 @@ async fn send<U: Upstreams>(core: &Core<U>, program: &Program, timeouts: &Timeou
         };
         choice.attempt += 1;
         if stale {
-            choice.avoid = None;
+            choice.forgive_last();
         }
         let sent = !fault.is_before_the_request();
         // RFC 9110 §9.2.2: what may have been sent is only repeated when the method is idempotent. The lines are there as long as nothing has come.

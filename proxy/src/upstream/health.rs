@@ -1,9 +1,6 @@
 //! Active health checks: a thread per checked server, with plain blocking sockets, off the workers.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -72,46 +69,60 @@ fn check_any(targets: &[Target], answered: &mut Option<Target>, address: &str, h
 }
 
 fn check(target: &Target, address: &str, health: &Health) -> io::Result<()> {
-    let timeout = Duration::from_millis(u64::from(health.timeout_ms.max(1)));
+    let deadline = Instant::now() + Duration::from_millis(u64::from(health.timeout_ms));
     match target {
         Target::Tcp(socket) => {
-            let stream = TcpStream::connect_timeout(socket, timeout)?;
-            stream.set_read_timeout(Some(timeout))?;
-            stream.set_write_timeout(Some(timeout))?;
-            ask(stream, address, health, timeout)
+            let stream = Socket::new(Domain::for_address(*socket), Type::STREAM, None)?;
+            stream.connect_timeout(&SockAddr::from(*socket), left(deadline)?)?;
+            ask(&stream, address, health, deadline)
         }
-        Target::Unix(path) => {
-            let stream = connect_unix(path)?;
-            stream.set_read_timeout(Some(timeout))?;
-            stream.set_write_timeout(Some(timeout))?;
-            ask(stream, "localhost", health, timeout)
-        }
+        Target::Unix(path) => ask(&connect_unix(path)?, "localhost", health, deadline),
     }
 }
 
+/// What is left for the check of this address: connecting, writing and reading share one time.
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
 /// Connects without waiting: a server whose backlog is full (EAGAIN) takes nobody, and a blocking connect would wait for it for ever.
-fn connect_unix(path: &Path) -> io::Result<UnixStream> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+fn connect_unix(path: &Path) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     socket.connect(&SockAddr::unix(path)?)?;
     socket.set_nonblocking(false)?;
-    Ok(UnixStream::from(OwnedFd::from(socket)))
+    Ok(socket)
+}
+
+/// `None`: a signal came between, so once more.
+fn interrupted(result: io::Result<usize>) -> io::Result<Option<usize>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+        result => result.map(Some),
+    }
 }
 
 /// A GET on a connection of its own; only the status line is read.
-fn ask(mut stream: impl Read + Write, address: &str, health: &Health, timeout: Duration) -> io::Result<()> {
+fn ask(mut stream: &Socket, address: &str, health: &Health, deadline: Instant) -> io::Result<()> {
     if health.kind == HealthKind::Tcp {
         return Ok(());
     }
     let host = health.host.as_deref().unwrap_or(address);
-    write!(stream, "GET {} HTTP/1.1\r\nhost: {host}\r\nuser-agent: ringway-health\r\nconnection: close\r\n\r\n", health.path)?;
-    let begun = Instant::now();
+    let request = format!("GET {} HTTP/1.1\r\nhost: {host}\r\nuser-agent: ringway-health\r\nconnection: close\r\n\r\n", health.path);
+    let mut rest = request.as_bytes();
+    while !rest.is_empty() {
+        stream.set_write_timeout(Some(left(deadline)?))?;
+        let count = interrupted(stream.write(rest))?;
+        rest = &rest[count.unwrap_or(0)..];
+    }
     let mut line = Vec::with_capacity(STATUS_LINE_BYTES);
     while line.len() < b"HTTP/1.1 200".len() {
         let mut piece = [0; STATUS_LINE_BYTES];
-        let count = stream.read(&mut piece)?;
-        if count == 0 || begun.elapsed() > timeout {
-            return Err(io::Error::other("no status line"));
-        }
+        stream.set_read_timeout(Some(left(deadline)?))?;
+        let count = match interrupted(stream.read(&mut piece))? {
+            Some(0) => return Err(io::Error::other("no status line")),
+            count => count.unwrap_or(0),
+        };
         line.extend_from_slice(&piece[..count]);
     }
     let status = line.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| digits.parse::<u16>().ok());
@@ -149,6 +160,21 @@ mod tests {
         assert!(check_any(&[dead.clone(), alive], &mut answered, "name", &health).is_ok());
         assert!(check_any(&[dead], &mut answered, "name", &health).is_err());
         assert!(check_any(&[], &mut answered, "name", &health).is_err());
+    }
+
+    #[test]
+    fn connecting_writing_and_reading_share_one_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let health = Health { kind: HealthKind::Http, ..connects() };
+        let asked = |deadline: Instant| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+            socket.connect(&listener.local_addr().expect("it is bound").into()).expect("it listens");
+            let mut server = listener.accept().expect("it is connected").0;
+            server.write_all(b"HTTP/1.1 200 OK\r\n\r\n").expect("there is room");
+            ask(&socket, "name", &health, deadline).map_err(|error| error.kind())
+        };
+        assert_eq!(asked(Instant::now() + Duration::from_secs(60)), Ok(()));
+        assert_eq!(asked(Instant::now()), Err(io::ErrorKind::TimedOut), "connecting has used it up, so not even what is there already is read");
     }
 
     #[test]

@@ -13,10 +13,10 @@ pub mod resolve;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 pub use self::pick::{Group, Pick, Tries};
-use crate::config::{Config, Outlier, ServerAddress, Upstream, UpstreamIndex};
+use crate::config::{Config, Outlier, ServerAddress, Upstream, UpstreamIndex, UpstreamServer};
 use crate::hash::fnv1a;
 
 /// Where a connection goes.
@@ -67,7 +67,8 @@ pub struct SharedUpstream {
 /// All upstreams of one configuration, and those of earlier ones that exchanges in flight may still use.
 #[derive(Debug)]
 pub struct Shared {
-    /// By id. An upstream keeps its id, its health and its history for as long as its configuration stays the same.
+    /// By id. An upstream keeps its id and its connections for as long as its configuration stays the same. What is known of its servers outlasts
+    /// a change: it belongs to the upstream's name and the server's address.
     pub upstreams: Vec<Arc<SharedUpstream>>,
     /// The ids of the configuration's upstreams, by [`UpstreamIndex`].
     ids: Vec<u32>,
@@ -95,24 +96,31 @@ impl SharedServer {
         }
     }
 
+    fn lock_targets(&self) -> MutexGuard<'_, Vec<Target>> {
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// With what was known of it under the upstream's last configuration. What this one has no means to end is not taken over: checks bring back
+    /// an unhealthy server, and successes end a row of failures only where somebody counts them.
+    fn knowing(self, known: &SharedServer, config: &Upstream) -> SharedServer {
+        if config.health.is_some() {
+            self.healthy.store(known.is_healthy(), Ordering::Relaxed);
+        }
+        if config.outlier.is_some() {
+            self.history.store(known.history.load(Ordering::Relaxed), Ordering::Relaxed);
+            self.ejected_until.store(known.ejected_until.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        self
+    }
+
     /// The targets at this moment.
     pub fn targets(&self) -> Vec<Target> {
-        self.targets.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// How many targets there are at this moment.
-    pub fn addresses(&self) -> usize {
-        self.targets.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
-    /// One of the targets at this moment.
-    pub fn target(&self, at: usize) -> Option<Target> {
-        self.targets.lock().unwrap_or_else(PoisonError::into_inner).get(at).cloned()
+        self.lock_targets().clone()
     }
 
     /// Replaces the targets. True when they changed.
     pub fn set_targets(&self, new: Vec<Target>) -> bool {
-        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut targets = self.lock_targets();
         if *targets == new {
             return false;
         }
@@ -185,13 +193,26 @@ impl SharedServer {
 }
 
 impl SharedUpstream {
-    fn new(config: &Upstream) -> SharedUpstream {
+    /// `before`: what the upstream of this name was.
+    fn new(config: &Upstream, before: Option<&SharedUpstream>) -> SharedUpstream {
+        let server = |of: &UpstreamServer| {
+            let server = SharedServer::new(&of.address, of.weight);
+            match before.and_then(|before| before.servers.iter().find(|known| known.address == of.address)) {
+                Some(known) => server.knowing(known, config),
+                None => server,
+            }
+        };
         SharedUpstream {
-            servers: config.servers.iter().map(|s| SharedServer::new(&s.address, s.weight)).collect(),
+            servers: config.servers.iter().map(server).collect(),
             config: config.clone(),
             retired: AtomicBool::new(false),
             in_flight: Mutex::default(),
         }
+    }
+
+    /// It has left the configuration.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
     }
 
     /// Exchanges in flight by server, of all workers.
@@ -205,27 +226,29 @@ impl SharedUpstream {
 
 /// The upstream, as long as it is in the configuration: the threads that follow it end with it.
 fn watched(upstream: &Weak<SharedUpstream>) -> Option<Arc<SharedUpstream>> {
-    upstream.upgrade().filter(|upstream| !upstream.retired.load(Ordering::Relaxed))
+    upstream.upgrade().filter(|upstream| !upstream.is_retired())
 }
 
 impl Shared {
     /// The servers of a configuration; names are not resolved yet.
     pub fn new(config: &Config) -> Arc<Shared> {
-        Shared::build(config, Vec::new(), &[], false)
+        Shared::build(config, &[], &[], false)
     }
 
     /// Those of the next configuration. What did not change stays; `reuse`: no exchange runs on an earlier configuration
     /// than this one, so the ids that it does not use may be given to others.
     pub fn next(&self, config: &Config, reuse: bool) -> Arc<Shared> {
-        Shared::build(config, self.upstreams.clone(), &self.ids, reuse)
+        Shared::build(config, &self.upstreams, &self.ids, reuse)
     }
 
-    fn build(config: &Config, mut upstreams: Vec<Arc<SharedUpstream>>, current: &[u32], reuse: bool) -> Arc<Shared> {
+    fn build(config: &Config, known: &[Arc<SharedUpstream>], current: &[u32], reuse: bool) -> Arc<Shared> {
+        let mut upstreams = known.to_vec();
         let mut free: Vec<u32> = if reuse { (0..upstreams.len() as u32).filter(|id| !current.contains(id)).collect() } else { Vec::new() };
         let ids = config.upstreams.iter().map(|upstream| {
             let kept = current.iter().copied().find(|id| upstreams[*id as usize].config == *upstream);
             kept.unwrap_or_else(|| {
-                let new = Arc::new(SharedUpstream::new(upstream));
+                let before = current.iter().map(|id| &known[*id as usize]).find(|known| known.config.name == upstream.name);
+                let new = Arc::new(SharedUpstream::new(upstream, before.map(Arc::as_ref)));
                 match free.pop() {
                     Some(id) => {
                         upstreams[id as usize] = new;
@@ -295,7 +318,7 @@ mod tests {
         let (all, outlier) = outlier("failures = 2\neject = \"1s\"");
         let group = Group::new(&all.upstreams[0]);
         let server = &all.upstreams[0].servers[0];
-        let gets = |now_ms| (0..6).any(|_| group.pick(&all.upstreams[0], &Pick { hash: None, avoid: None, now_ms }) == Some(0));
+        let gets = |now_ms| (0..6).any(|_| group.pick(&all.upstreams[0], &Pick { hash: None, tried: &[], now_ms }) == Some(0));
         assert_eq!(server.failed(outlier, 1000), None);
         server.succeeded(1000);
         assert_eq!(server.failed(outlier, 1000), None);
@@ -345,6 +368,39 @@ mod tests {
         // Exchanges may still use what `b` was: its id is not given away yet, and afterwards it is.
         assert_eq!(id(&second.next(&config(&[("a", 1), ("c", 4)]), false), 1), 3);
         assert_eq!(id(&second.next(&config(&[("a", 1), ("c", 4)]), true), 1), 1);
+    }
+
+    #[test]
+    fn servers_that_stay_keep_what_is_known_of_them_when_their_upstream_changes() {
+        let config = |upstreams: &[(&str, &str)]| {
+            let upstream = |(name, lines): &(&str, &str)| format!("[[upstream]]\nname = \"{name}\"\n{lines}\n");
+            let text = format!("[[listener]]\naddress = \"127.0.0.1:0\"\n{}", upstreams.iter().map(upstream).collect::<String>());
+            Config::parse("test.toml", &text, &|_| None).unwrap()
+        };
+        let checked = "[upstream.health]\nkind = \"tcp\"";
+        let first = Shared::new(&config(&[("u", &format!("{THREE}\n{checked}\n[upstream.outlier]\nfailures = 2"))]));
+        let (servers, outlier) = (&first.upstreams[0].servers, first.upstreams[0].config.outlier);
+        servers[0].set_healthy(false);
+        assert_eq!([servers[1].failed(outlier, 1000), servers[1].failed(outlier, 1000)], [None, Some(10_000)]);
+        assert_eq!(servers[2].failed(outlier, 1000), None);
+        let next = |upstreams: &[(&str, &str)]| first.next(&config(upstreams), false);
+        let state = |shared: &Shared, at| {
+            let servers = &shared.upstreams[shared.id(UpstreamIndex(at)) as usize].servers;
+            servers.iter().map(|s| (s.is_healthy(), s.is_ejected(1000), s.history.load(Ordering::Relaxed))).collect::<Vec<_>>()
+        };
+        const UNKNOWN: (bool, bool, u64) = (true, false, 0);
+        let known = [(false, false, 0), (true, true, 1 << 32), (true, false, 1)];
+        assert_eq!(state(&first, 0), known);
+        let four = "servers = [\"127.0.0.1:4\", \"127.0.0.1:3\", { address = \"127.0.0.1:2\", weight = 5 }, \"127.0.0.1:1\"]";
+        assert_eq!(state(&next(&[("u", &format!("{four}\n{checked}"))]), 0), [UNKNOWN, known[2], known[1], known[0]]);
+        assert_eq!(state(&next(&[("u", four)]), 0), [UNKNOWN, known[2], known[1], UNKNOWN], "nobody would find that it is healthy again");
+        assert_eq!(state(&next(&[("u", &format!("{four}\n{checked}\n[upstream.outlier]\nfailures = 0"))]), 0), [UNKNOWN, UNKNOWN, UNKNOWN, known[0]]);
+        let both = next(&[("other", &format!("{four}\n{checked}")), ("u", &format!("{THREE}\n{checked}"))]);
+        assert_eq!(state(&both, 0), [UNKNOWN; 4], "the same addresses are another upstream's servers");
+        assert_eq!(state(&both, 1), known);
+        // What has left the configuration is forgotten.
+        let gone = next(&[("other", THREE)]);
+        assert_eq!(state(&gone.next(&config(&[("u", &format!("{THREE}\n{checked}\n[upstream.outlier]\nfailures = 3"))]), false), 0), [UNKNOWN; 3]);
     }
 
     #[test]

@@ -39,11 +39,11 @@ struct Turn {
 
 /// What decides about a server.
 #[derive(Debug, Clone, Copy)]
-pub struct Pick {
+pub struct Pick<'a> {
     /// Hash of the key, when the upstream balances by hash and there is a key.
     pub hash: Option<u64>,
-    /// This server is taken only when there is no other.
-    pub avoid: Option<u32>,
+    /// Servers that were tried already, the last one last. They are taken only when there is no other, and the last one only when it is alone.
+    pub tried: &'a [u32],
     /// Monotonic ms.
     pub now_ms: u64,
 }
@@ -79,8 +79,10 @@ impl Group {
         // Panic: when too few are left, all are used that can be found; better some errors than overload of the rest.
         let panic = usable * 100 < count * shared.config.panic_percent as usize || usable == 0;
         let may = |at: usize| if panic { shared.servers[at].is_resolved() } else { shared.servers[at].is_usable(pick.now_ms) };
-        let others = (0..count).any(|at| may(at) && pick.avoid != Some(at as u32));
-        let candidates = (0..count).filter(|at| may(*at) && (!others || pick.avoid != Some(*at as u32)));
+        let but = |at: usize, avoid: &[u32]| may(at) && !avoid.contains(&(at as u32));
+        let last = &pick.tried[pick.tried.len().saturating_sub(1)..];
+        let avoid = [pick.tried, last].into_iter().find(|avoid| (0..count).any(|at| but(at, avoid))).unwrap_or_default();
+        let candidates = (0..count).filter(|at| but(*at, avoid));
         match (&shared.config.balance, pick.hash) {
             (Balance::LeastConnections, _) => {
                 // Compared as exchanges / weight; weights are at most 1000, so unlike shares differ after the division too.
@@ -119,7 +121,7 @@ impl Group {
         self.retries.set(self.retries.get() / 2);
     }
 
-    /// An exchange begins on this server.
+    /// An exchange begins on this server: when it has been chosen, not when it has a connection. A server that lets nobody in is not idle.
     #[inline]
     pub fn begin(&self, server: usize) {
         let count = &self.in_flight[server];
@@ -137,11 +139,13 @@ impl Group {
     /// turn; those that failed lately come last.
     pub fn next_address(&self, shared: &SharedUpstream, server: usize, tries: &mut Tries, now_ms: u64) -> Option<(Target, usize)> {
         let (turn, server) = (&self.servers[server], &shared.servers[server]);
+        // One look for the whole choice: a resolver may be about to change them.
+        let targets = server.lock_targets();
         let generation = server.generation();
         if turn.generation.replace(generation) != generation || now_ms.saturating_sub(turn.failed_ms.get()) > ADDRESS_RETRY_MS {
             turn.failed.set(0);
         }
-        let count = server.addresses().min(ADDRESSES_MAX);
+        let count = targets.len().min(ADDRESSES_MAX);
         if tries.made == 0 {
             tries.first = turn.attempts.get();
             turn.attempts.set(tries.first.wrapping_add(1));
@@ -151,7 +155,7 @@ impl Group {
         let at = next(tries.tried | turn.failed.get()).or_else(|| next(tries.tried))?;
         tries.tried |= 1 << at;
         (tries.made, tries.last) = (tries.made + 1, at);
-        Some((server.target(at)?, left))
+        Some((targets.get(at)?.clone(), left))
     }
 
     /// What became of the last of `tries`: the next connections know of it.
@@ -181,7 +185,8 @@ fn score(server: &SharedServer, key: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::atomic::AtomicBool;
 
     use super::super::Shared;
     use super::super::tests::{THREE, shared};
@@ -193,9 +198,9 @@ mod tests {
         (0..count).map(|_| group.pick(&shared.upstreams[0], &pick).unwrap()).collect()
     }
 
-    const NOW: Pick = Pick { hash: None, avoid: None, now_ms: 1000 };
+    const NOW: Pick<'_> = Pick { hash: None, tried: &[], now_ms: 1000 };
 
-    fn key(number: u32) -> Pick {
+    fn key(number: u32) -> Pick<'static> {
         Pick { hash: Some(fnv1a(number.to_string().as_bytes())), ..NOW }
     }
 
@@ -301,10 +306,19 @@ mod tests {
     }
 
     #[test]
-    fn the_server_of_the_last_attempt_is_avoided() {
-        let all = shared(THREE);
-        let group = Group::new(&all.upstreams[0]);
-        assert!(!turns(&all, &group, 9, Pick { avoid: Some(1), ..NOW }).contains(&1));
+    fn servers_that_were_tried_are_avoided_while_there_are_others() {
+        for balance in ["round-robin", "least-connections", "hash-address"] {
+            let all = shared(&format!("{THREE}\nbalance = \"{balance}\"\npanic_percent = 0"));
+            let (servers, group) = (&all.upstreams[0].servers, Group::new(&all.upstreams[0]));
+            let get = |tried| (1..40).flat_map(|number| turns(&all, &group, 1, Pick { tried, ..key(number) })).collect::<BTreeSet<_>>();
+            assert_eq!(get(&[1]), [0, 2].into(), "{balance}");
+            assert_eq!(get(&[2, 1]), [0].into(), "{balance}");
+            assert_eq!(get(&[2, 1, 0]), [1, 2].into(), "{balance}: each was tried, so only the last one is avoided");
+            servers[0].set_healthy(false);
+            assert_eq!(get(&[2, 1]), [2].into(), "{balance}: one that is unhealthy is not another");
+            servers[2].set_healthy(false);
+            assert_eq!(get(&[2, 1]), [1].into(), "{balance}: the last one is alone");
+        }
     }
 
     #[test]
@@ -313,7 +327,7 @@ mod tests {
             let all = shared(&format!("servers = [\"one.test:1\", \"127.0.0.1:2\", \"two.test:3\"]\nbalance = \"{balance}\"\npanic_percent = 100"));
             let (upstream, group) = (&all.upstreams[0], Group::new(&all.upstreams[0]));
             assert_eq!(turns(&all, &group, 4, key(1)), [1; 4], "{balance}");
-            assert_eq!(turns(&all, &group, 4, Pick { avoid: Some(1), ..key(1) }), [1; 4], "{balance}: there is no other");
+            assert_eq!(turns(&all, &group, 4, Pick { tried: &[1], ..key(1) }), [1; 4], "{balance}: there is no other");
             upstream.servers[0].set_targets(vec![Target::Tcp(([127, 0, 0, 1], 1).into())]);
             assert!((0..50).any(|number| group.pick(upstream, &key(number)) == Some(0)), "{balance}");
         }
@@ -372,6 +386,25 @@ mod tests {
         all.upstreams[0].servers[0].set_targets(vec![Target::Tcp(([127, 0, 0, 1], 4).into()), Target::Tcp(([127, 0, 0, 1], 5).into())]);
         let firsts: Vec<u16> = (0..2).map(|_| connect(&all, &group, &[4, 5], 0)[0]).collect();
         assert!(firsts.contains(&4) && firsts.contains(&5));
+    }
+
+    #[test]
+    fn a_server_whose_addresses_change_has_one_at_any_moment() {
+        let all = named(&[1]);
+        let (server, done) = (&all.upstreams[0].servers[0], AtomicBool::new(false));
+        let ports = |count: u16| (1..=count).map(|port| Target::Tcp(([127, 0, 0, 1], port).into())).collect::<Vec<_>>();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    server.set_targets(ports(64));
+                    server.set_targets(ports(1));
+                }
+            });
+            let group = Group::new(&all.upstreams[0]);
+            let missed = (0..200_000).filter(|_| group.next_address(&all.upstreams[0], 0, &mut Tries::default(), 0).is_none()).count();
+            done.store(true, Ordering::Relaxed);
+            assert_eq!(missed, 0);
+        });
     }
 
     #[test]

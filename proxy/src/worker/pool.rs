@@ -4,9 +4,9 @@
 //! identifies the peer (HTTP1.md rule 70).
 
 use std::cell::RefCell;
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::{io, mem};
 
 use super::net::{self, ReadHalf, WriteHalf};
 use crate::clock;
@@ -79,15 +79,16 @@ impl Pool {
         Rc::clone(&self.current.borrow())
     }
 
-    /// Closes what has been idle for too long; called by the tick.
+    /// Closes what has been idle for too long, or belongs to an upstream that is in no configuration any more; called by the tick.
     pub fn expire(&self) {
         let now = clock::monotonic_ms();
         let pools = self.pools();
         let (idle_ms, age_ms) = (u64::from(pools.timeouts.upstream_idle), u64::from(pools.timeouts.upstream_age));
-        for connections in pools.members.iter().flat_map(|m| &m.idle) {
+        for (member, connections) in pools.members.iter().flat_map(|m| m.idle.iter().map(move |idle| (m, idle))) {
+            let retired = member.shared.is_retired();
             connections.borrow_mut().retain(|idle| {
                 let old = age_ms != 0 && now.saturating_sub(idle.lease.made_ms) > age_ms;
-                !old && (idle_ms == 0 || now.saturating_sub(idle.since_ms) <= idle_ms)
+                !retired && !old && (idle_ms == 0 || now.saturating_sub(idle.since_ms) <= idle_ms)
             });
         }
     }
@@ -155,6 +156,31 @@ impl Pool {
     }
 }
 
+/// An exchange that has its server and no connection yet. It counts as one of that server: one that lets nobody in would look idle otherwise,
+/// and get all that comes meanwhile. Dropping it ends it, also where the future of an outcall is dropped half-way.
+struct Begun<'a> {
+    group: &'a Group,
+    server: usize,
+}
+
+impl Begun<'_> {
+    fn new(group: &Group, server: usize) -> Begun<'_> {
+        group.begin(server);
+        Begun { group, server }
+    }
+
+    /// The end of the lease ends it.
+    fn becomes_a_lease(self) {
+        mem::forget(self);
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        self.group.end(self.server);
+    }
+}
+
 impl Member {
     /// What an exchange says of a server.
     fn tell(&self, server: usize, outcome: Outcome, now_ms: u64) {
@@ -192,15 +218,16 @@ impl Upstreams for Pool {
             group.requests.set(group.requests.get() + 1);
         }
         let now_ms = clock::monotonic_ms();
-        let pick = Pick { hash: choice.hash, avoid: choice.avoid.filter(|_| choice.attempt > 0), now_ms };
+        let pick = Pick { hash: choice.hash, tried: &choice.tried, now_ms };
         let Some(at) = group.pick(shared, &pick) else { return Err(UpstreamFault::NoServer.into()) };
-        choice.avoid = Some(at as u32);
+        choice.takes(at as u32);
+        let begun = Begun::new(group, at);
         if choice.pooled
             && let Some(mut lease) = Pool::take_idle(member, at)
         {
             lease.reused = true;
             watch.up.set(lease.reader.fd());
-            group.begin(at);
+            begun.becomes_a_lease();
             add(&self.stats.upstream_reused, 1);
             return Ok(lease);
         }
@@ -218,7 +245,7 @@ impl Upstreams for Pool {
                 return Err(fault);
             }
         };
-        group.begin(at);
+        begun.becomes_a_lease();
         add(&self.stats.upstream_connects, 1);
         let (reader, writer) = stream.halves();
         Ok(Lease { reader, writer, reused: false, upstream: choice.upstream, server: at as u32, generation, made_ms: clock::monotonic_ms() })
@@ -257,14 +284,29 @@ impl Upstreams for Pool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::future::poll_fn;
+    use std::io::Read;
     use std::net::{SocketAddr, TcpListener};
+    use std::pin::{Pin, pin};
+    use std::task::Poll;
     use std::time::Duration;
 
     use socket2::{Domain, Socket, Type};
 
     use super::*;
     use crate::config::Config;
+    use crate::hash::fnv1a;
     use crate::upstream::Target;
+
+    /// What a future says at once.
+    async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
 
     /// One server, which its first failure ejects, with these addresses.
     fn named(addresses: &[SocketAddr]) -> Arc<Shared> {
@@ -275,8 +317,8 @@ mod tests {
         all
     }
 
-    /// What so many leases came to, on a worker whose sweep goes on meanwhile.
-    fn leases(all: &Arc<Shared>, connect_ms: u32, count: usize) -> Vec<Result<(), Fault>> {
+    /// A worker's pool, and a watch that is swept meanwhile.
+    fn on_a_worker<T>(all: &Arc<Shared>, connect_ms: u32, run: impl AsyncFnOnce(&Pool, &Watch) -> T) -> T {
         let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().enable_timer().build().expect("epoll works");
         runtime.block_on(async {
             let timeouts = Timeouts { connect: connect_ms, ..Timeouts::default() };
@@ -289,15 +331,51 @@ mod tests {
                     swept.sweep(clock::monotonic_ms()).for_each(|_| net::shut_down(swept.up.get(), libc::SHUT_RDWR));
                 }
             });
+            run(&pool, &watch).await
+        })
+    }
+
+    /// What so many leases came to.
+    fn leases(all: &Arc<Shared>, connect_ms: u32, count: usize) -> Vec<Result<(), Fault>> {
+        on_a_worker(all, connect_ms, async |pool, watch| {
             let mut results = Vec::new();
             for _ in 0..count {
-                let mut choice = Choice { upstream: 0, hash: None, attempt: 0, avoid: None, pooled: false };
-                results.push(pool.lease(&mut choice, &watch).await.map(|lease| pool.discard(lease, Outcome::Succeeded)));
+                let mut choice = Choice { pooled: false, ..Choice::new(0, None) };
+                results.push(pool.lease(&mut choice, watch).await.map(|lease| pool.discard(lease, Outcome::Succeeded)));
                 watch.up.set(-1);
                 watch.renew_upstream();
             }
             results
         })
+    }
+
+    /// One upstream with these servers.
+    fn servers(addresses: &[SocketAddr], balance: &str) -> Arc<Shared> {
+        Shared::new(&config(addresses, balance))
+    }
+
+    fn config(addresses: &[SocketAddr], balance: &str) -> Config {
+        let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+        let text = format!(
+            "[[listener]]\naddress = \"127.0.0.1:0\"\n[[upstream]]\nname = \"u\"\nservers = {addresses:?}\nbalance = \"{balance}\"\n\
+            [upstream.outlier]\nfailures = 0\n[[route]]\nupstream = \"u\"\n"
+        );
+        Config::parse("test.toml", &text, &|_| None).expect("the configuration is good")
+    }
+
+    /// An address that does not answer, as long as the sockets live.
+    fn silent() -> (Vec<Socket>, SocketAddr) {
+        let full = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        full.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+        full.listen(0).expect("it is bound");
+        let address = full.local_addr().expect("it is bound");
+        // More than its backlog holds: from here on it does not answer.
+        let waiting = (0..4).map(|_| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).expect("a socket");
+            let _ = socket.connect(&address);
+            socket
+        });
+        (waiting.chain([full]).collect(), address.as_socket().expect("an address of IPv4"))
     }
 
     fn is_blamed(all: &Shared) -> bool {
@@ -325,19 +403,7 @@ mod tests {
 
     #[test]
     fn an_address_that_is_silent_leaves_time_to_the_others() {
-        let full = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        full.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
-        full.listen(0).expect("it is bound");
-        let address = full.local_addr().expect("it is bound");
-        // More than its backlog holds: from here on it does not answer.
-        let waiting: Vec<Socket> = (0..4)
-            .map(|_| {
-                let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).expect("a socket");
-                let _ = socket.connect(&address);
-                socket
-            })
-            .collect();
-        let silent = address.as_socket().expect("an address of IPv4");
+        let (_full, silent) = silent();
         let (_alive, good) = listener();
         let all = named(&[silent, good]);
         assert_eq!(leases(&all, 1000, 3), [Ok(()); 3]);
@@ -345,7 +411,77 @@ mod tests {
         let all = named(&[silent]);
         assert_eq!(leases(&all, 200, 1), [Err(UpstreamFault::ConnectTimeout.into())]);
         assert!(is_blamed(&all));
-        drop(waiting);
+    }
+
+    #[test]
+    fn an_exchange_that_still_connects_counts_and_is_no_reason_to_send_more() {
+        let ((_full, silent), (_alive, good)) = (silent(), listener());
+        let all = servers(&[silent, good], "least-connections");
+        on_a_worker(&all, 60_000, async |pool, watch| {
+            let in_flight = || all.upstreams[0].in_flight();
+            let mut choice = Choice::new(0, None);
+            {
+                let mut pending = pin!(pool.lease(&mut choice, watch));
+                assert!(poll_once(pending.as_mut()).await.is_none(), "the first in turn lets nobody in");
+                assert_eq!(in_flight(), [1, 0]);
+                for _ in 0..20 {
+                    let (mut choice, watch) = (Choice::new(0, None), Watch::default());
+                    let lease = pool.lease(&mut choice, &watch).await.expect("the other one is good");
+                    assert_eq!((lease.server, in_flight()), (1, vec![1, 1]));
+                    pool.discard(lease, Outcome::Succeeded);
+                }
+            }
+            assert_eq!(in_flight(), [0, 0], "given up half-way");
+        });
+        on_a_worker(&all, 50, async |pool, watch| {
+            let result = pool.lease(&mut Choice::new(0, None), watch).await;
+            assert_eq!(result.err(), Some(UpstreamFault::ConnectTimeout.into()));
+            assert_eq!(all.upstreams[0].in_flight(), [0, 0], "failed");
+        });
+    }
+
+    #[test]
+    fn the_idle_connections_of_an_upstream_end_when_it_changes() {
+        let (server, address) = listener();
+        let before = servers(&[address], "round-robin");
+        on_a_worker(&before, 5000, async |pool, watch| {
+            let lease = pool.lease(&mut Choice::new(0, None), watch).await.expect("it lets us in");
+            let mut kept = server.accept().expect("it is connected").0;
+            pool.give_back(lease, Outcome::Succeeded);
+            pool.expire();
+            kept.set_nonblocking(true).expect("a socket");
+            assert_eq!(kept.read(&mut [0]).map_err(|error| error.kind()), Err(io::ErrorKind::WouldBlock), "it is kept");
+            let after = before.next(&config(&[address, listener().1], "round-robin"), false);
+            after.retire_others();
+            pool.publish(after, Timeouts::default());
+            pool.expire();
+            kept.set_nonblocking(false).expect("a socket");
+            assert_eq!(kept.read(&mut [0]).ok(), Some(0), "it is closed");
+        });
+    }
+
+    #[test]
+    fn the_attempts_of_a_request_go_round_all_servers() {
+        let dead: Vec<SocketAddr> = (0..3).map(|_| listener().1).collect();
+        for balance in ["round-robin", "least-connections", "hash-header:x-user"] {
+            let all = servers(&dead, balance);
+            on_a_worker(&all, 5000, async |pool, watch| {
+                for number in 0..20u8 {
+                    let mut choice = Choice::new(0, Some(fnv1a(&[number])));
+                    let mut attempts = Vec::new();
+                    for _ in 0..6 {
+                        assert!(pool.lease(&mut choice, watch).await.is_err());
+                        watch.renew_upstream();
+                        choice.attempt += 1;
+                        attempts.extend(choice.last());
+                    }
+                    for round in attempts.chunks(3) {
+                        assert_eq!(BTreeSet::from_iter(round).len(), 3, "{balance}: {attempts:?}");
+                    }
+                    assert_ne!(attempts[2], attempts[3], "{balance}");
+                }
+            });
+        }
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Upstreams for ScriptedUpstreams {
     type Writer = ScriptWriter;
 
     async fn lease(&self, choice: &mut Choice, watch: &Watch) -> Result<Lease<ScriptReader, ScriptWriter>, Fault> {
-        self.choices.borrow_mut().push(*choice);
+        self.choices.borrow_mut().push(choice.clone());
         if choice.pooled
             && let Some(lease) = self.take_idle(choice.upstream)
         {
@@ -138,7 +138,7 @@ impl Upstreams for ScriptedUpstreams {
         // Each connection of the plan is a server of its own.
         let server = self.servers.get();
         self.servers.set(server + 1);
-        choice.avoid = Some(server);
+        choice.takes(server);
         if let Some(fault) = planned.refused {
             return Err(fault);
         }
