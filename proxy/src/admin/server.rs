@@ -3,16 +3,16 @@
 //! Owns: sockets, bounds, deadlines, the token. The head is parsed by `httparse`: the gateway's own parser writes into the
 //! slots of a worker, and the small servers on offer bound neither time nor size. Every bound is a constant below.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::RecvTimeoutError;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{fs, thread};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -25,8 +25,14 @@ use crate::run::Event;
 use crate::supervisor::sockets::{bind_unix, with_patience};
 use crate::worker::ListenSocket;
 
-/// Connections served at once; one more is closed without an answer.
+/// Connections served at once. One more takes the place of the one that has owed its request for longest, and is closed without an answer when none does.
 const CONNECTIONS_MAX: usize = 32;
+/// Connections beside them that have given way and are about to end.
+const LEAVING_MAX: usize = 8;
+/// Between two looks whether they have.
+const LEAVING_LOOK: Duration = Duration::from_millis(1);
+/// For what a client sends on while it is told that its request is refused, so that it reads the answer.
+const LINGER: Duration = Duration::from_secs(1);
 /// Bytes of a request head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Header lines of a request.
@@ -41,7 +47,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Bytes of records that leave in one write.
 const FOLLOW_BYTES: usize = 64 * 1024;
-/// After a failed `accept`, mostly for want of descriptors.
+/// After a failed `accept`, mostly for want of descriptors; and for connections that have given way.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long the listener may go on when it is to end.
 const END_LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
@@ -91,6 +97,8 @@ struct Desk {
     /// The socket can be reached by browsers: names that resolve to it prove nothing.
     is_tcp: bool,
     events: mpsc::Sender<Event>,
+    /// Connections that still owe their request, the oldest first.
+    owing: Mutex<VecDeque<Arc<Stream>>>,
 }
 
 impl AdminListener {
@@ -106,8 +114,7 @@ impl AdminListener {
                 (ListenSocket::Tcp(socket), ListenAddress::Tcp(taken))
             }
             ListenAddress::Unix(path) => {
-                let socket = bind_unix(path)?;
-                fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+                let socket = bind_unix(path, Some(0o600))?;
                 (ListenSocket::Unix(socket), ListenAddress::Unix(path.clone()))
             }
         };
@@ -140,7 +147,7 @@ impl AdminListener {
             ListenSocket::Unix(socket) => socket.set_nonblocking(true)?,
         }
         let is_tcp = matches!(socket, ListenSocket::Tcp(_));
-        let desk = Arc::new(Desk { board: Arc::clone(board), token, is_tcp, events });
+        let desk = Arc::new(Desk { board: Arc::clone(board), token, is_tcp, events, owing: Mutex::default() });
         let accept = move || {
             while !desk.board.admin_ends.load(Ordering::Relaxed) {
                 // An error is one of accept, too.
@@ -185,40 +192,84 @@ impl Stream {
         }
     }
 
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    fn read(&self, into: &mut [u8]) -> io::Result<usize> {
         match self {
-            Stream::Tcp(stream) => stream.read(into),
-            Stream::Unix(stream) => stream.read(into),
+            Stream::Tcp(stream) => (&*stream).read(into),
+            Stream::Unix(stream) => (&*stream).read(into),
         }
     }
 
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
         match self {
-            Stream::Tcp(stream) => stream.write_all(bytes),
-            Stream::Unix(stream) => stream.write_all(bytes),
+            Stream::Tcp(stream) => (&*stream).write_all(bytes),
+            Stream::Unix(stream) => (&*stream).write_all(bytes),
         }
+    }
+
+    fn shutdown(&self, how: Shutdown) {
+        // An error says that the client has gone.
+        let _ = match self {
+            Stream::Tcp(stream) => stream.shutdown(how),
+            Stream::Unix(stream) => stream.shutdown(how),
+        };
+    }
+}
+
+impl Desk {
+    fn owing(&self) -> MutexGuard<'_, VecDeque<Arc<Stream>>> {
+        self.owing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It owes nothing any more.
+    fn settle(&self, stream: &Arc<Stream>) {
+        self.owing().retain(|other| !Arc::ptr_eq(other, stream));
+    }
+
+    /// Whether there is a place for a connection beside `open` others. Who connects and stays silent keeps it from nobody.
+    fn has_place(&self, mut open: usize) -> bool {
+        if open < CONNECTIONS_MAX {
+            return true;
+        }
+        // Those that gave way end as soon as they run.
+        let until = Instant::now() + ACCEPT_PAUSE;
+        while open >= CONNECTIONS_MAX + LEAVING_MAX && Instant::now() < until {
+            thread::sleep(LEAVING_LOOK);
+            open = self.board.admin_open.load(Ordering::Relaxed).saturating_sub(1);
+        }
+        let oldest = if open < CONNECTIONS_MAX + LEAVING_MAX { self.owing().pop_front() } else { None };
+        oldest.iter().for_each(|oldest| oldest.shutdown(Shutdown::Both));
+        open < CONNECTIONS_MAX || oldest.is_some()
     }
 }
 
 fn serve_on_thread(desk: &Arc<Desk>, stream: Stream) {
-    if desk.board.admin_open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
+    if !desk.has_place(desk.board.admin_open.fetch_add(1, Ordering::Relaxed)) {
         desk.board.admin_open.fetch_sub(1, Ordering::Relaxed);
         return;
     }
-    let theirs = Arc::clone(desk);
+    let stream = Arc::new(stream);
+    desk.owing().push_back(Arc::clone(&stream));
+    let (theirs, of_thread) = (Arc::clone(desk), Arc::clone(&stream));
     let spawned = thread::Builder::new().name("admin-conn".into()).spawn(move || {
         // Nobody is left to tell when the connection fails.
-        let _ = serve(&theirs, stream);
+        let _ = serve(&theirs, &of_thread);
+        theirs.settle(&of_thread);
         theirs.board.admin_open.fetch_sub(1, Ordering::Relaxed);
     });
     if spawned.is_err() {
+        desk.settle(&stream);
         desk.board.admin_open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-fn serve(desk: &Desk, mut stream: Stream) -> io::Result<()> {
+fn serve(desk: &Desk, stream: &Arc<Stream>) -> io::Result<()> {
     stream.set_write_timeout(WRITE_TIMEOUT)?;
-    let (answer, head_only) = match receive(desk, &mut stream) {
+    let received = receive(desk, stream);
+    let is_refused = received.is_err();
+    if !is_refused {
+        desk.settle(stream);
+    }
+    let (answer, head_only) = match received {
         Ok(request) if let Some(followed) = maps::followed(&request, &desk.board) => match followed {
             Ok(map) => return follow(desk, stream, map),
             Err(answer) => (answer, false),
@@ -244,11 +295,27 @@ fn serve(desk: &Desk, mut stream: Stream) -> io::Result<()> {
     if !head_only {
         out.extend_from_slice(&answer.body);
     }
-    stream.write_all(&out)
+    stream.write_all(&out)?;
+    if is_refused {
+        linger(stream);
+    }
+    Ok(())
+}
+
+/// Reads on for a moment: to close over bytes that nobody has read is a reset, which may overtake the answer.
+fn linger(stream: &Stream) {
+    stream.shutdown(Shutdown::Write);
+    let (deadline, mut bytes, mut left) = (Instant::now() + LINGER, [0; 4096], BODY_BYTES_MAX);
+    while left > 0 && stream.set_read_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {
+        match stream.read(&mut bytes) {
+            Ok(count) if count > 0 => left = left.saturating_sub(count),
+            _ => return,
+        }
+    }
 }
 
 /// Sends the records of a ring as they come, a line of JSON each, until the client or the map is gone.
-fn follow(desk: &Desk, mut stream: Stream, map: Arc<Map>) -> io::Result<()> {
+fn follow(desk: &Desk, stream: &Stream, map: Arc<Map>) -> io::Result<()> {
     let following = desk.board.feeds.follow(&map)?;
     // It ends when its plugin does.
     drop(map);
@@ -275,7 +342,7 @@ fn follow(desk: &Desk, mut stream: Stream, map: Arc<Map>) -> io::Result<()> {
 }
 
 /// Reads one request; an error is its answer.
-fn receive(desk: &Desk, stream: &mut Stream) -> Result<Request, Answer> {
+fn receive(desk: &Desk, stream: &Stream) -> Result<Request, Answer> {
     let deadline = Instant::now() + REQUEST_TIMEOUT;
     let mut bytes = Vec::with_capacity(4096);
     let (head_bytes, body_bytes, mut request) = loop {
@@ -284,6 +351,10 @@ fn receive(desk: &Desk, stream: &mut Stream) -> Result<Request, Answer> {
         match parsed.parse(&bytes) {
             Ok(httparse::Status::Complete(head_bytes)) => {
                 let body_bytes = admit(desk, &parsed)?;
+                // RFC 9110 §10.1.1: the client waits for this before it sends the body.
+                if bytes.len() < head_bytes + body_bytes && field(&parsed, "expect").is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue")) {
+                    stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").map_err(|error| Answer::error(408, &error.to_string()))?;
+                }
                 let target = parsed.path.unwrap_or_default();
                 let (path, query) = target.split_once('?').unwrap_or((target, ""));
                 let request = Request { method: parsed.method.unwrap_or_default().into(), path: path.into(), query: query.into(), body: Vec::new() };
@@ -303,7 +374,7 @@ fn receive(desk: &Desk, stream: &mut Stream) -> Result<Request, Answer> {
 }
 
 /// Reads once, up to `bound` bytes in all.
-fn more(stream: &mut Stream, bytes: &mut Vec<u8>, bound: usize, deadline: Instant) -> Result<(), Answer> {
+fn more(stream: &Stream, bytes: &mut Vec<u8>, bound: usize, deadline: Instant) -> Result<(), Answer> {
     let left = deadline.saturating_duration_since(Instant::now());
     let late = || Answer::error(408, "the request did not arrive in time");
     if left.is_zero() || stream.set_read_timeout(left).is_err() {
@@ -322,13 +393,13 @@ fn more(stream: &mut Stream, bytes: &mut Vec<u8>, bound: usize, deadline: Instan
 
 /// Whether the request may be served; the length of its body.
 fn admit(desk: &Desk, request: &httparse::Request<'_, '_>) -> Result<usize, Answer> {
-    let field = |name: &str| request.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value);
+    let field = |name: &str| field(request, name);
     let path = request.path.unwrap_or_default();
     match &desk.token {
         // Probes come from other machines and have no secrets.
         _ if path == "/healthz" || path == "/readyz" => {}
         Some(token) => {
-            let given = field("authorization").and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
+            let given = field("authorization").and_then(bearer).unwrap_or_default();
             if !token.is(given) {
                 return Err(Answer::error(401, "a token is needed: `Authorization: Bearer TOKEN`"));
             }
@@ -346,11 +417,27 @@ fn admit(desk: &Desk, request: &httparse::Request<'_, '_>) -> Result<usize, Answ
         return Err(Answer::error(411, "bodies need a Content-Length"));
     }
     let Some(length) = field("content-length") else { return Ok(0) };
-    match std::str::from_utf8(length).ok().and_then(|text| text.parse::<usize>().ok()) {
+    // RFC 9112 §6.3 item 5: lengths that differ are an error.
+    if request.headers.iter().any(|other| other.name.eq_ignore_ascii_case("content-length") && other.value != length) {
+        return Err(Answer::error(400, "there are two Content-Lengths"));
+    }
+    // The number's own parser would take a sign.
+    let digits = std::str::from_utf8(length).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    match digits.and_then(|text| text.parse::<usize>().ok()) {
         Some(length) if length <= BODY_BYTES_MAX => Ok(length),
         Some(_) => Err(Answer::error(413, "the body is too large")),
         None => Err(Answer::error(400, "Content-Length is not a number")),
     }
+}
+
+fn field<'r>(request: &httparse::Request<'_, 'r>, name: &str) -> Option<&'r [u8]> {
+    request.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+}
+
+/// RFC 9110 §11.1: a scheme has no case.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(b"Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
 }
 
 /// Whether `host` is an address or localhost, with or without a port.
@@ -394,6 +481,12 @@ fn reason(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_scheme_has_no_case() {
+        assert_eq!([&b"Bearer x"[..], b"bearer x", b"BEARER "].map(bearer), [Some(&b"x"[..]), Some(b"x"), Some(b"")]);
+        assert_eq!([&b"Basic x"[..], b"Bearer", b""].map(bearer), [None; 3]);
+    }
 
     #[test]
     fn only_addresses_and_localhost_are_believed() {

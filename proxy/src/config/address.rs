@@ -58,6 +58,18 @@ pub struct ConnectTarget {
 }
 
 impl ListenAddress {
+    /// Whether no two sockets can have them: they are the same, or one of them is all addresses of the other's kind and port. Port 0 is any free one.
+    pub fn excludes(&self, other: &ListenAddress) -> bool {
+        match (self, other) {
+            (ListenAddress::Tcp(one), ListenAddress::Tcp(other)) => {
+                let (ip, other_ip) = (one.ip(), other.ip());
+                let meet = ip == other_ip || (ip.is_ipv4() == other_ip.is_ipv4() && (ip.is_unspecified() || other_ip.is_unspecified()));
+                one.port() != 0 && one.port() == other.port() && meet
+            }
+            _ => self == other,
+        }
+    }
+
     /// Reads `IP:PORT` or `unix:PATH`.
     pub fn parse(text: &str) -> Result<ListenAddress, Problem> {
         match split(text)? {

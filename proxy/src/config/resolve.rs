@@ -271,13 +271,18 @@ impl<'a> Resolver<'a> {
         for (index, listener) in self.file.listener.iter().enumerate() {
             let links = self.links("listener", index, &listener.plugins);
             let Some(address) = self.take(at!["listener", index, "address"], ListenAddress::parse(&listener.address)) else { continue };
-            let any_port = matches!(&address, ListenAddress::Tcp(address) if address.port() == 0);
             let path = at!["listener", index, "address"];
-            if !any_port && listeners.iter().any(|other| other.address == address) {
-                self.problem(path, Problem::new(format!("two listeners have the address {address}")));
+            match listeners.iter().map(|other| &other.address).find(|other| other.excludes(&address)) {
+                Some(other) if *other == address => self.problem(path, Problem::new(format!("two listeners have the address {address}"))),
+                Some(other) => {
+                    self.problem(path, Problem::new(format!("{other} and {address} are listeners, and one of them is on all addresses of that port")))
+                }
+                None => {}
             }
-            if !any_port && server.admin.as_ref() == Some(&address) {
-                self.problem(path, Problem::new(format!("{address} is the address of `server.admin` too")));
+            match server.admin.as_ref().filter(|admin| admin.excludes(&address)) {
+                Some(admin) if *admin == address => self.problem(path, Problem::new(format!("{address} is the address of `server.admin` too"))),
+                Some(admin) => self.problem(path, Problem::new(format!("{address} and {admin}, the address of `server.admin`, exclude each other"))),
+                None => {}
             }
             let name = listener.name.clone().unwrap_or_else(|| address.to_string());
             if listener.name.is_some() && listeners.iter().any(|other| other.name == name) {

@@ -164,8 +164,12 @@ impl Shape<'_> {
                 (None, Json::Null) => &Json::Bool(true),
                 (None, other) => other,
             };
-            let value = self.value(&entry.node, schema, &at);
             // A JSON null is the same as an absent key.
+            let is_required = leaf["required"].as_array().is_some_and(|keys| keys.iter().any(|key| key == &*entry.key));
+            if matches!(entry.node.value, Value::Null) && *schema != Json::Bool(true) && !is_required {
+                continue;
+            }
+            let value = self.value(&entry.node, schema, &at);
             if *schema == Json::Bool(true) || !value.is_null() {
                 table.insert(entry.key.clone(), value);
             }

@@ -105,6 +105,16 @@ fn json_means_the_same_as_toml() {
 }
 
 #[test]
+fn a_null_is_an_absent_key_wherever_one_may_be_absent() {
+    let text = |rest: &str| format!("{{\"listener\": [{{\"address\": \"127.0.0.1:80\"{rest}}}]");
+    let plain = good("r.json", &(text("") + "}"));
+    let nulls = r#", "server": null, "plugin": null, "limits": {"head_bytes": null}, "timeouts": {"head": null}, "http": {"path": null}}"#;
+    assert_eq!(good("r.json", &(text(", \"backlog\": null, \"plugins\": null") + nulls)), plain);
+    let errors = Config::parse("r.json", r#"{"listener": [{"address": null}]}"#, &variable).expect_err("it must be there");
+    assert_eq!(errors.to_string(), "r.json:1:27: `address` must be a string, not null");
+}
+
+#[test]
 fn variables_fill_strings_numbers_and_truth_values() {
     let config = good(
         "r.toml",

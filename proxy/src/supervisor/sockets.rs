@@ -75,11 +75,8 @@ impl Sockets {
                     addresses.push(ListenAddress::Tcp(taken));
                 }
                 ListenAddress::Unix(path) => {
-                    let socket = bind_unix(path).map_err(problem)?;
+                    let socket = bind_unix(path, listener.mode).map_err(problem)?;
                     files.push(SocketFile::of(path).map_err(problem)?);
-                    if let Some(mode) = listener.mode {
-                        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(problem)?;
-                    }
                     for of_worker in &mut sockets {
                         of_worker.push(ListenSocket::Unix(socket.try_clone().map_err(problem)?));
                     }
@@ -219,13 +216,26 @@ fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// A socket file that nobody listens on any more is replaced; any other file is left alone.
-pub(crate) fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    with_patience(|| try_bind_unix(path))
+/// A socket file that nobody listens on any more is replaced; any other file is left alone. `mode`: the permissions of the file; `None`: what
+/// the umask leaves.
+pub(crate) fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<UnixListener> {
+    let socket = with_patience(|| try_bind_unix(path))?;
+    // Nobody can connect before it listens: whoever the umask would let in meanwhile.
+    mode.map_or(Ok(()), |mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)))?;
+    socket.listen(BACKLOG_MAX)?;
+    Ok(socket.into())
 }
 
-fn try_bind_unix(path: &Path) -> io::Result<UnixListener> {
-    match UnixListener::bind(path) {
+/// As many as the system allows.
+const BACKLOG_MAX: i32 = -1;
+
+fn try_bind_unix(path: &Path) -> io::Result<Socket> {
+    let bind = || -> io::Result<Socket> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
+        socket.bind(&SockAddr::unix(path)?)?;
+        Ok(socket)
+    };
+    match bind() {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             if !fs::symlink_metadata(path)?.file_type().is_socket() {
                 return Err(io::Error::other("a file that is no socket has this name"));
@@ -234,7 +244,7 @@ fn try_bind_unix(path: &Path) -> io::Result<UnixListener> {
                 return Err(error);
             }
             fs::remove_file(path)?;
-            UnixListener::bind(path)
+            bind()
         }
         result => result,
     }

@@ -180,6 +180,10 @@ fn the_listener_is_bounded_and_only_answers_those_who_may_ask() {
         ("authorization: Bearer 0123456789abcdef0\r\n", 401),
         ("authorization: Bearer 0123456789abcde\r\n", 401),
         ("authorization: Bearer 0123456789abcdef\r\n", 200),
+        ("authorization: bearer 0123456789abcdef\r\n", 200),
+        ("authorization: Bearer 0123456789abcdef\r\ncontent-length: +0\r\n", 400),
+        ("authorization: Bearer 0123456789abcdef\r\ncontent-length: 0\r\ncontent-length: 1\r\n", 400),
+        ("authorization: Bearer 0123456789abcdef\r\ncontent-length: 0\r\ncontent-length: 0\r\n", 200),
         ("authorization: Bearer 0123456789abcdef\r\ncontent-length: 2000000\r\n", 413),
         ("authorization: Bearer 0123456789abcdef\r\ntransfer-encoding: chunked\r\n", 411),
         (&"x: y\r\n".repeat(100), 431),
@@ -197,6 +201,44 @@ fn the_listener_is_bounded_and_only_answers_those_who_may_ask() {
         client.send(format!("GET /metrics HTTP/1.1\r\n{fields}\r\n\r\n"));
         assert_eq!(client.response().status, status, "{fields}");
     }
+    governed.gateway.stop();
+}
+
+#[test]
+fn silent_connections_keep_no_probe_out() {
+    let governed = Governed::start(config().to(&["127.0.0.1:1"]));
+    let mut silent: Vec<Client> = (0..100).map(|_| Client::connect(&governed.admin)).collect();
+    for _ in 0..3 {
+        assert_eq!(governed.ask("GET", "/healthz", "").status, 200);
+    }
+    silent[0].expect_end();
+    // The last ones still have their places.
+    let last = silent.last_mut().unwrap();
+    last.send("GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    assert_eq!(last.response().status, 200);
+    governed.gateway.stop();
+}
+
+#[test]
+fn who_waits_to_be_asked_for_a_body_is_asked() {
+    let governed = Governed::start(config().to(&["127.0.0.1:1"]));
+    let mut client = Client::connect(&governed.admin);
+    client.send("POST /api/reload HTTP/1.1\r\nhost: localhost\r\nexpect: 100-Continue\r\ncontent-length: 2\r\n\r\n");
+    assert_eq!(client.read_exactly(25), b"HTTP/1.1 100 Continue\r\n\r\n");
+    client.send("{}");
+    assert_eq!(client.response().status, 200);
+    governed.gateway.stop();
+}
+
+#[test]
+fn an_answer_that_comes_before_the_body_is_not_lost_to_a_reset() {
+    let governed = Governed::start(config().to(&["127.0.0.1:1"]));
+    let mut client = Client::connect(&governed.admin);
+    client.send("POST /api/reload HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2000000\r\n\r\n");
+    client.send(vec![b'x'; 100_000]);
+    assert_eq!(client.response().status, 413);
+    client.finish();
+    assert_eq!(client.expect_end(), Ended::Closed);
     governed.gateway.stop();
 }
 
