@@ -401,6 +401,9 @@ mod tests {
                 }
             });
             let group = Group::new(&all.upstreams[0]);
+            while server.generation() < 2 {
+                std::thread::yield_now();
+            }
             let missed = (0..200_000).filter(|_| group.next_address(&all.upstreams[0], 0, &mut Tries::default(), 0).is_none()).count();
             done.store(true, Ordering::Relaxed);
             assert_eq!(missed, 0);

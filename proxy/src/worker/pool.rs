@@ -455,7 +455,7 @@ mod tests {
             after.retire_others();
             pool.publish(after, Timeouts::default());
             pool.expire();
-            kept.set_nonblocking(false).expect("a socket");
+            kept.set_nonblocking(false).and_then(|()| kept.set_read_timeout(Some(Duration::from_secs(20)))).expect("a socket");
             assert_eq!(kept.read(&mut [0]).ok(), Some(0), "it is closed");
         });
     }
