@@ -285,6 +285,10 @@ impl Gateway {
                     )))),
                 },
                 Ok(Event::Capture(capture, to)) => self.crew.capture(&capture, CAPTURE_BYTES, &to),
+                // The process that is to follow has begun with what is in force: it would undo the change.
+                Ok(Event::Order(order)) if upgrade.is_some() => {
+                    drop(order.reply.send(Err(Refusal::new(409, "an upgrade is under way: ask again when it is over"))))
+                }
                 Ok(Event::Order(order)) => orders.push(order),
                 Ok(Event::Orphaned) => self.board.admin_ends.store(true, Ordering::Relaxed),
                 Ok(Event::Signal(_)) | Err(RecvTimeoutError::Timeout) => {}

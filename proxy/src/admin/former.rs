@@ -6,12 +6,19 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
 
 use super::plugins::{Loaded, Loader};
 use super::status::Standing;
 use crate::config::{Config, Key, Plugin, Problem};
 use crate::http1::names::NameTable;
 use crate::supervisor::protocol::{Hashes, Standings};
+
+/// How often a plugin that was in force is loaded before it is put out, and the first pause between two times, which doubles: what the dead process
+/// left behind, or a service that is away, may be in its way for a moment only.
+const LOAD_TRIES: u32 = 3;
+const LOAD_PAUSE: Duration = Duration::from_millis(200);
 
 /// What the process before this one ran; the default: there was none.
 #[derive(Debug, Default)]
@@ -46,7 +53,8 @@ impl Loader {
         let hash = hashes.get(&plugin.name);
         let kept = hash.map(|hash| self.kept_copy(hash));
         let source = match &kept {
-            Some(Ok(path)) => Plugin { path: path.clone(), ..plugin.clone() },
+            // It was verified before it came in force.
+            Some(Ok(path)) => Plugin { path: path.clone(), verify: false, ..plugin.clone() },
             _ => plugin.clone(),
         };
         let is_disabled = standings.disabled.contains(&plugin.name);
@@ -56,7 +64,7 @@ impl Loader {
                 // Only new code ends a quarantine, and this may be the old one.
                 if out.made_of.hash.is_empty() { of_hash(out, hash) } else { out }
             }
-            None => match self.load(&source, None, names) {
+            None => match self.load_patiently(&source, if *has_died && !is_disabled { LOAD_TRIES } else { 1 }, names) {
                 Ok(loaded) => loaded,
                 Err(problem) if is_disabled => of_hash(self.put_out_for(&source, Standing::Disabled, &problem), hash),
                 Err(problem) if *has_died => {
@@ -88,6 +96,19 @@ impl Loader {
         Ok(now)
     }
 
+    fn load_patiently(&mut self, source: &Plugin, tries: u32, names: &mut NameTable) -> Result<Loaded, Problem> {
+        let mut pause = LOAD_PAUSE;
+        for _ in 1..tries {
+            match self.load(source, None, names) {
+                Ok(loaded) => return Ok(loaded),
+                Err(problem) => tracing::warn!(plugin = source.name, "the plugin was in force and cannot be loaded again, which is tried once more: {problem}"),
+            }
+            thread::sleep(pause);
+            pause *= 2;
+        }
+        self.load(source, None, names)
+    }
+
     fn put_out_for(&mut self, plugin: &Plugin, standing: Standing, problem: &Problem) -> Loaded {
         Loaded { last_error: Some(problem.to_string()), ..self.put_out(plugin, standing) }
     }
@@ -105,21 +126,21 @@ fn sentence(problem: &Problem) -> String {
 /// Which files stand for the plugins that the configuration file names. What was added, or loaded from another path, through the admin address
 /// is not in that file, and ends with the process.
 pub struct OfFile {
-    /// By name: the path there, and the hash of what was last in force from it.
-    plugins: BTreeMap<String, (PathBuf, String)>,
+    /// By name: the path and the configuration there, and the hash of what was last in force of them.
+    plugins: BTreeMap<String, (PathBuf, String, String)>,
 }
 
 impl OfFile {
     /// `config` is what the file says.
     pub fn new(config: &Config, plugins: &[Loaded]) -> OfFile {
-        let of = |(plugin, loaded): (&Plugin, &Loaded)| (plugin.name.clone(), (plugin.path.clone(), loaded.made_of.hash.clone()));
+        let of = |(plugin, loaded): (&Plugin, &Loaded)| (plugin.name.clone(), (plugin.path.clone(), plugin.config.clone(), loaded.made_of.hash.clone()));
         OfFile { plugins: config.plugins.iter().zip(plugins).map(of).collect() }
     }
 
-    /// This is in force now.
+    /// This is in force now. Code that was given another configuration than the file's does not stand for it: they may not fit each other.
     pub fn note(&mut self, config: &Config, plugins: &[Loaded]) {
         for (plugin, loaded) in config.plugins.iter().zip(plugins) {
-            if let Some((_, hash)) = self.plugins.get_mut(&plugin.name).filter(|(path, _)| *path == plugin.path) {
+            if let Some((.., hash)) = self.plugins.get_mut(&plugin.name).filter(|(path, config, _)| *path == plugin.path && *config == plugin.config) {
                 hash.clone_from(&loaded.made_of.hash);
             }
         }
@@ -127,6 +148,6 @@ impl OfFile {
 
     /// By name; those whose file is unknown are left out.
     pub fn hashes(&self) -> Hashes {
-        self.plugins.iter().filter(|(_, (_, hash))| !hash.is_empty()).map(|(name, (_, hash))| (name.clone(), hash.clone())).collect()
+        self.plugins.iter().filter(|(_, (.., hash))| !hash.is_empty()).map(|(name, (.., hash))| (name.clone(), hash.clone())).collect()
     }
 }

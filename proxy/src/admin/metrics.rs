@@ -92,6 +92,7 @@ fn workers(text: &mut Text, board: &Board) {
     text.one("upstream_connects_total", "counter", "Connections made to upstreams.", sum(&|s| &s.upstream_connects));
     text.one("upstream_reused_total", "counter", "Exchanges that used a pooled connection.", sum(&|s| &s.upstream_reused));
     text.one("upstream_retries_total", "counter", "Attempts after the first one.", sum(&|s| &s.upstream_retries));
+    text.one("slots_waiting", "gauge", "Connections that wait for a slot.", sum(&|s| &s.waiting));
     text.one("tunnels", "gauge", "Tunnels that are open, and requests for one.", sum(&|s| &s.tunnels));
     text.one("slots_used", "gauge", "Slots of memory in use.", sum(&|s| &s.slots));
     text.one("suspended", "gauge", "Exchanges whose plugins wait for an event.", sum(&|s| &s.suspended));

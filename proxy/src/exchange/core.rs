@@ -255,6 +255,8 @@ pub struct WorkerStats {
     pub outcalls: AtomicU64,
     /// Tunnels that are open, and requests for one.
     pub tunnels: AtomicU64,
+    /// Connections that wait for a slot.
+    pub waiting: AtomicU64,
     /// Faults, by their place in [`Fault::all`].
     pub faults: FaultCounters,
 }
@@ -440,6 +442,11 @@ impl<U> Core<U> {
         Permit { core: self }
     }
 
+    /// Connections that wait for a permit.
+    pub fn waiting(&self) -> usize {
+        self.waiting.borrow().len()
+    }
+
     /// Room for one more tunnel, until it is dropped; `None` when there are `tunnels_max`.
     pub fn tunnel_room(&self, tunnels_max: usize) -> Option<TunnelRoom> {
         let tunnels = self.tunnels.get();
@@ -476,7 +483,7 @@ impl<U> Core<U> {
     /// More than a few connections hold slots: whoever has nothing to say should not. So a burst of connections touches as
     /// little memory as it has requests at the same time.
     pub fn is_crowded(&self) -> bool {
-        self.permits.get() <= self.permits_low
+        self.permits.get() + self.tunnels.get() <= self.permits_low
     }
 }
 
@@ -566,7 +573,7 @@ impl RelayPool {
     /// As [`RelayPool::take`], but only from the half that bodies can do without.
     pub fn take_spare(&self, instead: impl FnOnce() -> Buf) -> Buf {
         let free = self.left.get() + self.free.borrow().len();
-        if free * 2 > self.buffers { self.take(instead) } else { instead() }
+        if free * 2 >= self.buffers + 2 { self.take(instead) } else { instead() }
     }
 
     /// Returns a buffer. A piece of a slot is simply dropped.

@@ -135,6 +135,8 @@ struct RequestBodyState {
     received: u64,
     /// Milliseconds in which the client was waited for.
     waited_ms: u64,
+    /// Since when (in `waited_ms`) the client has been behind the rate.
+    late_from_ms: Option<u64>,
     /// Bytes a second that the client must bring while it is waited for; 0 for any.
     rate_min: u64,
     /// Bound in bytes; 0 for none.
@@ -224,6 +226,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             reader,
             received: 0,
             waited_ms: 0,
+            late_from_ms: None,
             rate_min: program.limits.body_rate_bytes as u64,
             bytes_max: program.limits.body_bytes as u64,
         };

@@ -238,12 +238,20 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
 
 /// After so many milliseconds of waiting a body must have come at its minimum rate.
 const RATE_GRACE_MS: u64 = 5000;
+/// For so many milliseconds of waiting it may be behind.
+const RATE_CATCH_UP_MS: u64 = 1000;
 
 impl RequestBodyState {
     /// HTTP1.md rule 95: a body that trickles holds memory and a connection to the upstream. Time in which the upstream took nothing
     /// is not the client's.
-    fn is_too_slow(&self) -> bool {
-        self.rate_min > 0 && self.waited_ms > RATE_GRACE_MS && self.received < self.waited_ms.saturating_mul(self.rate_min) / 1000
+    ///
+    /// Who falls behind in one long pause may catch up, within a second of waiting after the first piece that was too late.
+    fn is_too_slow(&mut self) -> bool {
+        if self.rate_min == 0 || self.waited_ms <= RATE_GRACE_MS || self.received >= self.waited_ms.saturating_mul(self.rate_min) / 1000 {
+            self.late_from_ms = None;
+            return false;
+        }
+        self.waited_ms >= *self.late_from_ms.get_or_insert(self.waited_ms) + RATE_CATCH_UP_MS
     }
 }
 
@@ -348,9 +356,10 @@ mod tests {
     fn rule_95_a_piece_counts_when_it_has_come_and_the_last_one_is_never_too_late() {
         let slab = Slab::new(SlotLayout::new(4096, 16384, 2048, 254, 4096), 2, false).expect("memory");
         // Six seconds were waited for this piece: 1536 bytes are due.
-        let piece = |length: u64, received: u64, bytes: usize| {
+        let piece = |length: u64, received: u64, bytes: usize, late_from_ms: Option<u64>| {
             let mut input = Input { slot: slab.take().expect("a slot"), filled: 0, at: 0, pending: vec![b'x'; bytes] };
-            let mut body = RequestBodyState { reader: BodyReader::length(length - received), received, waited_ms: 6000, rate_min: 256, bytes_max: 0 };
+            let mut body =
+                RequestBodyState { reader: BodyReader::length(length - received), received, waited_ms: 6000, late_from_ms, rate_min: 256, bytes_max: 0 };
             let relay = Buf::heap(vec![0; 8192], None);
             let (mut reader, watch) = (Nothing, Watch::default());
             let read = read_piece(&mut reader, &watch, &mut input, &mut body, 1000, relay);
@@ -359,11 +368,15 @@ mod tests {
                 std::task::Poll::Pending => panic!("it waits"),
             }
         };
-        assert_eq!(piece(1000, 0, 1000), Ok(1000));
-        assert_eq!(piece(1000, 999, 1), Ok(1));
-        assert_eq!(piece(100_000, 0, 2000), Ok(2000));
-        assert_eq!(piece(100_000, 1535, 1), Ok(1));
-        assert_eq!(piece(100_000, 1534, 1), Err(ClientFault::BodyTimeout));
+        let late = Some(5000);
+        assert_eq!(piece(1000, 0, 1000, late), Ok(1000));
+        assert_eq!(piece(1000, 999, 1, late), Ok(1));
+        assert_eq!(piece(100_000, 0, 2000, late), Ok(2000));
+        assert_eq!(piece(100_000, 1535, 1, late), Ok(1));
+        assert_eq!(piece(100_000, 1534, 1, late), Err(ClientFault::BodyTimeout));
+        // The first pieces after one long pause need not bring all that is due.
+        assert_eq!(piece(100_000, 1534, 1, None), Ok(1));
+        assert_eq!(piece(100_000, 1534, 1, Some(5001)), Ok(1));
     }
 
     #[test]
@@ -384,8 +397,15 @@ mod tests {
 
     #[test]
     fn rule_95_the_minimum_rate_counts_the_time_in_which_the_client_is_waited_for() {
-        let body =
-            |received: u64, waited_ms: u64, rate_min: u64| RequestBodyState { reader: BodyReader::UntilClose, received, waited_ms, rate_min, bytes_max: 0 };
+        // It has been behind for as long as it may, if it is.
+        let body = |received: u64, waited_ms: u64, rate_min: u64| RequestBodyState {
+            reader: BodyReader::UntilClose,
+            received,
+            waited_ms,
+            late_from_ms: Some(waited_ms - RATE_CATCH_UP_MS),
+            rate_min,
+            bytes_max: 0,
+        };
         for (received, waited_ms, rate_min, too_slow) in [
             (0, RATE_GRACE_MS, 256, false),
             (0, RATE_GRACE_MS + 1, 256, true),

@@ -126,9 +126,15 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
         // connection to the upstream, could be either: both end.
         let unasked = !self.pump_done.get() && self.watch.awaits_continue();
         self.body_unasked.set(unasked);
+        if unasked {
+            // Nobody reads it any more.
+            self.watch.disarm(Lane::DownRead);
+        }
         // RFC 9112 §9.3: an answer that is likely to end the request early announces that the connection ends with it.
         close |= unasked || !self.pump_done.get() && facts.status >= 300;
-        let waits = !unasked && facts.status < 300;
+        // Whose response ends with the connection is told so at once.
+        let ends_it = framing == OutFraming::None && facts.body != ResponseBody::None;
+        let waits = !unasked && !ends_it && facts.status < 300;
         let connection = match (tunnel && facts.upgrade, close && !tunnel) {
             (true, _) => Connection::Upgrade,
             (false, true) => Connection::Close,

@@ -14,7 +14,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     /// Relays until both sides have said that nothing more comes, or nothing has come for long. `leftover` came from the
     /// upstream behind its 101.
     pub(super) async fn tunnel(&mut self, exchange: &mut Exchange, mut lease: Lease<U::Reader, U::Writer>, leftover: Vec<u8>) -> Next {
-        let idle_ms = exchange.timeouts().tunnel_idle;
+        let (idle_ms, stall_ms) = (exchange.timeouts().tunnel_idle, exchange.timeouts().write_stall);
+        let rest_ms = if idle_ms == 0 { stall_ms } else { stall_ms.min(idle_ms) };
         self.watch.disarm(Lane::Exchange);
         let layout = *self.input.slot.layout();
         let mut early = self.input.unread().to_vec();
@@ -38,6 +39,10 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                     && let Poll::Ready(end) = up.as_mut().poll(cx)
                 {
                     sent = Some(end);
+                    if end.end == Ending::NotTaken {
+                        // Nobody looks for the client any more: what is left has its time.
+                        self.watch.arm(Lane::Tunnel, rest_ms);
+                    }
                 }
                 if received.is_none()
                     && let Poll::Ready(end) = down.as_mut().poll(cx)
@@ -54,9 +59,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         exchange.body.received += sent.map_or(0, |s| s.bytes);
         exchange.reply.sent += received.map_or(0, |r| r.bytes);
         self.discard(lease, Outcome::Succeeded);
-        // An upstream that breaks off must not look as if it had ended.
-        let is_cut = received.is_some_and(|r| r.end == Ending::Broken);
-        Next::End(if is_cut { End::Abort } else { End::Close })
+        Next::End(End::Close)
     }
 }
 

@@ -29,7 +29,7 @@ use monoio::io::{AsyncReadRent, CancelHandle, Canceller};
 use monoio::net::{TcpListener, UnixListener, UnixStream};
 use ringway_abi::raw;
 
-use self::net::{Park, Shared, Stream, abort_on_close, close_on_exec, discard, is_gone, no_delay, shut_down};
+use self::net::{Park, Shared, Stream, abort_on_close, close_on_exec, discard, has_bytes, is_gone, no_delay, shut_down};
 use self::pool::Pool;
 use self::probe::SignalStack;
 use self::program::{Blueprint, Built, Instance, PluginCounts, build};
@@ -603,6 +603,7 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
         local.core.upstreams.decay();
         local.core.stats.slots.store(local.core.slab.used() as u64, Ordering::Relaxed);
         local.core.stats.suspended.store(local.core.waits.count() as u64, Ordering::Relaxed);
+        local.core.stats.waiting.store(local.core.waiting() as u64, Ordering::Relaxed);
         local.core.stats.tunnels.store(local.core.tunnels() as u64, Ordering::Relaxed);
         local.core.stats.outcalls.store(local.core.waits.outcalls() as u64, Ordering::Relaxed);
         for instance in local.plugins.borrow().iter().filter(|instance| !instance.disabled) {
@@ -713,13 +714,18 @@ async fn connection(local: Rc<Local>, stream: Shared, peer: Peer) {
         }
         let end = {
             let (reader, mut writer) = stream.halves();
-            let Some((_permit, slot)) = admission_to_slots(&local, &watch).await else {
-                if watch.has_left() {
+            let (_permit, slot) = match admission_to_slots(&local, &watch).await {
+                Ok(admitted) => admitted,
+                Err(Denied::Silent) => {
+                    parked = true;
+                    continue;
+                }
+                Err(Denied::Gone) => break,
+                Err(Denied::Late) => {
+                    refuse(&local.core, &watch, peer, &mut writer, &[], Fault::Resource(ResourceFault::SlotsExhausted)).await;
+                    linger(&local, &stream, &watch).await;
                     break;
                 }
-                refuse(&local.core, &watch, peer, &mut writer, &[], Fault::Resource(ResourceFault::SlotsExhausted)).await;
-                linger(&local, &stream, &watch).await;
-                break;
             };
             let mut reader = reader.with_park(Rc::clone(&park));
             // The future of an exchange is large: it is written where it stays, and exists only while there is something to do.
@@ -749,12 +755,29 @@ async fn connection(local: Rc<Local>, stream: Shared, peer: Peer) {
     open.store(open.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
 }
 
-/// What a connection needs to serve requests: the right to use slots, and the first of them. `None`: there was none for too long, or the client
-/// has left meanwhile.
-async fn admission_to_slots<'a>(local: &'a Local, watch: &Watch) -> Option<(Permit<'a, Pool>, Slot)> {
+/// Why a connection gets no slot.
+enum Denied {
+    /// It has nothing to say.
+    Silent,
+    /// The client has closed, or its time is over before it said anything.
+    Gone,
+    /// There was none for too long.
+    Late,
+}
+
+/// What a connection needs to serve requests: the right to use slots, and the first of them.
+async fn admission_to_slots<'a>(local: &'a Local, watch: &Watch) -> Result<(Permit<'a, Pool>, Slot), Denied> {
     let permit = match local.core.try_permit() {
         Some(permit) => permit,
         None => {
+            // Only who has something to say waits.
+            if !watch.is_holding() {
+                match has_bytes(watch.down.get()) {
+                    Ok(true) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Denied::Silent),
+                    _ => return Err(Denied::Gone),
+                }
+            }
             // That it waits is not the client's fault, unless it is slow with its head.
             if !watch.is_holding() {
                 watch.disarm(Lane::DownRead);
@@ -769,12 +792,12 @@ async fn admission_to_slots<'a>(local: &'a Local, watch: &Watch) -> Option<(Perm
             })
             .await;
             watch.disarm(Lane::UpRead);
-            permit?
+            permit.ok_or(if watch.has_left() { Denied::Gone } else { Denied::Late })?
         }
     };
     loop {
         match local.core.slab.take() {
-            Some(slot) => return Some((permit, slot)),
+            Some(slot) => return Ok((permit, slot)),
             // A permit covers what an exchange takes, and the reserve what plugins and operations that were given up hold for
             // a moment: the moment passes.
             None => local.tick().await,

@@ -223,7 +223,7 @@ pub fn discard(fd: RawFd) -> io::Result<usize> {
 }
 
 /// What one look reads of a client that is not listened to any more: others wait meanwhile.
-const DISCARD_BYTES_MAX: usize = 1 << 20;
+const DISCARD_BYTES_MAX: usize = 64 * 1024;
 
 /// Whether an idle connection is still open and silent. Bytes that nobody asked for, or an end, make it unusable
 /// (RFC 9112 §9.2; HTTP1.md rule 66).
@@ -231,9 +231,13 @@ pub fn is_quiet(fd: RawFd) -> bool {
     peek(fd).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// Whether bytes wait to be read. On a connection that has carried no request they answer nothing (RFC 9112 §9.2).
-pub fn has_bytes(fd: RawFd) -> bool {
-    peek(fd).is_ok_and(|count| count > 0)
+/// Whether bytes wait to be read; false at the end of the stream. On an upstream connection that has carried no request they answer nothing
+/// (RFC 9112 §9.2).
+///
+/// # Errors
+/// Those of the socket; `WouldBlock` when nothing has arrived.
+pub fn has_bytes(fd: RawFd) -> io::Result<bool> {
+    peek(fd).map(|count| count > 0)
 }
 
 /// How many bytes one look finds, at most one; 0 at the end of the stream.
@@ -325,12 +329,12 @@ mod tests {
     #[test]
     fn silence_bytes_and_an_end_are_told_apart() {
         let (ours, mut theirs) = UnixStream::pair().expect("sockets");
-        let look = || (is_quiet(ours.as_raw_fd()), has_bytes(ours.as_raw_fd()));
+        let look = || (is_quiet(ours.as_raw_fd()), has_bytes(ours.as_raw_fd()).is_ok_and(|has| has));
         assert_eq!(look(), (true, false));
         theirs.write_all(b"HTTP/1.1 200 OK").expect("there is room");
         assert_eq!((look(), look()), ((false, true), (false, true)), "looking takes nothing");
         let (ours, theirs) = UnixStream::pair().expect("sockets");
         drop(theirs);
-        assert_eq!((is_quiet(ours.as_raw_fd()), has_bytes(ours.as_raw_fd())), (false, false));
+        assert_eq!((is_quiet(ours.as_raw_fd()), has_bytes(ours.as_raw_fd()).is_ok_and(|has| has)), (false, false));
     }
 }

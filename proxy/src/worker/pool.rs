@@ -136,7 +136,7 @@ impl Pool {
             };
             let timed_out = watch.expired(Lane::UpRead);
             fault = match tried {
-                Ok(stream) if !watch.ended_upstream() && !net::has_bytes(stream.fd()) => {
+                Ok(stream) if !watch.ended_upstream() && !net::has_bytes(stream.fd()).is_ok_and(|has| has) => {
                     member.group.address_tried(at, &tries, true, now_ms);
                     return Ok(stream);
                 }
