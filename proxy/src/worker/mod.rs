@@ -713,7 +713,6 @@ async fn connection(local: Rc<Local>, stream: Shared, peer: Peer) {
             }
         }
         let end = {
-            let (reader, mut writer) = stream.halves();
             let (_permit, slot) = match admission_to_slots(&local, &watch).await {
                 Ok(admitted) => admitted,
                 Err(Denied::Silent) => {
@@ -722,11 +721,14 @@ async fn connection(local: Rc<Local>, stream: Shared, peer: Peer) {
                 }
                 Err(Denied::Gone) => break,
                 Err(Denied::Late) => {
-                    refuse(&local.core, &watch, peer, &mut writer, &[], Fault::Resource(ResourceFault::SlotsExhausted)).await;
+                    let fault = Fault::Resource(ResourceFault::SlotsExhausted);
+                    // Room for what is rare is not made in every idle connection.
+                    Box::pin(refuse(&local.core, &watch, peer, &mut stream.halves().1, &[], fault)).await;
                     linger(&local, &stream, &watch).await;
                     break;
                 }
             };
+            let (reader, mut writer) = stream.halves();
             let mut reader = reader.with_park(Rc::clone(&park));
             // The future of an exchange is large: it is written where it stays, and exists only while there is something to do.
             let serving = Box::write(Box::new_uninit(), serve(&local.core, &watch, peer, &mut reader, &mut writer, slot));
@@ -753,6 +755,16 @@ async fn connection(local: Rc<Local>, stream: Shared, peer: Peer) {
     local.admission.leave(peer.address);
     let open = &local.core.stats.open;
     open.store(open.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+}
+
+/// The right to use slots, unless the alarm rings first.
+async fn permit_within<'a>(local: &'a Local, watch: &Watch, wait_ms: u32) -> Option<Permit<'a, Pool>> {
+    let (mut permit, mut alarm) = (pin!(local.core.permit()), pin!(watch.alarm(wait_ms)));
+    poll_fn(|cx| match permit.as_mut().poll(cx) {
+        Poll::Ready(permit) => Poll::Ready(Some(permit)),
+        Poll::Pending => alarm.as_mut().poll(cx).map(|()| None),
+    })
+    .await
 }
 
 /// Why a connection gets no slot.
@@ -785,12 +797,7 @@ async fn admission_to_slots<'a>(local: &'a Local, watch: &Watch) -> Result<(Perm
             // The sweep looks for the client as if an upstream were awaited, and rings when it is gone.
             watch.arm(Lane::UpRead, 0);
             let wait_ms = Some(local.config().timeouts.slot_wait).filter(|ms| *ms > 0).unwrap_or(u32::MAX);
-            let (mut permit, mut alarm) = (pin!(local.core.permit()), pin!(watch.alarm(wait_ms)));
-            let permit = poll_fn(|cx| match permit.as_mut().poll(cx) {
-                Poll::Ready(permit) => Poll::Ready(Some(permit)),
-                Poll::Pending => alarm.as_mut().poll(cx).map(|()| None),
-            })
-            .await;
+            let permit = Box::pin(permit_within(local, watch, wait_ms)).await;
             watch.disarm(Lane::UpRead);
             permit.ok_or(if watch.has_left() { Denied::Gone } else { Denied::Late })?
         }
