@@ -202,7 +202,7 @@ pub fn is_gone(fd: RawFd, half_closed: bool) -> bool {
     ready == 1 && poll.revents & libc::POLLNVAL == 0
 }
 
-/// Reads what has arrived and throws it away, without waiting, up to [`DISCARD_BYTES_MAX`]. Returns how much it was; 0 at the end of the stream.
+/// Reads what has arrived and throws it away, without waiting, up to `DISCARD_BYTES_MAX`. Returns how much it was; 0 at the end of the stream.
 ///
 /// # Errors
 /// Those of the socket; `WouldBlock` when nothing has arrived.

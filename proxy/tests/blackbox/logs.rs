@@ -56,7 +56,7 @@ fn connections_that_a_bound_refuses_are_logged_with_their_address() {
         let mut first = Client::connect(gateway.address());
         assert_eq!(first.get("/").status, 404);
         for _ in 0..30 {
-            Client::connect(gateway.address()).expect_end();
+            expect_refused(gateway.address());
         }
         gateway.events(1, |event| event["level"] == "WARN" && event["peer"] == "127.0.0.1" && event["reason"] == reason);
         gateway.events(1, |event| event["level"] == "WARN" && event["about"] == reason && event["suppressed"].as_u64() > Some(0));

@@ -181,21 +181,15 @@ fn rule_99_connections_of_the_process_are_bounded() {
     let refused = "ringway_faults_total{reason=\"connections_exhausted\"}";
     // A refused connection costs no slot and is gone at once.
     for count in 1..=10 {
-        Client::connect(gateway.address()).expect_end();
+        expect_refused(gateway.address());
         assert_eq!(gateway.metric(refused), count);
     }
     for client in &mut clients {
         assert_eq!(client.get("/bytes/1").status, 200);
     }
     clients.clear();
-    eventually("there is room again", || get_status(gateway.address()) == Some(200));
+    eventually("there is room again", || status_of(gateway.address(), "/bytes/1") == Some(200));
     gateway.stop();
-}
-
-fn get_status(address: &str) -> Option<u16> {
-    let mut client = Client::connect(address);
-    client.try_send("GET /bytes/1 HTTP/1.1\r\nhost: test\r\n\r\n").ok()?;
-    client.try_response(false).ok().map(|response| response.status)
 }
 
 /// Every refusal has its own reason, in the log and in the metrics.

@@ -49,6 +49,23 @@ impl Response {
     }
 }
 
+/// The status that a GET on a connection of its own gets; nothing when the connection ends without one.
+pub fn status_of(address: &str, path: &str) -> Option<u16> {
+    let mut client = Client::try_connect(address).ok()?;
+    client.try_send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n")).ok()?;
+    client.try_response(false).ok().map(|response| response.status)
+}
+
+/// Connects, and expects the connection to end without a byte. The end can come before `connect` has returned, which then says it.
+pub fn expect_refused(address: &str) {
+    match Client::try_connect(address) {
+        Ok(mut client) => {
+            client.expect_end();
+        }
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{address}: {error}"),
+    }
+}
+
 /// One GET on a connection of its own.
 pub fn get(address: &str, path: &str) -> Response {
     Client::connect(address).get(path)

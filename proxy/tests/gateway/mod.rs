@@ -17,7 +17,7 @@ mod tools;
 
 use std::time::{Duration, Instant};
 
-pub use client::{Client, Ended, Response, get};
+pub use client::{Client, Ended, Response, expect_refused, get, status_of};
 pub use config::{Config, config};
 pub use names::Names;
 pub use nginx::Nginx;
