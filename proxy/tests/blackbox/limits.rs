@@ -312,6 +312,35 @@ fn who_waits_too_long_for_a_slot_is_answered_503() {
     }
 }
 
+/// Who has said nothing does not wait for a slot: its own time goes on, and ends without a word.
+#[test]
+fn silent_connections_do_not_wait_for_a_slot() {
+    let origin = Origin::start();
+    let limits = "[limits]\nslots = 16\n[timeouts]\nhead = \"400ms\"\nkeep_alive_idle = \"800ms\"\nslot_wait = \"300ms\"";
+    let gateway = Gateway::start(&config().server("admin = \"127.0.0.1:0\"").to(&[origin.address()]).with(limits));
+    let mut idle = Client::connect(gateway.address());
+    assert_eq!(idle.get("/bytes/3").text(), "abc");
+    let mut slow: Vec<Client> = (0..16).map(|_| Client::connect(gateway.address())).collect();
+    for client in &mut slow {
+        client.send("GET /slow/4000 HTTP/1.1\r\nhost: test\r\n\r\n");
+    }
+    eventually("all slots are taken", || origin.begun() == 17);
+    let mut silent = Client::connect(gateway.address());
+    silent.expect_end();
+    idle.expect_end();
+    assert_eq!(gateway.metric("ringway_faults_total{reason=\"slots_exhausted\"}"), 0);
+    // Who speaks waits, and is shown.
+    let mut waiting = Client::connect(gateway.address());
+    waiting.send("GET /bytes/3 HTTP/1.1\r\nhost: test\r\n\r\n");
+    assert_eq!(waiting.response().status, 503);
+    assert_eq!(gateway.metric("ringway_faults_total{reason=\"slots_exhausted\"}"), 1);
+    for client in &mut slow {
+        assert_eq!(client.response().text(), "slow");
+    }
+    eventually("nobody waits", || gateway.metric("ringway_slots_waiting") == 0);
+    gateway.stop();
+}
+
 /// Tunnels stay for hours: they never take all slots.
 #[test]
 fn tunnels_leave_slots_to_requests() {

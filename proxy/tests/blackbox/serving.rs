@@ -282,6 +282,48 @@ fn expect_continue_works_with_clients_that_wait_and_that_do_not() {
     gateway.stop();
 }
 
+/// The client keeps its body until it is asked for, and it is not: the body's deadline is no concern of an answer that comes slowly.
+#[test]
+fn rule_82_an_answer_instead_of_100_takes_its_time() {
+    let origin = Origin::raw(|mut stream, _| {
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+        for _ in 0..6 {
+            std::thread::sleep(Duration::from_millis(200));
+            let _ = stream.write_all(b"3\r\nabc\r\n");
+        }
+        let _ = stream.write_all(b"0\r\n\r\n");
+        let _ = stream.read(&mut [0]);
+    });
+    for driver in ["io_uring", "epoll"] {
+        let timeouts = "[timeouts]\nbody_idle = \"400ms\"";
+        let gateway = Gateway::start(&config().server(&format!("driver = {driver:?}")).to(&[origin.address()]).with(timeouts));
+        let mut client = Client::connect(gateway.address());
+        client.send("POST /e HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n");
+        let response = client.response();
+        assert_eq!((response.status, response.text(), response.announces_close()), (200, "abc".repeat(6), true));
+        client.expect_end();
+        gateway.stop();
+    }
+}
+
+/// A response whose end is that of the connection is not held back for the rest of a body.
+#[test]
+fn rule_68_an_early_success_for_http_1_0_ends_with_its_last_byte() {
+    let origin = Origin::raw(|mut stream, _| {
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\ndone\r\n0\r\n\r\n");
+        while matches!(stream.read(&mut [0; 4096]), Ok(count) if count > 0) {}
+    });
+    // The body's deadline is far beyond the client's patience.
+    let gateway = Gateway::start(&config().to(&[origin.address()]).with("[timeouts]\nbody_idle = \"10m\""));
+    let mut client = Client::connect(gateway.address());
+    client.send("POST /e HTTP/1.0\r\nhost: test\r\ncontent-length: 10\r\n\r\n12345");
+    let (bytes, ended) = client.read_to_end();
+    assert!(bytes.ends_with(b"\r\n\r\ndone") && ended == Ended::Closed, "{ended:?} {:?}", String::from_utf8_lossy(&bytes));
+    gateway.stop();
+}
+
 /// HTTP1.md rule 68: what the upstream says before it has read the request reaches the client.
 #[test]
 fn an_early_answer_reaches_a_client_that_is_still_sending() {

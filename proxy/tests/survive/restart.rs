@@ -69,6 +69,17 @@ fn a_restart_and_an_upgrade_run_the_plugin_that_was_in_force() {
     fs::remove_file(&file).unwrap();
     kill(&governed, 3);
     assert_eq!(pre(&governed), "3");
+    // Code that was given a configuration of its own does not stand for the file's, which may not fit it.
+    deploy(&file, &second);
+    governed.good("POST", "/api/reload", "");
+    deploy(&file, &third);
+    governed.good("PUT", "/api/plugins/versioned", r#"{"config": {"other": 1}}"#);
+    assert_eq!(pre(&governed), "3");
+    kill(&governed, 4);
+    assert_eq!(pre(&governed), "2", "what was in force with the configuration of the file");
+    governed.good("POST", "/api/reload", "");
+    assert_eq!(pre(&governed), "3");
+    fs::remove_file(&file).unwrap();
     governed.good("POST", "/api/upgrade", "");
     assert_eq!(pre(&governed), "3");
     assert_eq!(governed.good("GET", "/api/plugins/versioned", "")["path"], json!(file), "the copy is not shown as the operator's file");
@@ -104,6 +115,8 @@ fn a_plugin_that_is_gone_is_out_after_a_restart_and_takes_nobody_along() {
         event["level"] == "ERROR" && event["message"].as_str().is_some_and(|text| text.starts_with("the plugin was in force and cannot be loaded again"))
     };
     assert_eq!(governed.gateway.events(2, said), 2);
+    let once_more = |event: &Value| event["message"].as_str().is_some_and(|text| text.contains("which is tried once more"));
+    assert_eq!(governed.gateway.events(4, once_more), 4, "what stood in the way may be gone in a moment");
     // It stays so, and the file is read again when an operator says so.
     kill(&governed, 2);
     assert_eq!([status("killer"), status("other")], ["quarantined", "quarantined"]);

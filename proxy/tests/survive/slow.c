@@ -4,7 +4,8 @@
  *     cc -O2 -fPIC -shared -fvisibility=hidden -Wl,--build-id -DSALT='"x"' -I abi/include slow.c -o slow.so
  *
  * /busy/MS spins for so many milliseconds; /spin/NAME and /sleep/NAME spin and sleep until there is a file NAME in the folder that
- * RINGWAY_SLOW_FOLDER names; /never does not come back. All other requests get `x-seen: 1`.
+ * RINGWAY_SLOW_FOLDER names; /never does not come back. All other requests get `x-seen: 1`. With -DLOAD_WAITS, `load` takes until there is
+ * a file `load` in that folder.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -28,14 +29,18 @@ static volatile int turns;
 /* Tells the files of different tests apart. */
 static const char salt[] __attribute__((used)) = SALT;
 
+/* Whether there is a file of this name in the folder. */
+static int is_there(const char *name, int len) {
+  const char *folder = getenv("RINGWAY_SLOW_FOLDER");
+  char path[512];
+  snprintf(path, sizeof path, "%s/%.*s", folder ? folder : "/", len, name);
+  return access(path, F_OK) == 0;
+}
+
 /* Whether the file behind the path of the request is there. */
 static int is_let_go(const rw_request *request, const char *path) {
-  const char *folder = getenv("RINGWAY_SLOW_FOLDER");
-  char name[512];
   size_t len = strlen(path);
-  int name_len = (int)(request->path.len - len);
-  snprintf(name, sizeof name, "%s/%.*s", folder ? folder : "/", name_len, (const char *)rw_bytes(&request->path) + len);
-  return access(name, F_OK) == 0;
+  return is_there((const char *)rw_bytes(&request->path) + len, (int)(request->path.len - len));
 }
 
 __attribute__((noinline)) static void spin_until_let_go(const rw_request *request, const char *path) {
@@ -86,6 +91,9 @@ static rw_status load(const rw_host *host, rw_loader *loader, const uint8_t *con
   (void)config;
   (void)len;
   *state = NULL;
+#ifdef LOAD_WAITS
+  while (!is_there("load", 4)) usleep(20000);
+#endif
   return RW_OK;
 }
 

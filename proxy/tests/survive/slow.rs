@@ -11,7 +11,7 @@ use crate::crash::{answers, built, run, telling};
 use crate::gateway::*;
 
 /// A gateway with the plugin in its only route. A busy machine may hold a thread for long: the budget is far above that where it matters.
-fn with_slow(file: &str, origin: &Origin, timeouts: &str) -> Config {
+pub fn with_slow(file: &str, origin: &Origin, timeouts: &str) -> Config {
     config().workers(2).upstream("app", &[origin.address()], "").with(&format!(
         "[timeouts]\n{timeouts}\n[[plugin]]\nname = \"slow\"\npath = {file:?}\non_error = \"open\"\n\
          [[route]]\nname = \"all\"\nupstream = \"app\"\nplugins = [\"slow\"]\n"
@@ -26,7 +26,7 @@ fn warnings(governed: &Governed) -> Vec<Value> {
 }
 
 /// Starts it; hooks are let go by files in `folder`.
-fn start(folder: &Path, made: Config) -> Governed {
+pub fn start(folder: &Path, made: Config) -> Governed {
     let environment = vec![("RINGWAY_SLOW_FOLDER".to_owned(), folder.display().to_string())];
     Governed::launch(Launch { environment, ..Launch::default() }, made.server("admin = \"127.0.0.1:0\""))
 }

@@ -8,7 +8,9 @@ use std::thread;
 use serde_json::json;
 
 use crate::admin::*;
+use crate::crash::{built, telling};
 use crate::gateway::*;
+use crate::slow::{start, with_slow};
 
 const CLIENTS: usize = 16;
 const UPGRADES: usize = 5;
@@ -55,6 +57,28 @@ fn upgrades_under_load_fail_no_request() {
     governed.gateway.signal(libc::SIGUSR2);
     assert_eq!(governed.gateway.said(UPGRADES + 1, "upgrade: the new gateway process serves"), UPGRADES + 1);
     assert_eq!(get(&address, "/").status, 200);
+    governed.gateway.stop();
+}
+
+/// The process that is to follow has begun with what was in force: a change would be undone by it.
+#[test]
+fn changes_wait_until_an_upgrade_is_over() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), telling());
+    let file = built("slow", folder.path(), &["-DLOAD_WAITS", "-DSALT=\"load\""]);
+    let goes_on = folder.path().join("load");
+    fs::write(&goes_on, "").unwrap();
+    let governed = start(folder.path(), with_slow(&file, &origin, ""));
+    fs::remove_file(&goes_on).unwrap();
+    thread::scope(|scope| {
+        let upgrade = scope.spawn(|| governed.good("POST", "/api/upgrade", ""));
+        governed.gateway.wait_for("upgrade: a new gateway process starts");
+        let (status, reason) = governed.refused("POST", "/api/reload", "");
+        assert_eq!((status, reason.as_str()), (409, "an upgrade is under way: ask again when it is over"));
+        assert_eq!(get(governed.address(), "/").header("x-seen"), Some("1"));
+        fs::write(&goes_on, "").unwrap();
+        upgrade.join().unwrap();
+    });
+    governed.good("POST", "/api/reload", "");
     governed.gateway.stop();
 }
 
