@@ -115,6 +115,26 @@ fn each_hostile_plugin_gives_its_one_fault_and_the_gateway_goes_on() {
     gateway.stop();
 }
 
+/// One entry of a plugin on routes that lead to different upstreams: what one of them said is no answer of the other.
+#[test]
+fn routes_that_share_a_cache_do_not_answer_for_one_another() {
+    let saying = |text: &'static str| Origin::answering(move |_| reply(200, &[("cache-control", "max-age=60")], text));
+    let (one, other) = (saying("of the one"), saying("of the other"));
+    let routes = "[[route]]\nheader = { x-tenant = \"one\" }\nupstream = \"one\"\nplugins = [\"response-cache\"]\n\
+        [[route]]\nupstream = \"other\"\nplugins = [\"response-cache\"]";
+    let made = config().plugin("response-cache", "").upstream("one", &[one.address()], "").upstream("other", &[other.address()], "");
+    let gateway = Gateway::start(&made.with(routes));
+    let mut client = Client::connect(gateway.address());
+    for _ in 0..3 {
+        for (head, text) in [("x-tenant: one\r\n", "of the one"), ("", "of the other")] {
+            client.send(format!("GET /a HTTP/1.1\r\nhost: test\r\n{head}\r\n"));
+            assert_eq!(client.response().text(), text);
+        }
+    }
+    assert_eq!((one.count(), other.count()), (1, 1), "the cache is in use");
+    gateway.stop();
+}
+
 /// SPEC S-81: a message without a body gets no chunk hook. S-34: a response whose head has left is cut off.
 #[test]
 fn chunk_hooks_run_for_bodies_only() {

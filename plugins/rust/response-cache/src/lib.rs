@@ -10,6 +10,10 @@
 //! rule for Authorization (§3.5), If-None-Match and If-Modified-Since (answered with 304), invalidation by unsafe methods.
 //! A response with Set-Cookie is not stored unless `strip_set_cookie` is on.
 //!
+//! Routes never answer for one another, also when they share one `[[plugin]]`: each may lead to another upstream. Two limits. Routes have no names in the ABI,
+//! only their place in the configuration: a reload that moves a route, or sends it elsewhere, keeps what was stored under that place until it is stale. And
+//! a plugin that chooses the upstream of a request (`RW_WANT_UPSTREAM`) is not seen: give its route no cache, or let the upstream say what it depends on (Vary).
+//!
 //! What it does not do: revalidate (a stale response is a miss, a `no-cache` response is not stored), ranges, and sharing
 //! between workers. Each worker fills its own cache; an unsafe method invalidates the cache of the worker that saw it, on
 //! the others the response stays until it is stale.
@@ -163,7 +167,7 @@ impl Plugin for ResponseCache {
 }
 
 impl ResponseCache {
-    /// The key: whether TLS, host in lower case, target.
+    /// The key: whether TLS, host in lower case, target. The route is no part of it, but of what is stored under it.
     fn write_key(&mut self, request: &RequestView) {
         self.buffer.clear();
         self.buffer.push(u8::from(request.flags() & view::REQ_TLS != 0));
@@ -229,7 +233,16 @@ impl ResponseCache {
         };
         let headers = response.headers().filter(is_kept).map(|header| (header.name().into(), header.value().into())).collect();
         let may_answer_authorized = control::may_answer_authorized(&Directives::of(response));
-        Some(Variant { vary, status: response.status(), headers, body: Vec::new(), stored_unix_ns: now, freshness, may_answer_authorized })
+        Some(Variant {
+            route: cx.request().route(),
+            vary,
+            status: response.status(),
+            headers,
+            body: Vec::new(),
+            stored_unix_ns: now,
+            freshness,
+            may_answer_authorized,
+        })
     }
 
     fn insert(&mut self, cx: &Cx<'_, Self>, key: &[u8], variant: Variant) {

@@ -153,6 +153,22 @@ fn an_unsafe_method_invalidates_unless_it_failed() {
 }
 
 #[test]
+fn routes_do_not_answer_for_one_another_and_are_invalidated_together() {
+    let mut host = loaded("{}");
+    let on = |method, route| Request { route, ..request(method, "/a", &[]) };
+    let said = |body: &'static [u8]| response(200, &[("cache-control", "max-age=10")], body);
+    assert!(serve(&mut host, on("GET", 0), said(b"internal")).0);
+    assert_eq!(serve(&mut host, on("GET", 1), said(b"public")).1.body, b"public");
+    for (route, body) in [(0, b"internal".as_slice()), (1, b"public"), (0, b"internal")] {
+        let (was_asked, answer) = serve(&mut host, on("GET", route), said(b"other"));
+        assert_eq!((was_asked, answer.body.as_slice()), (false, body));
+    }
+    // Routes may be told apart by the method alone.
+    serve(&mut host, on("POST", 2), said(b""));
+    assert!(serve(&mut host, on("GET", 0), said(b"internal")).0 && serve(&mut host, on("GET", 1), said(b"public")).0);
+}
+
+#[test]
 fn chunked_and_empty_bodies_are_stored_and_large_ones_are_not() {
     let mut host = loaded(r#"{"bytes_max": 8192, "body_bytes_max": 1000}"#);
     let large = [7u8; 1001];
