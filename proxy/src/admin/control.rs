@@ -41,7 +41,7 @@ use crate::plugin::times::SAMPLE_EVERY;
 use crate::route::RouteTable;
 use crate::supervisor::protocol::{Hashes, Standings};
 use crate::upstream::resolve::{Known, Names};
-use crate::upstream::{self, Shared};
+use crate::upstream::{self, Ids, Shared};
 use crate::worker::crew::Crew;
 use crate::worker::program::{Blueprint, Canary, PluginCounts, Share};
 
@@ -189,8 +189,7 @@ pub struct Control {
     panics: BTreeMap<String, Panics>,
     /// Versions that are not in force any more.
     old: Vec<Loaded>,
-    /// One of each earlier program, which the workers' exchanges hold too: alone here, its exchanges have ended.
-    old_tables: Vec<Arc<RouteTable>>,
+    old_tables: Vec<OldTable>,
     /// Names that are not in force because their last version was refused, the oldest first.
     failed: Vec<FailedPlugin>,
     leaked: Vec<String>,
@@ -496,8 +495,9 @@ impl Control {
         let names = Arc::new(names);
         let on_trial = canary.as_ref().and_then(|canary| canary.part(&plugins));
         let next = Arc::new(blueprint(&config, &plugins, &names, timing, on_trial));
-        let upstreams = self.upstreams.next(&config, self.old_tables.is_empty());
-        let new_upstreams: Vec<_> = upstreams.current().filter(|new| !self.upstreams.upstreams.iter().any(|old| Arc::ptr_eq(old, new))).cloned().collect();
+        self.old_tables.retain(OldTable::is_in_use);
+        let upstreams = self.upstreams.next(&config, self.old_tables.iter().map(|old| &old.upstreams));
+        let new_upstreams: Vec<_> = upstreams.current().filter(|new| !self.upstreams.current().any(|old| Arc::ptr_eq(old, new))).cloned().collect();
         self.hosts.fill(new_upstreams.iter());
         let counts: Vec<_> = self.counts.iter().map(|counts| counts.next(&self.blueprint, &next)).collect();
         let published = crew.publish(&next, &upstreams, &counts);
@@ -505,7 +505,7 @@ impl Control {
             Ok(()) => {
                 new_upstreams.iter().for_each(upstream::health::spawn);
                 upstreams.retire_others();
-                self.old_tables.push(Arc::clone(&self.blueprint.table));
+                self.old_tables.push(OldTable { table: Arc::clone(&self.blueprint.table), upstreams: Arc::clone(self.upstreams.ids()) });
                 self.config = config;
                 self.names = names;
                 self.blueprint = next;
@@ -542,7 +542,7 @@ impl Control {
                 }
             }
         }
-        self.old_tables.retain(|table| Arc::strong_count(table) > 1);
+        self.old_tables.retain(OldTable::is_in_use);
         let mut unloaded = false;
         for old in std::mem::take(&mut self.old) {
             let Loaded { version, made_of, generation, .. } = old;
@@ -607,6 +607,20 @@ struct Wanted {
     on_error: OnError,
     verify: Option<bool>,
     maps: Option<MapPolicy>,
+}
+
+/// An earlier program, on which exchanges may still run.
+struct OldTable {
+    /// Part of every program on every worker, which exchanges hold to their end: alone here, none runs any more.
+    table: Arc<RouteTable>,
+    /// What they may use.
+    upstreams: Ids,
+}
+
+impl OldTable {
+    fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.table) > 1
+    }
 }
 
 /// What a publication puts in force.

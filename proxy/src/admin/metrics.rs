@@ -255,6 +255,8 @@ fn plugin_metrics(text: &mut Text, snapshot: &Snapshot) {
 
 fn upstreams(text: &mut Text, snapshot: &Snapshot) {
     let now_ms = clock::monotonic_ms();
+    let old = snapshot.upstreams.old().count() as u64;
+    text.one("old_upstreams", "gauge", "Upstreams of earlier configurations, kept at the last change for exchanges that could still use them.", old);
     type State = fn(&SharedServer, u64) -> bool;
     let families: [(&str, &str, State); 3] = [
         ("upstream_server_usable", "1 while the server gets exchanges.", |server, now_ms| server.is_usable(now_ms)),

@@ -142,7 +142,7 @@ mod tests {
 
     fn connects() -> Health {
         let all = shared("servers = [\"127.0.0.1:1\"]\n[upstream.health]\nkind = \"tcp\"\ninterval = \"2s\"\ntimeout = \"2s\"");
-        all.upstreams[0].config.health.clone().expect("checks are configured")
+        all.nth(0).config.health.clone().expect("checks are configured")
     }
 
     fn unused() -> SocketAddr {

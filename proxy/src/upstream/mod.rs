@@ -64,14 +64,17 @@ pub struct SharedUpstream {
     in_flight: Mutex<Vec<Weak<[AtomicU32]>>>,
 }
 
+/// The ids that the exchanges of one configuration use. As long as one of them runs, none of these ids may lead to another upstream.
+pub type Ids = Arc<[u32]>;
+
 /// All upstreams of one configuration, and those of earlier ones that exchanges in flight may still use.
 #[derive(Debug)]
 pub struct Shared {
-    /// By id. An upstream keeps its id and its connections for as long as its configuration stays the same. What is known of its servers outlasts
-    /// a change: it belongs to the upstream's name and the server's address.
-    pub upstreams: Vec<Arc<SharedUpstream>>,
+    /// By id; `None`: the id is free. An upstream keeps its id and its connections for as long as its configuration stays the same. What is known of its
+    /// servers outlasts a change: it belongs to the upstream's name and the server's address.
+    upstreams: Vec<Option<Arc<SharedUpstream>>>,
     /// The ids of the configuration's upstreams, by [`UpstreamIndex`].
-    ids: Vec<u32>,
+    ids: Ids,
     retry_budget_percent: u64,
     retry_reserve: u64,
 }
@@ -232,37 +235,56 @@ fn watched(upstream: &Weak<SharedUpstream>) -> Option<Arc<SharedUpstream>> {
 impl Shared {
     /// The servers of a configuration; names are not resolved yet.
     pub fn new(config: &Config) -> Arc<Shared> {
-        Shared::build(config, &[], &[], false)
+        Shared::build(config, Vec::new(), &[])
     }
 
-    /// Those of the next configuration. What did not change stays; `reuse`: no exchange runs on an earlier configuration
-    /// than this one, so the ids that it does not use may be given to others.
-    pub fn next(&self, config: &Config, reuse: bool) -> Arc<Shared> {
-        Shared::build(config, &self.upstreams, &self.ids, reuse)
+    /// Those of the next configuration. What did not change stays. `former`: the ids of each earlier configuration than this one on which exchanges still
+    /// run. What neither they nor this one use is let go, and its ids are given to others.
+    pub fn next<'a>(&'a self, config: &Config, former: impl IntoIterator<Item = &'a Ids>) -> Arc<Shared> {
+        let mut is_used = vec![false; self.upstreams.len()];
+        for id in former.into_iter().chain([&self.ids]).flat_map(|ids| ids.iter()) {
+            is_used[*id as usize] = true;
+        }
+        let in_use = self.upstreams.iter().zip(is_used).map(|(upstream, is_used)| upstream.clone().filter(|_| is_used));
+        Shared::build(config, in_use.collect(), &self.ids)
     }
 
-    fn build(config: &Config, known: &[Arc<SharedUpstream>], current: &[u32], reuse: bool) -> Arc<Shared> {
-        let mut upstreams = known.to_vec();
-        let mut free: Vec<u32> = if reuse { (0..upstreams.len() as u32).filter(|id| !current.contains(id)).collect() } else { Vec::new() };
+    /// `upstreams`: those that stay, by id; `current`: which of them are in force.
+    fn build(config: &Config, mut upstreams: Vec<Option<Arc<SharedUpstream>>>, current: &[u32]) -> Arc<Shared> {
+        let known: Vec<(u32, Arc<SharedUpstream>)> = current.iter().filter_map(|id| Some((*id, upstreams[*id as usize].clone()?))).collect();
+        // The lowest first, so that the table gets shorter when much has ended.
+        let mut free = 0;
         let ids = config.upstreams.iter().map(|upstream| {
-            let kept = current.iter().copied().find(|id| upstreams[*id as usize].config == *upstream);
-            kept.unwrap_or_else(|| {
-                let before = current.iter().map(|id| &known[*id as usize]).find(|known| known.config.name == upstream.name);
-                let new = Arc::new(SharedUpstream::new(upstream, before.map(Arc::as_ref)));
-                match free.pop() {
-                    Some(id) => {
-                        upstreams[id as usize] = new;
-                        id
-                    }
-                    None => {
-                        upstreams.push(new);
-                        upstreams.len() as u32 - 1
-                    }
-                }
-            })
+            if let Some((id, _)) = known.iter().find(|(_, known)| known.config == *upstream) {
+                return *id;
+            }
+            let before = known.iter().map(|(_, known)| known).find(|known| known.config.name == upstream.name);
+            let new = Some(Arc::new(SharedUpstream::new(upstream, before.map(Arc::as_ref))));
+            free = (free..upstreams.len()).find(|id| upstreams[*id].is_none()).unwrap_or(upstreams.len());
+            match upstreams.get_mut(free) {
+                Some(place) => *place = new,
+                None => upstreams.push(new),
+            }
+            free as u32
         });
         let ids = ids.collect();
+        while upstreams.pop_if(|last| last.is_none()).is_some() {}
         Arc::new(Shared { upstreams, ids, retry_budget_percent: config.limits.retry_budget_percent as u64, retry_reserve: config.limits.retry_reserve as u64 })
+    }
+
+    /// Every upstream that exchanges may use, by id.
+    pub fn by_id(&self) -> &[Option<Arc<SharedUpstream>>] {
+        &self.upstreams
+    }
+
+    /// The ids that exchanges of the configuration use that this was made from.
+    pub fn ids(&self) -> &Ids {
+        &self.ids
+    }
+
+    /// The upstreams that have left the configuration, and are kept for exchanges that began before.
+    pub fn old(&self) -> impl Iterator<Item = &Arc<SharedUpstream>> {
+        (0u32..).zip(&self.upstreams).filter(|(id, _)| !self.ids.contains(id)).filter_map(|(_, upstream)| upstream.as_ref())
     }
 
     /// The id of an upstream of the configuration that this was made from.
@@ -272,16 +294,18 @@ impl Shared {
 
     /// The upstreams of the configuration that this was made from, in its order.
     pub fn current(&self) -> impl Iterator<Item = &Arc<SharedUpstream>> {
-        self.ids.iter().map(|id| &self.upstreams[*id as usize])
+        self.ids.iter().filter_map(|id| self.upstreams[*id as usize].as_ref())
     }
 
     /// This is in force now: what it does not use is followed by no thread any more.
     pub fn retire_others(&self) {
-        for (id, upstream) in (0u32..).zip(&self.upstreams) {
-            if !self.ids.contains(&id) {
-                upstream.retired.store(true, Ordering::Relaxed);
-            }
-        }
+        self.old().for_each(|upstream| upstream.retired.store(true, Ordering::Relaxed));
+    }
+
+    /// An upstream of the configuration.
+    #[cfg(test)]
+    pub(crate) fn nth(&self, at: usize) -> &Arc<SharedUpstream> {
+        self.current().nth(at).expect("there are so many")
     }
 
     /// Counts a retry when the budget of this worker allows it: a share of its requests, and a few in any case.
@@ -309,16 +333,16 @@ mod tests {
     /// Three servers, the first of them, and what ejects it.
     fn outlier(lines: &str) -> (Arc<Shared>, Option<Outlier>) {
         let all = shared(&format!("{THREE}\n[upstream.outlier]\n{lines}"));
-        let outlier = all.upstreams[0].config.outlier;
+        let outlier = all.nth(0).config.outlier;
         (all, outlier)
     }
 
     #[test]
     fn a_server_is_ejected_after_failures_in_a_row_and_comes_back() {
         let (all, outlier) = outlier("failures = 2\neject = \"1s\"");
-        let group = Group::new(&all.upstreams[0]);
-        let server = &all.upstreams[0].servers[0];
-        let gets = |now_ms| (0..6).any(|_| group.pick(&all.upstreams[0], &Pick { hash: None, tried: &[], now_ms }) == Some(0));
+        let group = Group::new(all.nth(0));
+        let server = &all.nth(0).servers[0];
+        let gets = |now_ms| (0..6).any(|_| group.pick(all.nth(0), &Pick { hash: None, tried: &[], now_ms }) == Some(0));
         assert_eq!(server.failed(outlier, 1000), None);
         server.succeeded(1000);
         assert_eq!(server.failed(outlier, 1000), None);
@@ -330,7 +354,7 @@ mod tests {
     #[test]
     fn each_ejection_without_a_success_between_is_twice_as_long() {
         let (all, outlier) = outlier("failures = 2\neject = \"1s\"\neject_max = \"5s\"");
-        let server = &all.upstreams[0].servers[0];
+        let server = &all.nth(0).servers[0];
         let mut now = 1000;
         let mut ejected = |succeeds: bool| {
             if succeeds {
@@ -348,26 +372,69 @@ mod tests {
         assert_eq!([true, true, false, true].map(&mut ejected), [1000, 1000, 2000, 1000], "a success ends the row");
     }
 
+    fn of(upstreams: &[(&str, u16)]) -> Config {
+        let upstream = |(name, port): &(&str, u16)| format!("[[upstream]]\nname = \"{name}\"\nservers = [\"127.0.0.1:{port}\"]\n");
+        let text = format!("[[listener]]\naddress = \"127.0.0.1:0\"\n{}", upstreams.iter().map(upstream).collect::<String>());
+        Config::parse("test.toml", &text, &|_| None).unwrap()
+    }
+
     #[test]
     fn an_upstream_keeps_its_id_and_state_while_its_configuration_stays_the_same() {
-        let config = |upstreams: &[(&str, u16)]| {
-            let upstream = |(name, port): &(&str, u16)| format!("[[upstream]]\nname = \"{name}\"\nservers = [\"127.0.0.1:{port}\"]\n");
-            let text = format!("[[listener]]\naddress = \"127.0.0.1:0\"\n{}", upstreams.iter().map(upstream).collect::<String>());
-            Config::parse("test.toml", &text, &|_| None).unwrap()
-        };
         let id = |shared: &Shared, at| shared.id(UpstreamIndex(at));
-        let first = Shared::new(&config(&[("a", 1), ("b", 2)]));
-        first.upstreams[0].servers[0].set_healthy(false);
-        let second = first.next(&config(&[("b", 3), ("a", 1)]), false);
-        assert_eq!((id(&second, 0), id(&second, 1), second.upstreams.len()), (2, 0, 3));
-        assert!(!second.upstreams[0].servers[0].is_healthy());
+        let first = Shared::new(&of(&[("a", 1), ("b", 2)]));
+        first.nth(0).servers[0].set_healthy(false);
+        let second = first.next(&of(&[("b", 3), ("a", 1)]), []);
+        assert_eq!((id(&second, 0), id(&second, 1), second.by_id().len()), (2, 0, 3));
+        assert!(!second.nth(1).servers[0].is_healthy());
         assert_eq!(second.current().map(|u| u.config.name.as_str()).collect::<String>(), "ba");
         second.retire_others();
-        let followed: Vec<bool> = second.upstreams.iter().map(|upstream| watched(&Arc::downgrade(upstream)).is_some()).collect();
+        let followed: Vec<bool> = second.by_id().iter().flatten().map(|upstream| watched(&Arc::downgrade(upstream)).is_some()).collect();
         assert_eq!(followed, [true, false, true], "what `b` was is followed no longer");
         // Exchanges may still use what `b` was: its id is not given away yet, and afterwards it is.
-        assert_eq!(id(&second.next(&config(&[("a", 1), ("c", 4)]), false), 1), 3);
-        assert_eq!(id(&second.next(&config(&[("a", 1), ("c", 4)]), true), 1), 1);
+        assert_eq!(id(&second.next(&of(&[("a", 1), ("c", 4)]), [first.ids()]), 1), 3);
+        assert_eq!(id(&second.next(&of(&[("a", 1), ("c", 4)]), []), 1), 1);
+    }
+
+    /// What an id leads to stays for as long as a configuration that has it is in use, and not longer.
+    #[test]
+    fn upstreams_are_let_go_when_no_exchange_can_use_them_any_more() {
+        let names = ["a", "b", "c", "d"];
+        let mut port = 0;
+        let mut changed = || {
+            port += 4;
+            of(&[0, 1, 2, 3].map(|at| (names[usize::from(at)], port + at)))
+        };
+        let leads_to = |shared: &Shared, ids: &Ids| -> Vec<Arc<SharedUpstream>> {
+            ids.iter().map(|id| Arc::clone(shared.by_id()[*id as usize].as_ref().expect("it is in use"))).collect()
+        };
+        let same = |one: &[Arc<SharedUpstream>], other: &[Arc<SharedUpstream>]| one.iter().zip(other).all(|(one, other)| Arc::ptr_eq(one, other));
+        let mut now = Shared::new(&changed());
+        // Tunnels, each of which lives for twenty publications; two at a time.
+        let mut tunnels: Vec<(Ids, Vec<Arc<SharedUpstream>>)> = Vec::new();
+        let mut made: Vec<Weak<SharedUpstream>> = Vec::new();
+        for round in 0..200 {
+            if round % 10 == 0 {
+                tunnels.push((now.ids().clone(), leads_to(&now, now.ids())));
+                if tunnels.len() > 2 {
+                    tunnels.remove(0);
+                }
+            }
+            let current = leads_to(&now, now.ids());
+            let next = now.next(&changed(), tunnels.iter().map(|(ids, _)| ids));
+            assert!(same(&leads_to(&next, now.ids()), &current), "exchanges of the last configuration");
+            assert!(tunnels.iter().all(|(ids, upstreams)| same(&leads_to(&next, ids), upstreams)), "round {round}");
+            let others = tunnels.iter().flat_map(|(ids, _)| ids.iter()).chain(now.ids().iter());
+            assert!(others.copied().all(|id| !next.ids().contains(&id)), "an id was given away too early");
+            assert!(next.by_id().len() <= 16 && next.old().count() <= 12, "{} ids, {} of them old", next.by_id().len(), next.old().count());
+            made.extend(leads_to(&next, next.ids()).iter().map(Arc::downgrade));
+            now = next;
+            drop(current);
+            assert!(made.iter().filter(|upstream| upstream.strong_count() > 0).count() <= 16, "their memory goes with the ids");
+        }
+        drop(tunnels);
+        let (last, end) = (of(&[("a", 1)]), now.next(&changed(), []));
+        let end = end.next(&changed(), []).next(&last, []).next(&last, []);
+        assert_eq!((end.by_id().len(), end.old().count()), (1, 0), "the table gets shorter again");
     }
 
     #[test]
@@ -379,14 +446,13 @@ mod tests {
         };
         let checked = "[upstream.health]\nkind = \"tcp\"";
         let first = Shared::new(&config(&[("u", &format!("{THREE}\n{checked}\n[upstream.outlier]\nfailures = 2"))]));
-        let (servers, outlier) = (&first.upstreams[0].servers, first.upstreams[0].config.outlier);
+        let (servers, outlier) = (&first.nth(0).servers, first.nth(0).config.outlier);
         servers[0].set_healthy(false);
         assert_eq!([servers[1].failed(outlier, 1000), servers[1].failed(outlier, 1000)], [None, Some(10_000)]);
         assert_eq!(servers[2].failed(outlier, 1000), None);
-        let next = |upstreams: &[(&str, &str)]| first.next(&config(upstreams), false);
+        let next = |upstreams: &[(&str, &str)]| first.next(&config(upstreams), []);
         let state = |shared: &Shared, at| {
-            let servers = &shared.upstreams[shared.id(UpstreamIndex(at)) as usize].servers;
-            servers.iter().map(|s| (s.is_healthy(), s.is_ejected(1000), s.history.load(Ordering::Relaxed))).collect::<Vec<_>>()
+            shared.nth(at).servers.iter().map(|s| (s.is_healthy(), s.is_ejected(1000), s.history.load(Ordering::Relaxed))).collect::<Vec<_>>()
         };
         const UNKNOWN: (bool, bool, u64) = (true, false, 0);
         let known = [(false, false, 0), (true, true, 1 << 32), (true, false, 1)];
@@ -400,13 +466,13 @@ mod tests {
         assert_eq!(state(&both, 1), known);
         // What has left the configuration is forgotten.
         let gone = next(&[("other", THREE)]);
-        assert_eq!(state(&gone.next(&config(&[("u", &format!("{THREE}\n{checked}\n[upstream.outlier]\nfailures = 3"))]), false), 0), [UNKNOWN; 3]);
+        assert_eq!(state(&gone.next(&config(&[("u", &format!("{THREE}\n{checked}\n[upstream.outlier]\nfailures = 3"))]), []), 0), [UNKNOWN; 3]);
     }
 
     #[test]
     fn the_retry_budget_ends_and_comes_back() {
         let all = shared(THREE);
-        let group = Group::new(&all.upstreams[0]);
+        let group = Group::new(all.nth(0));
         group.requests.set(100);
         assert_eq!((0..1000).filter(|_| all.take_retry(&group)).count(), 20 + 10);
         group.decay();

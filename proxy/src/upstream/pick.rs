@@ -195,7 +195,7 @@ mod tests {
     use crate::hash::fnv1a;
 
     fn turns(shared: &Shared, group: &Group, count: usize, pick: Pick) -> Vec<usize> {
-        (0..count).map(|_| group.pick(&shared.upstreams[0], &pick).unwrap()).collect()
+        (0..count).map(|_| group.pick(shared.nth(0), &pick).unwrap()).collect()
     }
 
     const NOW: Pick<'_> = Pick { hash: None, tried: &[], now_ms: 1000 };
@@ -207,17 +207,17 @@ mod tests {
     #[test]
     fn round_robin_takes_each_in_turn_and_smoothly_by_weight() {
         let all = shared(THREE);
-        let group = Group::new(&all.upstreams[0]);
+        let group = Group::new(all.nth(0));
         assert_eq!(turns(&all, &group, 6, NOW), [0, 1, 2, 0, 1, 2]);
         let weighted = shared("servers = [{ address = \"127.0.0.1:1\", weight = 3 }, \"127.0.0.1:2\"]");
-        let group = Group::new(&weighted.upstreams[0]);
+        let group = Group::new(weighted.nth(0));
         assert_eq!(turns(&weighted, &group, 4, NOW), [0, 0, 1, 0]);
     }
 
     #[test]
     fn least_connections_follows_what_is_in_flight() {
         let all = shared(&format!("{THREE}\nbalance = \"least-connections\""));
-        let group = Group::new(&all.upstreams[0]);
+        let group = Group::new(all.nth(0));
         group.begin(0);
         group.begin(1);
         assert_eq!(turns(&all, &group, 1, NOW), [2]);
@@ -230,12 +230,12 @@ mod tests {
     #[test]
     fn least_connections_takes_equals_in_turn_by_weight() {
         let all = shared(&format!("{THREE}\nbalance = \"least-connections\""));
-        let group = Group::new(&all.upstreams[0]);
+        let group = Group::new(all.nth(0));
         assert_eq!(turns(&all, &group, 6, NOW), [0, 1, 2, 0, 1, 2]);
         group.begin(1);
         assert_eq!(turns(&all, &group, 4, NOW), [0, 2, 0, 2]);
         let weighted = shared("servers = [{ address = \"127.0.0.1:1\", weight = 3 }, \"127.0.0.1:2\"]\nbalance = \"least-connections\"");
-        let group = Group::new(&weighted.upstreams[0]);
+        let group = Group::new(weighted.nth(0));
         assert_eq!(turns(&weighted, &group, 8, NOW).iter().filter(|at| **at == 0).count(), 6, "without load as in turn");
         (0..3).for_each(|_| group.begin(0));
         assert_eq!(turns(&weighted, &group, 2, NOW), [1, 1]);
@@ -246,11 +246,11 @@ mod tests {
     #[test]
     fn a_hash_moves_only_the_keys_of_the_server_that_went() {
         let all = shared(&format!("{THREE}\nbalance = \"hash-address\"\npanic_percent = 0\n[upstream.outlier]\nfailures = 1"));
-        let group = Group::new(&all.upstreams[0]);
-        let of = |number| group.pick(&all.upstreams[0], &key(number)).unwrap();
+        let group = Group::new(all.nth(0));
+        let of = |number| group.pick(all.nth(0), &key(number)).unwrap();
         let before: Vec<_> = (1..300).map(of).collect();
         assert!((0..3).all(|server| before.iter().filter(|s| **s == server).count() > 60));
-        all.upstreams[0].servers[1].failed(all.upstreams[0].config.outlier, 1000);
+        all.nth(0).servers[1].failed(all.nth(0).config.outlier, 1000);
         let after: Vec<_> = (1..300).map(of).collect();
         assert!(before.iter().zip(&after).all(|(b, a)| *a != 1 && (*b == 1 || b == a)));
     }
@@ -259,12 +259,12 @@ mod tests {
     fn ports(servers: &[(u16, u32)]) -> Vec<u16> {
         let servers: Vec<String> = servers.iter().map(|(port, weight)| format!("{{ address = \"127.0.0.1:{port}\", weight = {weight} }}")).collect();
         let all = shared(&format!("servers = [{}]\nbalance = \"hash-header:x-user\"", servers.join(", ")));
-        let group = Group::new(&all.upstreams[0]);
-        let port = |at: usize| match all.upstreams[0].servers[at].address {
+        let group = Group::new(all.nth(0));
+        let port = |at: usize| match all.nth(0).servers[at].address {
             ServerAddress::Tcp(address) => address.port(),
             _ => 0,
         };
-        (0..1000).map(|number| port(group.pick(&all.upstreams[0], &key(number)).unwrap())).collect()
+        (0..1000).map(|number| port(group.pick(all.nth(0), &key(number)).unwrap())).collect()
     }
 
     #[test]
@@ -291,15 +291,15 @@ mod tests {
     fn without_a_key_a_hash_takes_each_in_turn() {
         for balance in ["hash-header:x-user", "hash-address"] {
             let all = shared(&format!("{THREE}\nbalance = \"{balance}\""));
-            assert_eq!(turns(&all, &Group::new(&all.upstreams[0]), 6, NOW), [0, 1, 2, 0, 1, 2]);
+            assert_eq!(turns(&all, &Group::new(all.nth(0)), 6, NOW), [0, 1, 2, 0, 1, 2]);
         }
     }
 
     #[test]
     fn when_too_few_servers_are_left_all_are_used() {
         let all = shared(&format!("{THREE}\npanic_percent = 50"));
-        let group = Group::new(&all.upstreams[0]);
-        for server in &all.upstreams[0].servers[..2] {
+        let group = Group::new(all.nth(0));
+        for server in &all.nth(0).servers[..2] {
             server.set_healthy(false);
         }
         assert!(turns(&all, &group, 9, NOW).contains(&0));
@@ -309,7 +309,7 @@ mod tests {
     fn servers_that_were_tried_are_avoided_while_there_are_others() {
         for balance in ["round-robin", "least-connections", "hash-address"] {
             let all = shared(&format!("{THREE}\nbalance = \"{balance}\"\npanic_percent = 0"));
-            let (servers, group) = (&all.upstreams[0].servers, Group::new(&all.upstreams[0]));
+            let (servers, group) = (&all.nth(0).servers, Group::new(all.nth(0)));
             let get = |tried| (1..40).flat_map(|number| turns(&all, &group, 1, Pick { tried, ..key(number) })).collect::<BTreeSet<_>>();
             assert_eq!(get(&[1]), [0, 2].into(), "{balance}");
             assert_eq!(get(&[2, 1]), [0].into(), "{balance}");
@@ -325,27 +325,27 @@ mod tests {
     fn a_server_without_an_address_gets_nothing() {
         for balance in ["round-robin", "least-connections", "hash-address"] {
             let all = shared(&format!("servers = [\"one.test:1\", \"127.0.0.1:2\", \"two.test:3\"]\nbalance = \"{balance}\"\npanic_percent = 100"));
-            let (upstream, group) = (&all.upstreams[0], Group::new(&all.upstreams[0]));
+            let (upstream, group) = (all.nth(0), Group::new(all.nth(0)));
             assert_eq!(turns(&all, &group, 4, key(1)), [1; 4], "{balance}");
             assert_eq!(turns(&all, &group, 4, Pick { tried: &[1], ..key(1) }), [1; 4], "{balance}: there is no other");
             upstream.servers[0].set_targets(vec![Target::Tcp(([127, 0, 0, 1], 1).into())]);
             assert!((0..50).any(|number| group.pick(upstream, &key(number)) == Some(0)), "{balance}");
         }
         let none = shared("servers = [\"one.test:1\", \"two.test:3\"]");
-        assert_eq!(Group::new(&none.upstreams[0]).pick(&none.upstreams[0], &NOW), None);
+        assert_eq!(Group::new(none.nth(0)).pick(none.nth(0), &NOW), None);
     }
 
     /// A server with these addresses, by their ports.
     fn named(ports: &[u16]) -> Arc<Shared> {
         let all = shared("servers = [\"one.test:1\"]");
-        all.upstreams[0].servers[0].set_targets(ports.iter().map(|port| Target::Tcp(([127, 0, 0, 1], *port).into())).collect());
+        all.nth(0).servers[0].set_targets(ports.iter().map(|port| Target::Tcp(([127, 0, 0, 1], *port).into())).collect());
         all
     }
 
     /// Tries the addresses of one connection until one is in `good`; the ports that were tried.
     fn connect(all: &Shared, group: &Group, good: &[u16], now_ms: u64) -> Vec<u16> {
         let (mut tries, mut tried) = (Tries::default(), Vec::new());
-        while let Some((Target::Tcp(address), _)) = group.next_address(&all.upstreams[0], 0, &mut tries, now_ms) {
+        while let Some((Target::Tcp(address), _)) = group.next_address(all.nth(0), 0, &mut tries, now_ms) {
             tried.push(address.port());
             let connected = good.contains(&address.port());
             group.address_tried(0, &tries, connected, now_ms);
@@ -359,7 +359,7 @@ mod tests {
     #[test]
     fn addresses_are_taken_in_turn_and_those_that_failed_lately_last() {
         let all = named(&[1, 2, 3]);
-        let group = Group::new(&all.upstreams[0]);
+        let group = Group::new(all.nth(0));
         let first = |good: &[u16], now| connect(&all, &group, good, now);
         assert_eq!((0..3).map(|_| first(&[1, 2, 3], 0)).collect::<Vec<_>>(), [[1], [2], [3]]);
         assert_eq!(first(&[2, 3], 0), [1, 2], "the next address is tried at once");
@@ -381,9 +381,9 @@ mod tests {
     #[test]
     fn new_addresses_begin_without_the_old_ones_failures() {
         let all = named(&[1, 2]);
-        let group = Group::new(&all.upstreams[0]);
+        let group = Group::new(all.nth(0));
         assert_eq!(connect(&all, &group, &[], 0), [1, 2]);
-        all.upstreams[0].servers[0].set_targets(vec![Target::Tcp(([127, 0, 0, 1], 4).into()), Target::Tcp(([127, 0, 0, 1], 5).into())]);
+        all.nth(0).servers[0].set_targets(vec![Target::Tcp(([127, 0, 0, 1], 4).into()), Target::Tcp(([127, 0, 0, 1], 5).into())]);
         let firsts: Vec<u16> = (0..2).map(|_| connect(&all, &group, &[4, 5], 0)[0]).collect();
         assert!(firsts.contains(&4) && firsts.contains(&5));
     }
@@ -391,7 +391,7 @@ mod tests {
     #[test]
     fn a_server_whose_addresses_change_has_one_at_any_moment() {
         let all = named(&[1]);
-        let (server, done) = (&all.upstreams[0].servers[0], AtomicBool::new(false));
+        let (server, done) = (&all.nth(0).servers[0], AtomicBool::new(false));
         let ports = |count: u16| (1..=count).map(|port| Target::Tcp(([127, 0, 0, 1], port).into())).collect::<Vec<_>>();
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -400,11 +400,11 @@ mod tests {
                     server.set_targets(ports(1));
                 }
             });
-            let group = Group::new(&all.upstreams[0]);
+            let group = Group::new(all.nth(0));
             while server.generation() < 2 {
                 std::thread::yield_now();
             }
-            let missed = (0..200_000).filter(|_| group.next_address(&all.upstreams[0], 0, &mut Tries::default(), 0).is_none()).count();
+            let missed = (0..200_000).filter(|_| group.next_address(all.nth(0), 0, &mut Tries::default(), 0).is_none()).count();
             done.store(true, Ordering::Relaxed);
             assert_eq!(missed, 0);
         });
@@ -414,7 +414,7 @@ mod tests {
     fn only_so_many_addresses_are_tried_for_one_connection() {
         let ports: Vec<u16> = (1..=100).collect();
         let all = named(&ports);
-        let group = Group::new(&all.upstreams[0]);
+        let group = Group::new(all.nth(0));
         let mut seen: Vec<u16> = (0..100).flat_map(|_| connect(&all, &group, &[], 0)).collect();
         assert_eq!(seen.len(), 100 * ADDRESS_TRIES_MAX);
         seen.sort_unstable();

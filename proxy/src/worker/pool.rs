@@ -27,8 +27,8 @@ pub struct Pool {
 struct Pools {
     shared: Arc<Shared>,
     timeouts: Timeouts,
-    /// By the id of the upstream.
-    members: Vec<Rc<Member>>,
+    /// By the id of the upstream; `None`: no exchange can use the id.
+    members: Vec<Option<Rc<Member>>>,
 }
 
 /// One upstream on this worker. It stays the same through publications that do not change the upstream.
@@ -45,21 +45,29 @@ struct Idle {
 }
 
 impl Pools {
-    fn new(shared: Arc<Shared>, timeouts: Timeouts, previous: &[Rc<Member>]) -> Pools {
-        let members = shared.upstreams.iter().enumerate().map(|(id, upstream)| match previous.get(id) {
-            Some(kept) if Arc::ptr_eq(&kept.shared, upstream) => Rc::clone(kept),
-            _ => Rc::new(Member {
-                shared: Arc::clone(upstream),
-                group: Group::new(upstream),
-                idle: upstream.servers.iter().map(|_| RefCell::default()).collect(),
-            }),
-        });
-        Pools { members: members.collect(), shared, timeouts }
+    fn new(shared: Arc<Shared>, timeouts: Timeouts, previous: &[Option<Rc<Member>>]) -> Pools {
+        let member = |(id, upstream): (usize, &Option<Arc<SharedUpstream>>)| {
+            let upstream = upstream.as_ref()?;
+            // An id may have been given to another upstream.
+            let kept = previous.get(id).and_then(Option::as_ref).filter(|kept| Arc::ptr_eq(&kept.shared, upstream));
+            Some(kept.map_or_else(|| Rc::new(Member::new(upstream)), Rc::clone))
+        };
+        Pools { members: shared.by_id().iter().enumerate().map(member).collect(), shared, timeouts }
+    }
+
+    /// The upstream with this id.
+    fn member(&self, id: u32) -> Option<&Rc<Member>> {
+        self.members.get(id as usize)?.as_ref()
+    }
+
+    /// Every upstream that exchanges may use.
+    fn each(&self) -> impl Iterator<Item = &Rc<Member>> {
+        self.members.iter().flatten()
     }
 
     /// The upstream of a lease.
     fn of(&self, lease: &Lease<ReadHalf, WriteHalf>) -> Option<&Rc<Member>> {
-        self.members.get(lease.upstream as usize).filter(|m| (lease.server as usize) < m.idle.len())
+        self.member(lease.upstream).filter(|m| (lease.server as usize) < m.idle.len())
     }
 }
 
@@ -84,7 +92,7 @@ impl Pool {
         let now = clock::monotonic_ms();
         let pools = self.pools();
         let (idle_ms, age_ms) = (u64::from(pools.timeouts.upstream_idle), u64::from(pools.timeouts.upstream_age));
-        for (member, connections) in pools.members.iter().flat_map(|m| m.idle.iter().map(move |idle| (m, idle))) {
+        for (member, connections) in pools.each().flat_map(|m| m.idle.iter().map(move |idle| (m, idle))) {
             let retired = member.shared.is_retired();
             connections.borrow_mut().retain(|idle| {
                 let old = age_ms != 0 && now.saturating_sub(idle.lease.made_ms) > age_ms;
@@ -95,7 +103,7 @@ impl Pool {
 
     /// Lets the retry budgets forget; called about once a second.
     pub fn decay(&self) {
-        for member in &self.pools().members {
+        for member in self.pools().each() {
             member.group.decay();
         }
     }
@@ -182,6 +190,10 @@ impl Drop for Begun<'_> {
 }
 
 impl Member {
+    fn new(upstream: &Arc<SharedUpstream>) -> Member {
+        Member { shared: Arc::clone(upstream), group: Group::new(upstream), idle: upstream.servers.iter().map(|_| RefCell::default()).collect() }
+    }
+
     /// What an exchange says of a server.
     fn tell(&self, server: usize, outcome: Outcome, now_ms: u64) {
         let (shared, state) = (&self.shared, &self.shared.servers[server]);
@@ -212,7 +224,7 @@ impl Upstreams for Pool {
 
     async fn lease(&self, choice: &mut Choice, watch: &Watch) -> Result<Lease<ReadHalf, WriteHalf>, Fault> {
         let pools = self.pools();
-        let Some(member) = pools.members.get(choice.upstream as usize) else { return Err(UpstreamFault::NoServer.into()) };
+        let Some(member) = pools.member(choice.upstream) else { return Err(UpstreamFault::NoServer.into()) };
         let (shared, group) = (&member.shared, &member.group);
         if choice.attempt == 0 {
             group.requests.set(group.requests.get() + 1);
@@ -278,7 +290,7 @@ impl Upstreams for Pool {
 
     fn may_retry(&self, upstream: u32, made: u32) -> bool {
         let pools = self.pools();
-        pools.members.get(upstream as usize).is_some_and(|member| made < member.shared.config.retries && pools.shared.take_retry(&member.group))
+        pools.member(upstream).is_some_and(|member| made < member.shared.config.retries && pools.shared.take_retry(&member.group))
     }
 }
 
@@ -287,7 +299,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::future::poll_fn;
     use std::io::Read;
-    use std::net::{SocketAddr, TcpListener};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::pin::{Pin, pin};
     use std::task::Poll;
     use std::time::Duration;
@@ -313,7 +325,7 @@ mod tests {
         let text = "[[listener]]\naddress = \"127.0.0.1:0\"\n[[upstream]]\nname = \"u\"\nservers = [\"one.test:80\"]\n[upstream.outlier]\nfailures = 1\n\
             [[route]]\nupstream = \"u\"\n";
         let all = Shared::new(&Config::parse("test.toml", text, &|_| None).expect("the configuration is good"));
-        all.upstreams[0].servers[0].set_targets(addresses.iter().copied().map(Target::Tcp).collect());
+        all.nth(0).servers[0].set_targets(addresses.iter().copied().map(Target::Tcp).collect());
         all
     }
 
@@ -379,7 +391,7 @@ mod tests {
     }
 
     fn is_blamed(all: &Shared) -> bool {
-        all.upstreams[0].servers[0].is_ejected(clock::monotonic_ms())
+        all.nth(0).servers[0].is_ejected(clock::monotonic_ms())
     }
 
     fn listener() -> (TcpListener, SocketAddr) {
@@ -418,7 +430,7 @@ mod tests {
         let ((_full, silent), (_alive, good)) = (silent(), listener());
         let all = servers(&[silent, good], "least-connections");
         on_a_worker(&all, 60_000, async |pool, watch| {
-            let in_flight = || all.upstreams[0].in_flight();
+            let in_flight = || all.nth(0).in_flight();
             let mut choice = Choice::new(0, None);
             {
                 let mut pending = pin!(pool.lease(&mut choice, watch));
@@ -436,7 +448,7 @@ mod tests {
         on_a_worker(&all, 50, async |pool, watch| {
             let result = pool.lease(&mut Choice::new(0, None), watch).await;
             assert_eq!(result.err(), Some(UpstreamFault::ConnectTimeout.into()));
-            assert_eq!(all.upstreams[0].in_flight(), [0, 0], "failed");
+            assert_eq!(all.nth(0).in_flight(), [0, 0], "failed");
         });
     }
 
@@ -451,12 +463,67 @@ mod tests {
             pool.expire();
             kept.set_nonblocking(true).expect("a socket");
             assert_eq!(kept.read(&mut [0]).map_err(|error| error.kind()), Err(io::ErrorKind::WouldBlock), "it is kept");
-            let after = before.next(&config(&[address, listener().1], "round-robin"), false);
+            let after = before.next(&config(&[address, listener().1], "round-robin"), []);
             after.retire_others();
             pool.publish(after, Timeouts::default());
             pool.expire();
             kept.set_nonblocking(false).and_then(|()| kept.set_read_timeout(Some(Duration::from_secs(20)))).expect("a socket");
             assert_eq!(kept.read(&mut [0]).ok(), Some(0), "it is closed");
+        });
+    }
+
+    #[test]
+    fn ids_that_are_given_away_lead_to_the_right_servers() {
+        // One server for each configuration.
+        let peers: Vec<(TcpListener, SocketAddr)> = (0..8).map(|_| listener()).collect();
+        peers.iter().for_each(|(peer, _)| peer.set_nonblocking(true).expect("a socket"));
+        let made = |at: usize| config(&[peers[at].1], "round-robin");
+        // Who is connected can be accepted: a wrong server has nobody.
+        let accepted = |at: usize| peers[at].0.accept().expect("it is connected").0;
+        let is_closed = |mut stream: TcpStream| {
+            stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+            stream.read(&mut [0]).ok() == Some(0)
+        };
+        let first = Shared::new(&made(0));
+        on_a_worker(&first, 5000, async |pool, watch| {
+            let new = |id| Choice::new(id, None);
+            let in_flight = || pool.pools().each().map(|member| member.shared.in_flight()[0]).sum::<u64>();
+            let held = pool.lease(&mut new(0), watch).await.expect("it lets us in");
+            let holder = accepted(0);
+            let mut now = Arc::clone(&first);
+            for at in 1..7 {
+                // An exchange of the first configuration goes on all the time.
+                now = now.next(&made(at), [first.ids()]);
+                now.retire_others();
+                pool.publish(Arc::clone(&now), Timeouts::default());
+                pool.expire();
+                assert!(pool.pools().members.len() <= 3, "the first, the last, this one");
+                let lease = pool.lease(&mut new(now.ids()[0]), watch).await.expect("it lets us in");
+                let stream = accepted(at);
+                assert!(!lease.reused, "of another upstream");
+                pool.give_back(lease, Outcome::Succeeded);
+                let lease = pool.lease(&mut new(now.ids()[0]), watch).await.expect("it lets us in");
+                assert!(lease.reused);
+                pool.discard(lease, Outcome::Succeeded);
+                assert!(is_closed(stream), "the reused one was that of this server");
+                // What the old exchange asks now goes where it did.
+                let lease = pool.lease(&mut new(0), watch).await.expect("it lets us in");
+                drop(accepted(0));
+                pool.discard(lease, Outcome::Succeeded);
+            }
+            assert_eq!((held.upstream, in_flight()), (0, 1));
+            pool.give_back(held, Outcome::Succeeded);
+            assert_eq!(in_flight(), 0);
+            // It is over: another upstream gets the id, and not the connection.
+            now = now.next(&made(7), []);
+            now.retire_others();
+            pool.publish(Arc::clone(&now), Timeouts::default());
+            assert_eq!(now.ids()[..], [0]);
+            let lease = pool.lease(&mut new(0), watch).await.expect("it lets us in");
+            drop(accepted(7));
+            assert!(!lease.reused);
+            pool.discard(lease, Outcome::Succeeded);
+            assert!(is_closed(holder));
         });
     }
 

@@ -399,7 +399,7 @@ pub fn build(
 
 /// A fact of each upstream, by its id; `none` for ids that the configuration does not use.
 fn by_id<T: Clone>(config: &Config, upstreams: &upstream::Shared, none: T, fact: impl Fn(&Upstream) -> T) -> Vec<T> {
-    let mut facts = vec![none; upstreams.upstreams.len()];
+    let mut facts = vec![none; upstreams.by_id().len()];
     for (index, upstream) in (0..).map(UpstreamIndex).zip(config.upstreams.iter()) {
         facts[upstreams.id(index) as usize] = fact(upstream);
     }

@@ -73,6 +73,7 @@ fn a_reload_waits_for_new_names_and_other_changes_for_it_while_requests_go_on() 
         assert_eq!(get(governed.address(), "/late").status, 200, "the first request finds its server");
         assert_eq!(stats.join().unwrap()["stats"], true);
     });
+    governed.gateway.wait_for("Stats(true)");
     let made: Vec<String> = governed.gateway.log().into_iter().filter(|line| line.contains("\"change made\"")).collect();
     assert!(made.len() == 2 && made[0].contains("Reload") && made[1].contains("Stats"), "in the order they were asked for: {made:?}");
     governed.gateway.stop();

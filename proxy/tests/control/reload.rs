@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use crate::admin::*;
@@ -155,6 +155,17 @@ fn echo() -> Origin {
     })
 }
 
+/// A tunnel that is open.
+fn tunnel_to(governed: &Governed) -> Client {
+    let mut tunnel = Client::connect(governed.address());
+    tunnel.send(
+        "GET /tunnel HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    assert_eq!(tunnel.response().status, 101);
+    tunnel
+}
+
 #[test]
 fn a_tunnel_goes_on_across_reloads_under_load() {
     let (first, second, echo) = (origin(), origin(), echo());
@@ -164,12 +175,7 @@ fn a_tunnel_goes_on_across_reloads_under_load() {
         config().workers(2).upstream("app", &[used.address()], "").upstream("echo", &[echo.address()], "").with(tunnel).with(&all)
     };
     let governed = Governed::start(made(&first, 0));
-    let mut tunnel = Client::connect(governed.address());
-    tunnel.send(
-        "GET /tunnel HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
-         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-    );
-    assert_eq!(tunnel.response().status, 101);
+    let mut tunnel = tunnel_to(&governed);
     let (stop, answered) = (AtomicBool::new(false), AtomicU64::new(0));
     let address = governed.address().to_owned();
     let mut echoed = 0;
@@ -200,6 +206,68 @@ fn a_tunnel_goes_on_across_reloads_under_load() {
     assert!(first.count() > 50 && second.count() > 50, "the configuration did change");
     tunnel.finish();
     assert!(tunnel.read_to_end().0.is_empty());
+    governed.gateway.stop();
+}
+
+/// What earlier configurations led to is kept for the exchanges that can still use it, and no longer; and no id of it leads anywhere else meanwhile.
+#[test]
+fn reloads_beside_tunnels_keep_only_what_tunnels_can_use() {
+    const UPSTREAMS: usize = 6;
+    let (echo, (release, released)) = (echo(), mpsc::channel::<()>());
+    let released = Mutex::new(released);
+    let held = Origin::answering(move |_| {
+        let _ = released.lock().unwrap().recv();
+        reply(200, &[], "held")
+    });
+    let origins: Vec<Origin> = (0..4).map(|number| Origin::answering(move |_| reply(200, &[], number.to_string()))).collect();
+    // Every upstream changes with every round.
+    let made = |round: usize| {
+        let lines = format!("idle_connections = {}", round + 1);
+        let mut made = config().workers(2).upstream("echo", &[echo.address()], &lines).upstream("held", &[held.address()], &lines);
+        for at in 0..4 {
+            made = made.upstream(&format!("u{at}"), &[origins[(at + round) % 4].address()], &lines);
+            made = made.with(&format!("[[route]]\npath = \"/u{at}\"\nupstream = \"u{at}\""));
+        }
+        made.with("[[route]]\npath = \"/tunnel\"\nupstream = \"echo\"\nallow_upgrade = [\"websocket\"]\n[[route]]\npath = \"/held\"\nupstream = \"held\"")
+    };
+    let governed = Governed::start(made(0));
+    let reload = |round| {
+        rewrite(&governed, made(round));
+        governed.good("POST", "/api/reload", "");
+        governed.metric("ringway_old_upstreams").unwrap() as usize
+    };
+    let mut waiting = Client::connect(governed.address());
+    waiting.send("GET /held HTTP/1.1\r\nhost: test\r\n\r\n");
+    eventually("it is under way", || held.begun() == 1);
+    let (mut tunnels, mut clients) = (Vec::new(), [(); 4].map(|()| Client::connect(governed.address())));
+    for round in 1..=40 {
+        if round % 10 == 1 {
+            tunnels.push(tunnel_to(&governed));
+        }
+        if tunnels.len() > 2 {
+            drop(tunnels.remove(0));
+        }
+        let old = reload(round);
+        // The configuration before, those of two tunnels and of one that has just ended, that of the held request.
+        assert!(old <= 5 * UPSTREAMS, "round {round}: {old}");
+        for client in &mut clients {
+            for at in [0, 1, 2, 3, 3, 2, 1, 0] {
+                assert_eq!(client.get(&format!("/u{at}")).text(), ((at + round) % 4).to_string(), "round {round}");
+            }
+        }
+        for tunnel in &mut tunnels {
+            tunnel.send("ping");
+            assert_eq!(tunnel.read_exactly(4), b"ping", "round {round}");
+        }
+    }
+    drop(release);
+    assert_eq!(waiting.response().text(), "held");
+    drop(tunnels);
+    let mut round = 40;
+    eventually("nothing is kept but what the last reload left out", || {
+        round += 1;
+        reload(round) <= UPSTREAMS
+    });
     governed.gateway.stop();
 }
 

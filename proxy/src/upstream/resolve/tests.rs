@@ -74,7 +74,7 @@ fn addresses_belong_to_the_name_and_outlive_the_upstream() {
     // Another upstream, in which the same name has another port too.
     let second = config(&["a.test:1", "a.test:2", "b.test:1"], "retries = 2");
     assert_eq!(names.want(second.upstreams.iter()), ["b.test"], "only the new one needs an answer");
-    let next = shared.next(&second, false);
+    let next = shared.next(&second, []);
     names.fill(next.current());
     assert_eq!(targets(&next), ["Tcp(127.0.0.1:1)+Tcp(127.0.0.2:1)", "Tcp(127.0.0.1:2)+Tcp(127.0.0.2:2)", ""]);
     // It is looked up again all the same, and what is found reaches the upstream in force.
