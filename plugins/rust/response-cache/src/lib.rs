@@ -10,8 +10,8 @@
 //! rule for Authorization (§3.5), If-None-Match and If-Modified-Since (answered with 304), invalidation by unsafe methods.
 //! A response with Set-Cookie is not stored unless `strip_set_cookie` is on.
 //!
-//! Routes never answer for one another, also when they share one `[[plugin]]`: each may lead to another upstream. Two limits. Routes have no names in the ABI,
-//! only their place in the configuration: a reload that moves a route, or sends it elsewhere, keeps what was stored under that place until it is stale. And
+//! Listeners and routes never answer for one another, also when they share one `[[plugin]]`: each may lead to another upstream. Two limits. Routes have no names in
+//! the ABI, only their place in the configuration: a reload that moves a route, or sends it elsewhere, keeps what was stored under that place until it is stale. And
 //! a plugin that chooses the upstream of a request (`RW_WANT_UPSTREAM`) is not seen: give its route no cache, or let the upstream say what it depends on (Vary).
 //!
 //! What it does not do: revalidate (a stale response is a miss, a `no-cache` response is not stored), ranges, and sharing
@@ -37,7 +37,7 @@ use ringway_sdk::prelude::*;
 
 use config::Config;
 use control::Directives;
-use store::{Store, Variant};
+use store::{Place, Store, Variant};
 
 ringway_sdk::scratch! {
     /// What the later hooks of an exchange must know.
@@ -167,7 +167,7 @@ impl Plugin for ResponseCache {
 }
 
 impl ResponseCache {
-    /// The key: whether TLS, host in lower case, target. The route is no part of it, but of what is stored under it.
+    /// The key: whether TLS, host in lower case, target. Listener and route are no part of it, but of what is stored under it.
     fn write_key(&mut self, request: &RequestView) {
         self.buffer.clear();
         self.buffer.push(u8::from(request.flags() & view::REQ_TLS != 0));
@@ -234,7 +234,7 @@ impl ResponseCache {
         let headers = response.headers().filter(is_kept).map(|header| (header.name().into(), header.value().into())).collect();
         let may_answer_authorized = control::may_answer_authorized(&Directives::of(response));
         Some(Variant {
-            route: cx.request().route(),
+            place: Place::of(cx.request()),
             vary,
             status: response.status(),
             headers,

@@ -1,7 +1,7 @@
 //! The stored responses of one worker, by key, with a bound on their bytes.
 //!
 //! Invariants: `bytes` is the sum of the sizes of all resources and `bytes <= bytes_max` after each call; a resource has
-//! between one and `VARIANTS_MAX` variants of each route. Routes share keys, so that an unsafe method on one invalidates what others stored, and
+//! between one and `VARIANTS_MAX` variants of each place. Places share keys, so that an unsafe method at one invalidates what others stored, and
 //! never variants: each may ask another upstream.
 
 use std::hash::RandomState;
@@ -19,8 +19,7 @@ type Varied = (Octets, Vec<Octets>);
 /// A response that can be sent again.
 #[derive(Debug)]
 pub(crate) struct Variant {
-    /// The route that asked for it.
-    pub(crate) route: u32,
+    pub(crate) place: Place,
     /// What the request must have in the headers that Vary names.
     pub(crate) vary: Vec<Varied>,
     pub(crate) status: u16,
@@ -29,6 +28,19 @@ pub(crate) struct Variant {
     pub(crate) stored_unix_ns: u64,
     pub(crate) freshness: Freshness,
     pub(crate) may_answer_authorized: bool,
+}
+
+/// Where a request came in. Listeners stay the same while the gateway runs; the index of a route may mean another one after a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Place {
+    listener: u16,
+    route: u32,
+}
+
+impl Place {
+    pub(crate) fn of(request: &RequestView) -> Place {
+        Place { listener: request.listener(), route: request.route() }
+    }
 }
 
 pub(crate) struct Store {
@@ -51,11 +63,11 @@ impl Store {
     /// Stores a variant in place of the one that answers the same requests, and evicts what there is no room for.
     pub(crate) fn insert(&mut self, key: &[u8], variant: Variant) {
         let mut variants = self.remove(key).unwrap_or_default();
-        let of_route = |old: &Variant| old.route == variant.route;
+        let is_here = |old: &Variant| old.place == variant.place;
         // A response with other names in Vary supersedes the older ones: the server changed its mind.
-        variants.retain(|old| !of_route(old) || (old.vary_names().eq(variant.vary_names()) && old.vary != variant.vary));
-        if variants.iter().filter(|old| of_route(old)).count() == VARIANTS_MAX
-            && let Some(oldest) = variants.iter().position(of_route)
+        variants.retain(|old| !is_here(old) || (old.vary_names().eq(variant.vary_names()) && old.vary != variant.vary));
+        if variants.iter().filter(|old| is_here(old)).count() == VARIANTS_MAX
+            && let Some(oldest) = variants.iter().position(is_here)
         {
             variants.remove(oldest);
         }
@@ -101,7 +113,7 @@ impl Variant {
     }
 
     fn answers(&self, request: &RequestView) -> bool {
-        self.route == request.route() && self.vary.iter().all(|(name, lines)| request.header_values_named(name).eq(lines.iter().map(|line| &**line)))
+        self.place == Place::of(request) && self.vary.iter().all(|(name, lines)| request.header_values_named(name).eq(lines.iter().map(|line| &**line)))
     }
 
     fn vary_names(&self) -> impl Iterator<Item = &[u8]> {
@@ -120,7 +132,7 @@ fn size_of_resource(key: &[u8], variants: &[Variant]) -> usize {
     RESOURCE_BYTES + key.len() + variants.iter().map(Variant::size).sum::<usize>()
 }
 
-/// Of one key and route; the oldest goes first.
+/// Of one key and place; the oldest goes first.
 const VARIANTS_MAX: usize = 8;
 /// What a resource costs besides its bytes: its entry in the table and in the list, allocator rounding.
 const RESOURCE_BYTES: usize = 160;
@@ -133,7 +145,7 @@ mod tests {
 
     fn variant(vary: &[(&str, &str)], body: usize) -> Variant {
         Variant {
-            route: 0,
+            place: Place::default(),
             vary: vary.iter().map(|(name, value)| (name.as_bytes().into(), vec![value.as_bytes().into()])).collect(),
             status: 200,
             headers: Vec::new(),
@@ -172,14 +184,14 @@ mod tests {
     }
 
     #[test]
-    fn no_route_drives_out_what_another_one_stored() {
-        let mut store = Store::new(100_000);
-        store.insert(b"k", Variant { route: 1, ..variant(&[("b", "1")], 1) });
+    fn no_place_drives_out_what_another_one_stored() {
+        let (mut store, elsewhere) = (Store::new(100_000), Place { listener: 1, route: 0 });
+        store.insert(b"k", Variant { place: elsewhere, ..variant(&[("b", "1")], 1) });
         for round in 0..20 {
             store.insert(b"k", variant(&[("a", &round.to_string())], 1));
         }
         let variants = store.remove(b"k").unwrap_or_default();
-        assert_eq!(variants.iter().filter(|variant| variant.route == 1).count(), 1);
+        assert_eq!(variants.iter().filter(|variant| variant.place == elsewhere).count(), 1);
         assert_eq!(variants.len(), 1 + VARIANTS_MAX);
         assert_eq!(store.bytes(), 0);
     }

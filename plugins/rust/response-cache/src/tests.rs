@@ -153,19 +153,23 @@ fn an_unsafe_method_invalidates_unless_it_failed() {
 }
 
 #[test]
-fn routes_do_not_answer_for_one_another_and_are_invalidated_together() {
+fn listeners_and_routes_do_not_answer_for_one_another_and_are_invalidated_together() {
     let mut host = loaded("{}");
-    let on = |method, route| Request { route, ..request(method, "/a", &[]) };
+    let on = |method, place: u32| Request { listener: place as u16 / 2, route: place % 2, ..request(method, "/a", &[]) };
     let said = |body: &'static [u8]| response(200, &[("cache-control", "max-age=10")], body);
-    assert!(serve(&mut host, on("GET", 0), said(b"internal")).0);
-    assert_eq!(serve(&mut host, on("GET", 1), said(b"public")).1.body, b"public");
-    for (route, body) in [(0, b"internal".as_slice()), (1, b"public"), (0, b"internal")] {
-        let (was_asked, answer) = serve(&mut host, on("GET", route), said(b"other"));
+    let bodies: [&[u8]; 4] = [b"internal", b"internal, other route", b"public", b"public, other route"];
+    for (place, body) in (0..).zip(bodies) {
+        assert!(serve(&mut host, on("GET", place), said(body)).0, "{place}");
+    }
+    for (place, body) in (0..4).zip(bodies).rev() {
+        let (was_asked, answer) = serve(&mut host, on("GET", place), said(b"new"));
         assert_eq!((was_asked, answer.body.as_slice()), (false, body));
     }
     // Routes may be told apart by the method alone.
-    serve(&mut host, on("POST", 2), said(b""));
-    assert!(serve(&mut host, on("GET", 0), said(b"internal")).0 && serve(&mut host, on("GET", 1), said(b"public")).0);
+    serve(&mut host, on("POST", 1), said(b""));
+    for place in 0..4 {
+        assert!(serve(&mut host, on("GET", place), said(b"new")).0, "{place}");
+    }
 }
 
 #[test]
