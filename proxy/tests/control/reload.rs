@@ -215,20 +215,24 @@ fn reloads_beside_tunnels_keep_only_what_tunnels_can_use() {
     const UPSTREAMS: usize = 6;
     let (echo, (release, released)) = (echo(), mpsc::channel::<()>());
     let released = Mutex::new(released);
-    let held = Origin::answering(move |_| {
-        let _ = released.lock().unwrap().recv();
-        reply(200, &[], "held")
+    // Its first request gets no answer, so that it is repeated: under the configuration that it began with.
+    let held = Origin::answering(move |_| match released.lock().unwrap().recv() {
+        Ok(()) => Vec::new(),
+        Err(_) => reply(200, &[], "held"),
     });
     let origins: Vec<Origin> = (0..4).map(|number| Origin::answering(move |_| reply(200, &[], number.to_string()))).collect();
-    // Every upstream changes with every round.
+    // Every upstream changes with every round, and so does their order.
     let made = |round: usize| {
+        let mut upstreams = vec![("echo".to_owned(), &echo), ("held".to_owned(), &held)];
+        upstreams.extend((0..4).map(|at| (format!("u{at}"), &origins[(at + round) % 4])));
+        upstreams.rotate_left(round % UPSTREAMS);
+        let routes = (0..4).map(|at| format!("[[route]]\npath = \"/u{at}\"\nupstream = \"u{at}\"\n")).collect::<String>();
+        let made = config()
+            .workers(2)
+            .with(&routes)
+            .with("[[route]]\npath = \"/tunnel\"\nupstream = \"echo\"\nallow_upgrade = [\"websocket\"]\n[[route]]\npath = \"/held\"\nupstream = \"held\"");
         let lines = format!("idle_connections = {}", round + 1);
-        let mut made = config().workers(2).upstream("echo", &[echo.address()], &lines).upstream("held", &[held.address()], &lines);
-        for at in 0..4 {
-            made = made.upstream(&format!("u{at}"), &[origins[(at + round) % 4].address()], &lines);
-            made = made.with(&format!("[[route]]\npath = \"/u{at}\"\nupstream = \"u{at}\""));
-        }
-        made.with("[[route]]\npath = \"/tunnel\"\nupstream = \"echo\"\nallow_upgrade = [\"websocket\"]\n[[route]]\npath = \"/held\"\nupstream = \"held\"")
+        upstreams.into_iter().fold(made, |made, (name, origin)| made.upstream(&name, &[origin.address()], &lines))
     };
     let governed = Governed::start(made(0));
     let reload = |round| {
@@ -260,8 +264,9 @@ fn reloads_beside_tunnels_keep_only_what_tunnels_can_use() {
             assert_eq!(tunnel.read_exactly(4), b"ping", "round {round}");
         }
     }
+    release.send(()).unwrap();
     drop(release);
-    assert_eq!(waiting.response().text(), "held");
+    assert_eq!((waiting.response().text().as_str(), held.count()), ("held", 2));
     drop(tunnels);
     let mut round = 40;
     eventually("nothing is kept but what the last reload left out", || {
