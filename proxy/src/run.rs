@@ -14,7 +14,6 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use crate::admin::board::Board;
@@ -22,6 +21,7 @@ use crate::admin::control::Control;
 use crate::admin::former::Former;
 use crate::admin::orders::Orders;
 use crate::admin::server::AdminListener;
+use crate::admin::upgrade::{Reply, Upgrade};
 use crate::admin::{Order, Refusal};
 use crate::config::{Config, Driver, ListenAddress};
 use crate::exchange::capture::{Capture, Taken};
@@ -107,7 +107,7 @@ pub enum Event {
     /// An operator wants copies of exchanges; each worker sends what it has taken.
     Capture(Arc<Capture>, mpsc::Sender<Taken>),
     /// An operator asked for another program; `None`: what its path holds by now.
-    Upgrade(Option<PathBuf>, mpsc::Sender<Result<Value, Refusal>>),
+    Upgrade(Option<PathBuf>, Reply),
     /// The supervisor said something.
     Supervisor(ToGateway),
     /// The supervisor is gone.
@@ -224,7 +224,7 @@ impl Gateway {
         let mut draining: Option<Instant> = None;
         let mut stopping: Option<Instant> = None;
         let mut orders = Orders::default();
-        let mut upgrade: Option<mpsc::Sender<Result<Value, Refusal>>> = None;
+        let mut upgrade = Upgrade::default();
         let mut lost = logs::Notice::default();
         loop {
             lost.heed();
@@ -238,7 +238,7 @@ impl Gateway {
                 Ok(Event::Signal(SIGUSR2)) => {
                     tracing::warn!("SIGUSR2 is ignored: an upgrade is asked of a supervisor, and this process is none");
                 }
-                Ok(Event::Signal(SIGHUP)) => {
+                Ok(Event::Signal(SIGHUP) | Event::Supervisor(ToGateway::Reload)) => {
                     logs::reopen();
                     orders.reload();
                 }
@@ -254,10 +254,7 @@ impl Gateway {
                     draining = Some(Instant::now());
                 }
                 Ok(Event::Supervisor(ToGateway::HandOver { successor })) => {
-                    if let Some(reply) = upgrade.take() {
-                        // Whoever asked may have gone; the log has it.
-                        let _ = reply.send(Ok(json!({ "upgraded": true, "pid": successor, "former_pid": pid })));
-                    }
+                    upgrade.succeed(successor);
                     self.board.handed_over.store(true, Ordering::Relaxed);
                     self.board.admin_ends.store(true, Ordering::Relaxed);
                     if draining.is_none() {
@@ -265,18 +262,15 @@ impl Gateway {
                         draining = Some(Instant::now());
                     }
                 }
-                Ok(Event::Supervisor(ToGateway::UpgradeFailed { reason })) => {
-                    if let Some(reply) = upgrade.take() {
-                        let _ = reply.send(Err(Refusal::new(422, format!("nothing was changed: {reason}"))));
-                    }
-                }
+                Ok(Event::Supervisor(ToGateway::UpgradeBegins { number })) => upgrade.begin(number),
+                Ok(Event::Supervisor(ToGateway::UpgradeFailed { reason, is_under_way })) => upgrade.fail(&reason, is_under_way),
                 Ok(Event::Upgrade(_, reply)) if orders.is_waiting() => {
                     drop(reply.send(Err(Refusal::new(409, "a change waits for names of servers, and an upgrade would end it: ask again in a moment"))));
                 }
                 Ok(Event::Upgrade(binary, reply)) => match &mut link {
-                    Some(link) if upgrade.is_none() => {
+                    Some(link) if !upgrade.is_under_way() => {
                         link.tell(&FromGateway::Upgrade { binary });
-                        upgrade = Some(reply);
+                        upgrade.ask(reply);
                     }
                     Some(_) => drop(reply.send(Err(Refusal::new(409, "an upgrade is under way")))),
                     None => drop(reply.send(Err(Refusal::new(
@@ -286,7 +280,7 @@ impl Gateway {
                 },
                 Ok(Event::Capture(capture, to)) => self.crew.capture(&capture, CAPTURE_BYTES, &to),
                 // The process that is to follow has begun with what is in force: it would undo the change.
-                Ok(Event::Order(order)) if upgrade.is_some() => {
+                Ok(Event::Order(order)) if upgrade.is_under_way() => {
                     drop(order.reply.send(Err(Refusal::new(409, "an upgrade is under way: ask again when it is over"))))
                 }
                 Ok(Event::Order(order)) => orders.push(order),
@@ -298,6 +292,12 @@ impl Gateway {
             self.control.tend(&self.crew, &self.board);
             self.tell_in_force(&mut link);
             orders.answer();
+            if let Some(link) = &mut link
+                && orders.is_empty()
+                && let Some(upgrade) = upgrade.settle()
+            {
+                link.tell(&FromGateway::Held { upgrade });
+            }
             let answering = draining.is_some_and(|since| since.elapsed() < ANSWER_PATIENCE) && self.owes_answers();
             if self.crew.is_finished() && !answering {
                 return self.end(draining.is_some());

@@ -68,18 +68,25 @@ fn changes_wait_until_an_upgrade_is_over() {
     let goes_on = folder.path().join("load");
     fs::write(&goes_on, "").unwrap();
     let governed = start(folder.path(), with_slow(&file, &origin, ""));
-    fs::remove_file(&goes_on).unwrap();
-    thread::scope(|scope| {
-        let upgrade = scope.spawn(|| governed.good("POST", "/api/upgrade", ""));
-        governed.gateway.wait_for("upgrade: a new gateway process starts");
-        let asked = governed.ask("POST", "/api/reload", "");
-        let served = get(governed.address(), "/");
-        fs::write(&goes_on, "").unwrap();
-        upgrade.join().unwrap();
-        assert!(asked.status == 409 && asked.text().contains("an upgrade is under way: ask again when it is over"), "{asked:?}");
-        assert_eq!(served.header("x-seen"), Some("1"));
-    });
-    governed.good("POST", "/api/reload", "");
+    for (upgrades, by_signal) in [(1, false), (2, true)] {
+        fs::remove_file(&goes_on).unwrap();
+        thread::scope(|scope| {
+            let asker = (!by_signal).then(|| scope.spawn(|| governed.good("POST", "/api/upgrade", "")));
+            if by_signal {
+                governed.gateway.signal(libc::SIGUSR2);
+            }
+            governed.gateway.said(upgrades, "upgrade: a new gateway process starts");
+            let asked = governed.ask("POST", "/api/reload", "");
+            let served = get(governed.address(), "/");
+            fs::write(&goes_on, "").unwrap();
+            asker.map(|asker| asker.join().unwrap());
+            assert!(asked.status == 409 && asked.text().contains("an upgrade is under way: ask again when it is over"), "{by_signal} {asked:?}");
+            assert_eq!(served.header("x-seen"), Some("1"));
+        });
+        assert_eq!(governed.gateway.said(upgrades, "upgrade: the new gateway process serves"), upgrades);
+        assert_eq!(governed.gateway.said(upgrades, "a former gateway process has ended"), upgrades);
+        governed.good("POST", "/api/reload", "");
+    }
     governed.gateway.stop();
 }
 
