@@ -258,7 +258,12 @@ impl Control {
             match &plugin.standing {
                 Standing::InForce => {}
                 Standing::Disabled => standings.disabled.push(name),
-                Standing::Quarantined { reason } => drop(standings.quarantined.insert(name, reason.clone())),
+                Standing::Quarantined { reason } => {
+                    if plugin.made_of.hash.is_empty() {
+                        standings.missing.insert(name.clone());
+                    }
+                    standings.quarantined.insert(name, reason.clone());
+                }
             }
         }
         standings

@@ -363,12 +363,15 @@ impl Supervisor {
     /// Whether the plugin is quarantined for this crash.
     fn judge(&mut self, plugin: &str, now: SystemTime) -> bool {
         let count = self.crashes.count(plugin, self.crash_window, now);
-        if self.crashes_max == 0 || count < self.crashes_max || self.in_force.standings.quarantined.contains_key(plugin) {
+        let standings = &mut self.in_force.standings;
+        if self.crashes_max == 0 || count < self.crashes_max || (standings.quarantined.contains_key(plugin) && !standings.missing.contains(plugin)) {
             return false;
         }
         let reason = format!("it brought the process down {count} times within {}", crate::limits::duration::text(self.crash_window.as_millis() as u32));
         tracing::error!(plugin, "quarantined: {reason}");
-        self.in_force.standings.quarantined.insert(plugin.to_owned(), reason);
+        standings.quarantined.insert(plugin.to_owned(), reason);
+        // Its file was found since, and this is what it did.
+        standings.missing.remove(plugin);
         true
     }
 

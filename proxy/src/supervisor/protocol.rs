@@ -4,7 +4,7 @@
 //! fields are only ever added, and [`PROTOCOL`] grows when that is not enough.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
@@ -74,6 +74,9 @@ pub struct Standings {
     pub disabled: Vec<String>,
     /// By the gateway, and why.
     pub quarantined: BTreeMap<String, String>,
+    /// Those of them that could not be loaded: whatever file is found ends it. Older programs and supervisors do not say it.
+    #[serde(default)]
+    pub missing: BTreeSet<String>,
 }
 
 /// What the supervisor says.
