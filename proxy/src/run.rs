@@ -223,6 +223,7 @@ impl Gateway {
         }
         let mut draining: Option<Instant> = None;
         let mut stopping: Option<Instant> = None;
+        let mut is_interrupted = false;
         let mut orders = Orders::default();
         let mut upgrade = Upgrade::default();
         let mut lost = logs::Notice::default();
@@ -230,9 +231,13 @@ impl Gateway {
             lost.heed();
             self.board.watchdog.heed(&self.control.config().timeouts, link.is_some());
             match events.recv_timeout(Duration::from_millis(TICK_MS)) {
-                Ok(Event::Signal(SIGINT)) if draining.is_some() => {
+                Ok(Event::Signal(SIGINT)) if is_interrupted => {
                     tracing::warn!("interrupted twice: ending at once");
                     return 130;
+                }
+                Ok(Event::Signal(SIGINT)) if draining.is_some() => {
+                    tracing::info!("interrupted while draining: one more SIGINT ends at once");
+                    is_interrupted = true;
                 }
                 Ok(Event::Signal(SIGUSR1)) => logs::reopen(),
                 Ok(Event::Signal(SIGUSR2)) => {
@@ -243,20 +248,21 @@ impl Gateway {
                     orders.reload();
                 }
                 Ok(Event::Signal(signal)) if draining.is_none() => {
+                    is_interrupted = signal == SIGINT;
                     self.drain(signals::name(signal), Duration::ZERO);
                     draining = Some(Instant::now());
                 }
                 Ok(Event::Supervisor(ToGateway::Crashed { crash })) => self.board.note_crash(*crash),
                 Ok(Event::Orphaned) if draining.is_none() => {
                     // Nobody starts this process again: the next one may want the address already.
-                    self.board.admin_ends.store(true, Ordering::Relaxed);
+                    self.board.end_admin();
                     self.drain("the supervisor is gone", Duration::ZERO);
                     draining = Some(Instant::now());
                 }
                 Ok(Event::Supervisor(ToGateway::HandOver { successor })) => {
-                    upgrade.succeed(successor);
                     self.board.handed_over.store(true, Ordering::Relaxed);
-                    self.board.admin_ends.store(true, Ordering::Relaxed);
+                    self.board.end_admin();
+                    upgrade.succeed(successor);
                     if draining.is_none() {
                         self.drain("another process has taken over", HAND_OVER_PATIENCE);
                         draining = Some(Instant::now());
@@ -284,7 +290,7 @@ impl Gateway {
                     drop(order.reply.send(Err(Refusal::new(409, "an upgrade is under way: ask again when it is over"))))
                 }
                 Ok(Event::Order(order)) => orders.push(order),
-                Ok(Event::Orphaned) => self.board.admin_ends.store(true, Ordering::Relaxed),
+                Ok(Event::Orphaned) => self.board.end_admin(),
                 Ok(Event::Signal(_)) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return 1,
             }
@@ -328,7 +334,7 @@ impl Gateway {
     /// Accepts no more. Idle connections are closed after `patience`.
     fn drain(&self, cause: &str, patience: Duration) {
         tracing::info!(signal = cause, drain_ms = self.control.config().timeouts.drain, "draining: accepting no more");
-        self.board.draining.store(true, Ordering::Relaxed);
+        self.board.draining.store(true, Ordering::Release);
         let patience_ms = patience.as_millis() as u64;
         self.crew.command(|| Command::Drain { patience_ms });
     }

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -121,4 +123,76 @@ fn an_upgrade_that_fails_changes_nothing_and_says_why() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(1) && said.contains("nothing was changed"), "{said}");
     governed.gateway.stop();
+}
+
+/// Between two processes no probe and no order is lost: a connection that the former one has accepted is answered by it.
+#[test]
+fn who_still_reaches_the_former_process_hears_that_the_gateway_is_ready() {
+    let origin = Origin::start();
+    let governed = Governed::start(config().to(&[origin.address()]));
+    let begun = |line: &str| {
+        let mut client = Client::connect(&governed.admin);
+        client.send(format!("{line} HTTP/1.1\r\n"));
+        client
+    };
+    let mut clients = [begun("GET /readyz"), begun("POST /api/reload")];
+    // Connections are accepted one after the other: those two are.
+    governed.good("POST", "/api/upgrade", "");
+    let [probe, order] = clients.each_mut().map(|client| {
+        client.send("host: localhost\r\n\r\n");
+        client.response()
+    });
+    assert!(probe.status == 200 && probe.text().contains("\"ready\""), "{probe:?}");
+    assert!(order.status == 503 && order.text().contains("another process serves by now: ask again"), "{order:?}");
+    assert_eq!(governed.good("GET", "/readyz", "")["status"], "ready");
+    governed.gateway.stop();
+}
+
+#[test]
+fn one_interrupt_lets_every_process_finish_what_it_has_and_a_second_one_ends_them() {
+    let released = Arc::new(AtomicBool::new(false));
+    let origin = Origin::answering({
+        let released = Arc::clone(&released);
+        move |_| {
+            let begun = Instant::now();
+            while !released.load(Ordering::Relaxed) && begun.elapsed() < DEADLINE {
+                thread::sleep(Duration::from_millis(5));
+            }
+            reply(200, &[], "")
+        }
+    });
+    const ONCE: &str = "interrupted while draining: one more SIGINT ends at once";
+    // An exchange of a process that leaves, and one of a process that drains already.
+    for (leaves, interrupts) in [(true, 1), (false, 1), (true, 2), (false, 2)] {
+        released.store(false, Ordering::Relaxed);
+        let mut governed = Governed::start(config().to(&[origin.address()]));
+        let before = origin.connections();
+        let mut client = Client::connect(governed.address());
+        client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+        eventually("the origin is asked", || origin.connections() > before);
+        if leaves {
+            governed.good("POST", "/api/upgrade", "");
+        } else {
+            governed.gateway.signal(libc::SIGTERM);
+            governed.gateway.wait_for("draining: accepting no more");
+        }
+        governed.gateway.signal(libc::SIGINT);
+        assert_eq!(governed.gateway.said(1, ONCE), 1);
+        if interrupts == 2 {
+            governed.gateway.signal(libc::SIGINT);
+            client.expect_end();
+        }
+        released.store(true, Ordering::Relaxed);
+        if interrupts == 1 {
+            assert_eq!(client.response().status, 200, "{leaves}");
+        }
+        let code = governed.gateway.wait("the end").code().unwrap();
+        let is_expected = match (leaves, interrupts) {
+            (_, 1) => code == 0,
+            (false, _) => code == 130,
+            // It is that of the process that serves, which may have ended before the second one came.
+            (true, _) => [0, 130].contains(&code),
+        };
+        assert!(is_expected, "{leaves} {interrupts}: {code}");
+    }
 }
