@@ -74,7 +74,7 @@ fn read(parts: &[&str], board: &Board) -> Option<Answer> {
     let snapshot = board.snapshot();
     Some(match parts {
         ["healthz"] => Answer::json(200, &json!({ "status": "alive" })),
-        ["readyz"] if board.draining.load(Ordering::Relaxed) => Answer::json(503, &json!({ "status": "draining" })),
+        ["readyz"] if !board.is_ready() => Answer::json(503, &json!({ "status": "draining" })),
         ["readyz"] => Answer::json(200, &json!({ "status": "ready" })),
         ["metrics"] => {
             Answer { status: 200, media_type: "text/plain; version=0.0.4; charset=utf-8", allow: None, body: metrics::text(board, &snapshot).into_bytes() }

@@ -316,10 +316,10 @@ impl Control {
     /// # Errors
     /// Why nothing has changed.
     pub fn apply(&mut self, change: &Change, read: Option<Awaited>, crew: &Crew, board: &Board) -> Result<Value, Refusal> {
-        if board.draining.load(Ordering::Relaxed) {
+        if let Some(why) = board.refusal() {
             // Whoever sent a signal is told nowhere else.
-            tracing::error!(change = change.words(), "nothing was changed: the gateway is draining");
-            return Err(Refusal::new(503, "the gateway is draining"));
+            tracing::error!(change = change.words(), "nothing was changed: {why}");
+            return Err(Refusal::new(503, why));
         }
         board.set_loading(match change {
             Change::Load { name, path, .. } => Some(LoadingPlugin { name: name.clone(), path: path.clone() }),
