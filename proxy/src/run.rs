@@ -106,8 +106,15 @@ pub enum Event {
     Order(Order),
     /// An operator wants copies of exchanges; each worker sends what it has taken.
     Capture(Arc<Capture>, mpsc::Sender<Taken>),
-    /// An operator asked for another program; `None`: what its path holds by now.
-    Upgrade(Option<PathBuf>, Reply),
+    /// An operator asked for another program.
+    Upgrade {
+        /// `None`: what its path holds by now.
+        binary: Option<PathBuf>,
+        /// What is not in the configuration file may be undone.
+        force: bool,
+        /// For the outcome.
+        reply: Reply,
+    },
     /// The supervisor said something.
     Supervisor(ToGateway),
     /// The supervisor is gone.
@@ -260,6 +267,9 @@ impl Gateway {
                     draining = Some(Instant::now());
                 }
                 Ok(Event::Supervisor(ToGateway::HandOver { successor })) => {
+                    if let Some(undone) = self.undone_by_upgrade() {
+                        tracing::warn!("the upgrade undoes what the configuration file does not say: {undone}");
+                    }
                     self.board.handed_over.store(true, Ordering::Relaxed);
                     self.board.end_admin();
                     upgrade.succeed(successor);
@@ -270,15 +280,22 @@ impl Gateway {
                 }
                 Ok(Event::Supervisor(ToGateway::UpgradeBegins { number })) => upgrade.begin(number),
                 Ok(Event::Supervisor(ToGateway::UpgradeFailed { reason, is_under_way })) => upgrade.fail(&reason, is_under_way),
-                Ok(Event::Upgrade(_, reply)) if orders.is_waiting() => {
+                Ok(Event::Upgrade { reply, .. }) if orders.is_waiting() => {
                     drop(reply.send(Err(Refusal::new(409, "a change waits for names of servers, and an upgrade would end it: ask again in a moment"))));
                 }
-                Ok(Event::Upgrade(binary, reply)) => match &mut link {
-                    Some(link) if !upgrade.is_under_way() => {
-                        link.tell(&FromGateway::Upgrade { binary });
-                        upgrade.ask(reply);
-                    }
-                    Some(_) => drop(reply.send(Err(Refusal::new(409, "an upgrade is under way")))),
+                Ok(Event::Upgrade { binary, force, reply }) => match &mut link {
+                    Some(_) if upgrade.is_under_way() => drop(reply.send(Err(Refusal::new(409, "an upgrade is under way")))),
+                    Some(link) => match self.undone_by_upgrade().filter(|_| !force) {
+                        None => {
+                            link.tell(&FromGateway::Upgrade { binary });
+                            upgrade.ask(reply);
+                        }
+                        Some(undone) => {
+                            let text =
+                                format!("the upgrade would undo what the configuration file does not say: {undone}; put it there and reload, or use `force`");
+                            drop(reply.send(Err(Refusal::new(409, text))));
+                        }
+                    },
                     None => drop(reply.send(Err(Refusal::new(
                         409,
                         "no supervisor holds the sockets: the gateway was not started by `ringway run`, or `server.supervisor` is false",
@@ -329,6 +346,11 @@ impl Gateway {
         if let (Some(link), Some(text)) = (link, &self.control.config().text) {
             link.tell_in_force(text, self.control.standings(), self.control.hashes(), self.control.known());
         }
+    }
+
+    /// What the process that follows in an upgrade does not have, for people.
+    fn undone_by_upgrade(&self) -> Option<String> {
+        Some(self.control.unsaved().join(", ")).filter(|undone| !undone.is_empty())
     }
 
     /// Accepts no more. Idle connections are closed after `patience`.

@@ -269,6 +269,14 @@ impl Control {
         standings
     }
 
+    /// What a process that begins with the configuration in force does not have, for people.
+    pub fn unsaved(&self) -> Vec<String> {
+        let (Some(path), Some(text)) = (&self.config.file, &self.config.text) else { return Vec::new() };
+        let mut unsaved = Config::of_file(path, text).map(|file| edit::unsaved(&self.config, &file)).unwrap_or_default();
+        unsaved.extend(self.canary.as_ref().map(|canary| format!("a version of the plugin `{}` is on trial", canary.name())));
+        unsaved
+    }
+
     /// What the next process is to load of the plugins that the configuration names.
     pub fn hashes(&self) -> Hashes {
         self.of_file.hashes()

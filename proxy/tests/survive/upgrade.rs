@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::admin::*;
 use crate::crash::{built, telling};
@@ -195,4 +195,45 @@ fn one_interrupt_lets_every_process_finish_what_it_has_and_a_second_one_ends_the
         };
         assert!(is_expected, "{leaves} {interrupts}: {code}");
     }
+}
+
+/// The next process begins with the configuration file's text: whoever orders it hears what that does not say.
+#[test]
+fn an_upgrade_that_would_undo_changes_names_them_and_wants_to_be_forced() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), origin());
+    let [first, second] = ["1", "2"].map(|version| versioned(folder.path(), version, &[]));
+    let governed = Governed::start(with_versioned(&first, &origin));
+    let added = json!({ "path": second, "routes": ["all"] }).to_string();
+    let refused = |what: &[&str]| {
+        let (status, reason) = governed.refused("POST", "/api/upgrade", "");
+        let expected = format!("the upgrade would undo what the configuration file does not say: {}; put it there and reload, or use `force`", what.join(", "));
+        assert_eq!((status, reason), (409, expected));
+    };
+    governed.good("POST", "/api/plugins/added", &added);
+    refused(&["the plugin `added` was loaded"]);
+    governed.good("PUT", "/api/plugins/versioned", &json!({ "path": second }).to_string());
+    refused(&["the plugin `versioned` was swapped", "the plugin `added` was loaded"]);
+    governed.good("DELETE", "/api/plugins/versioned?force", "");
+    refused(&["the plugin `added` was loaded", "the plugin `versioned` was unloaded"]);
+    governed.good("POST", "/api/plugins/versioned", &json!({ "path": first }).to_string());
+    refused(&["the plugin `added` was loaded", "the plugin `versioned` was attached to other routes"]);
+    let upgrade = |more: &[&str]| ringway(&[&["upgrade", "--admin", &governed.admin], more].concat()).output().unwrap();
+    let output = upgrade(&[]);
+    assert!(output.status.code() == Some(1) && String::from_utf8_lossy(&output.stderr).contains("use `force`"), "{output:?}");
+    assert_eq!(upgrade(&["--force"]).status.code(), Some(0));
+    let undone = |count: usize| {
+        let says =
+            |event: &Value| event["message"].as_str().is_some_and(|text| text.starts_with("the upgrade undoes what the configuration file does not say: "));
+        assert_eq!(governed.gateway.events(count, |event| event["level"] == "WARN" && says(event)), count);
+    };
+    undone(1);
+    assert_eq!((governed.ask("GET", "/api/plugins/added", "").status, governed.versions().0.as_str()), (404, "1"));
+    // A file with another version of a plugin says the same.
+    governed.good("PUT", "/api/plugins/versioned", "{}");
+    governed.good("POST", "/api/upgrade", "");
+    // A signal has nobody to ask back, and the log has it.
+    governed.good("POST", "/api/plugins/added", &added);
+    governed.gateway.signal(libc::SIGUSR2);
+    undone(2);
+    governed.gateway.stop();
 }
