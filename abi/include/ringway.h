@@ -451,7 +451,7 @@ struct rw_host {
 
   /* Replaces the bytes that the running body hook was shown; len 0 removes them. Needs RW_WANT_EDIT_REQUEST_BODY or
    * RW_WANT_EDIT_RESPONSE_BODY, by hook; the message is then forwarded with chunked framing or, after
-   * on_request_body, with a new Content-Length. */
+   * on_request_body (not of CONNECT), with a new Content-Length. */
   rw_status (*body_replace)(rw_cx *cx, const uint8_t *bytes, uint64_t len);
 
   /* -- the response writer: RW_WANT_RESPOND; on_request, on_request_chunk, on_request_body, on_response -- */

@@ -100,7 +100,7 @@ pub fn write_request(message: &Message, received: &Received, head_bytes: usize, 
     let mut slot = received.slot.clone();
     let out = slot.bytes_mut(layout.out_at()..layout.out_at() + layout.out());
     let head = received.slot.bytes(0..head_bytes);
-    write_request_head(out, message.request(), head, dropped, OutFraming::AsReceived, &ADDITIONS).expect("the out area takes any head")
+    write_request_head(out, message.request(), head, dropped, &[], OutFraming::AsReceived, &ADDITIONS).expect("the out area takes any head")
 }
 
 /// Lays a response head out in the out area of its slot.

@@ -4,7 +4,7 @@
 //!
 //! In order, as `module::function`; a test checks that each exists.
 //!
-//! 1. `worker::accept_tcp` takes the connection, `worker::admit` checks bounds and `on_accept`, `worker::connection` is its task
+//! 1. `worker::accept_tcp` takes the connection, `worker::admit` checks bounds and `on_accept`, `worker::connection::connection` is its task
 //! 2. `exchange::serve` is the loop of the connection, on one slot of `view::slab::take`
 //! 3. `exchange::head::read_request` reads, `http1::head::parse_request` writes the view in place
 //! 4. `exchange::request::decide` finds the route (`route::find`) and runs `plugin::frame::run_request`
@@ -14,7 +14,7 @@
 //! 8. `http1::write::write_response_head`, then the body: with the head, by `exchange::response::pass_body`, or spliced by
 //!    `exchange::splice::run`
 //! 9. `exchange::made::send_made` instead, when a plugin or the gateway answered
-//! 10. `exchange::finish` tells `plugin::frame::run_done` and counts; the connection goes on, parks or lingers (`worker::linger`)
+//! 10. `exchange::finish` tells `plugin::frame::run_done` and counts; the connection goes on, parks or lingers (`worker::connection::linger`)
 
 pub mod address;
 pub mod admin;

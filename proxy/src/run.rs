@@ -14,7 +14,6 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use crate::admin::board::Board;
@@ -22,6 +21,7 @@ use crate::admin::control::Control;
 use crate::admin::former::Former;
 use crate::admin::orders::Orders;
 use crate::admin::server::AdminListener;
+use crate::admin::upgrade::{Reply, Upgrade};
 use crate::admin::{Order, Refusal};
 use crate::config::{Config, Driver, ListenAddress};
 use crate::exchange::capture::{Capture, Taken};
@@ -106,8 +106,15 @@ pub enum Event {
     Order(Order),
     /// An operator wants copies of exchanges; each worker sends what it has taken.
     Capture(Arc<Capture>, mpsc::Sender<Taken>),
-    /// An operator asked for another program; `None`: what its path holds by now.
-    Upgrade(Option<PathBuf>, mpsc::Sender<Result<Value, Refusal>>),
+    /// An operator asked for another program.
+    Upgrade {
+        /// `None`: what its path holds by now.
+        binary: Option<PathBuf>,
+        /// What is not in the configuration file may be undone.
+        force: bool,
+        /// For the outcome.
+        reply: Reply,
+    },
     /// The supervisor said something.
     Supervisor(ToGateway),
     /// The supervisor is gone.
@@ -223,62 +230,72 @@ impl Gateway {
         }
         let mut draining: Option<Instant> = None;
         let mut stopping: Option<Instant> = None;
+        let mut is_interrupted = false;
         let mut orders = Orders::default();
-        let mut upgrade: Option<mpsc::Sender<Result<Value, Refusal>>> = None;
+        let mut upgrade = Upgrade::default();
         let mut lost = logs::Notice::default();
         loop {
             lost.heed();
             self.board.watchdog.heed(&self.control.config().timeouts, link.is_some());
             match events.recv_timeout(Duration::from_millis(TICK_MS)) {
-                Ok(Event::Signal(SIGINT)) if draining.is_some() => {
+                Ok(Event::Signal(SIGINT)) if is_interrupted => {
                     tracing::warn!("interrupted twice: ending at once");
                     return 130;
+                }
+                Ok(Event::Signal(SIGINT)) if draining.is_some() => {
+                    tracing::info!("interrupted while draining: one more SIGINT ends at once");
+                    is_interrupted = true;
                 }
                 Ok(Event::Signal(SIGUSR1)) => logs::reopen(),
                 Ok(Event::Signal(SIGUSR2)) => {
                     tracing::warn!("SIGUSR2 is ignored: an upgrade is asked of a supervisor, and this process is none");
                 }
-                Ok(Event::Signal(SIGHUP)) => {
+                Ok(Event::Signal(SIGHUP) | Event::Supervisor(ToGateway::Reload)) => {
                     logs::reopen();
                     orders.reload();
                 }
                 Ok(Event::Signal(signal)) if draining.is_none() => {
+                    is_interrupted = signal == SIGINT;
                     self.drain(signals::name(signal), Duration::ZERO);
                     draining = Some(Instant::now());
                 }
                 Ok(Event::Supervisor(ToGateway::Crashed { crash })) => self.board.note_crash(*crash),
                 Ok(Event::Orphaned) if draining.is_none() => {
                     // Nobody starts this process again: the next one may want the address already.
-                    self.board.admin_ends.store(true, Ordering::Relaxed);
+                    self.board.end_admin();
                     self.drain("the supervisor is gone", Duration::ZERO);
                     draining = Some(Instant::now());
                 }
                 Ok(Event::Supervisor(ToGateway::HandOver { successor })) => {
-                    if let Some(reply) = upgrade.take() {
-                        // Whoever asked may have gone; the log has it.
-                        let _ = reply.send(Ok(json!({ "upgraded": true, "pid": successor, "former_pid": pid })));
+                    if let Some(undone) = self.undone_by_upgrade() {
+                        tracing::warn!("the upgrade undoes what the configuration file does not say: {undone}");
                     }
                     self.board.handed_over.store(true, Ordering::Relaxed);
-                    self.board.admin_ends.store(true, Ordering::Relaxed);
+                    self.board.end_admin();
+                    upgrade.succeed(successor);
                     if draining.is_none() {
                         self.drain("another process has taken over", HAND_OVER_PATIENCE);
                         draining = Some(Instant::now());
                     }
                 }
-                Ok(Event::Supervisor(ToGateway::UpgradeFailed { reason })) => {
-                    if let Some(reply) = upgrade.take() {
-                        let _ = reply.send(Err(Refusal::new(422, format!("nothing was changed: {reason}"))));
-                    }
-                }
-                Ok(Event::Upgrade(_, reply)) if orders.is_waiting() => {
+                Ok(Event::Supervisor(ToGateway::UpgradeBegins { number })) => upgrade.begin(number),
+                Ok(Event::Supervisor(ToGateway::UpgradeFailed { reason, is_under_way })) => upgrade.fail(&reason, is_under_way),
+                Ok(Event::Upgrade { reply, .. }) if orders.is_waiting() => {
                     drop(reply.send(Err(Refusal::new(409, "a change waits for names of servers, and an upgrade would end it: ask again in a moment"))));
                 }
-                Ok(Event::Upgrade(binary, reply)) => match &mut link {
-                    Some(link) if upgrade.is_none() => {
-                        link.tell(&FromGateway::Upgrade { binary });
-                        upgrade = Some(reply);
-                    }
-                    Some(_) => drop(reply.send(Err(Refusal::new(409, "an upgrade is under way")))),
+                Ok(Event::Upgrade { binary, force, reply }) => match &mut link {
+                    Some(_) if upgrade.is_under_way() => drop(reply.send(Err(Refusal::new(409, "an upgrade is under way")))),
+                    Some(link) => match self.undone_by_upgrade().filter(|_| !force) {
+                        None => {
+                            link.tell(&FromGateway::Upgrade { binary });
+                            upgrade.ask(reply);
+                        }
+                        Some(undone) => {
+                            let text =
+                                format!("the upgrade would undo what the configuration file does not say: {undone}; put it there and reload, or use `force`");
+                            drop(reply.send(Err(Refusal::new(409, text))));
+                        }
+                    },
                     None => drop(reply.send(Err(Refusal::new(
                         409,
                         "no supervisor holds the sockets: the gateway was not started by `ringway run`, or `server.supervisor` is false",
@@ -286,11 +303,11 @@ impl Gateway {
                 },
                 Ok(Event::Capture(capture, to)) => self.crew.capture(&capture, CAPTURE_BYTES, &to),
                 // The process that is to follow has begun with what is in force: it would undo the change.
-                Ok(Event::Order(order)) if upgrade.is_some() => {
+                Ok(Event::Order(order)) if upgrade.is_under_way() => {
                     drop(order.reply.send(Err(Refusal::new(409, "an upgrade is under way: ask again when it is over"))))
                 }
                 Ok(Event::Order(order)) => orders.push(order),
-                Ok(Event::Orphaned) => self.board.admin_ends.store(true, Ordering::Relaxed),
+                Ok(Event::Orphaned) => self.board.end_admin(),
                 Ok(Event::Signal(_)) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return 1,
             }
@@ -298,6 +315,12 @@ impl Gateway {
             self.control.tend(&self.crew, &self.board);
             self.tell_in_force(&mut link);
             orders.answer();
+            if let Some(link) = &mut link
+                && orders.is_empty()
+                && let Some(upgrade) = upgrade.settle()
+            {
+                link.tell(&FromGateway::Held { upgrade });
+            }
             let answering = draining.is_some_and(|since| since.elapsed() < ANSWER_PATIENCE) && self.owes_answers();
             if self.crew.is_finished() && !answering {
                 return self.end(draining.is_some());
@@ -325,10 +348,15 @@ impl Gateway {
         }
     }
 
+    /// What the process that follows in an upgrade does not have, for people.
+    fn undone_by_upgrade(&self) -> Option<String> {
+        Some(self.control.unsaved().join(", ")).filter(|undone| !undone.is_empty())
+    }
+
     /// Accepts no more. Idle connections are closed after `patience`.
     fn drain(&self, cause: &str, patience: Duration) {
         tracing::info!(signal = cause, drain_ms = self.control.config().timeouts.drain, "draining: accepting no more");
-        self.board.draining.store(true, Ordering::Relaxed);
+        self.board.draining.store(true, Ordering::Release);
         let patience_ms = patience.as_millis() as u64;
         self.crew.command(|| Command::Drain { patience_ms });
     }

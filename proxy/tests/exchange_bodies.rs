@@ -185,11 +185,21 @@ fn rule_82_expect_100_continue() {
         assert_eq!((outcome.end, outcome.statuses().last()), (End::Park, Some(&200)));
         assert_eq!(outcome.upstreams[0].request().body_text(), "hello");
     });
+    // What has come with the head is not waited for, and neither is the rest: the upstream is not told that somebody waits.
+    for here in 1..=5 {
+        let script = vec![bytes(format!("{head}{}", &"hello"[..here])), bytes(&"hello"[here..])];
+        let outcome = Case::script(&world, script).answer(OK).once();
+        let request = outcome.upstreams[0].request();
+        assert_eq!((request.body_text(), request.value("expect")), ("hello", None), "{here}");
+        assert_eq!((outcome.end, outcome.statuses(), outcome.fates()), (End::Park, vec![200], vec![Fate::GivenBack]), "{here}");
+    }
     // The client waits, and the upstream says nothing: after a while the gateway does.
     let waits = vec![bytes(head), Step::Await(b"HTTP/1.1 100".to_vec(), 1), bytes("hello")];
     Case::script(&world, waits).answer(OK).expire(1001).each(|outcome| {
         assert_eq!((outcome.end, outcome.statuses()), (End::Park, vec![100, 200]));
         assert_eq!(outcome.upstreams[0].request().body_text(), "hello");
+        // Did it wait for the body, or is that its next request? It has not said.
+        assert_eq!(outcome.fates(), [Fate::Discarded(None)]);
     });
     // So it does when it hears something else, or only the beginning of something.
     let hints = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
@@ -197,8 +207,14 @@ fn rule_82_expect_100_continue() {
         let waits = vec![bytes(head), Step::Await(b"HTTP/1.1 100".to_vec(), 1), bytes("hello")];
         let up = Upstream::script(vec![Step::AwaitHead, bytes(first), body(), bytes(rest)]);
         let outcome = Case::script(&world, waits).up(up).expire(1001).once();
-        assert_eq!((outcome.end, outcome.statuses(), outcome.fates()), (End::Park, statuses, vec![Fate::GivenBack]));
+        assert_eq!((outcome.end, outcome.statuses(), outcome.fates()), (End::Park, statuses, vec![Fate::Discarded(None)]));
     }
+    // Its time for the body begins when it may send it.
+    let patient = World::new("[timeouts]\nbody_idle = \"2s\"\nexpect_continue = \"6s\"\n[[route]]\nupstream = \"app\"\n");
+    let waits = vec![bytes(head), Step::Await(b"HTTP/1.1 100".to_vec(), 1), bytes("hello")];
+    let up = Upstream::script(vec![Step::AwaitHead, Step::AfterExpiry(1), bytes("HTTP/1.1 100 Continue\r\n\r\n"), body(), bytes(OK)]);
+    let outcome = Case::script(&patient, waits).up(up).expire(4_001).once();
+    assert_eq!((outcome.end, outcome.statuses(), outcome.fates()), (End::Park, vec![100, 200], vec![Fate::GivenBack]));
     // An HTTP/1.0 client cannot expect anything.
     let old = "POST / HTTP/1.0\r\nHost: e\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello";
     Case::new(&world, old).answer(OK).each(|outcome| {

@@ -387,3 +387,71 @@ fn a_response_that_a_plugin_replaces_needs_a_third_slot_for_a_moment_only() {
     }
     assert!(world.blueprint.config.limits.slab_slots() > SLOTS_PER_EXCHANGE * world.blueprint.config.limits.slots);
 }
+
+/// A route that lets the protocol `chat` and CONNECT through, with the actor A.
+fn switching() -> World {
+    let route = "[[route]]\npath = \"/up\"\nupstream = \"app\"\nplugins = [\"A\"]\nallow_upgrade = [\"chat\"]\n";
+    let connect = "[[route]]\nmethod = \"CONNECT\"\nupstream = \"app\"\nplugins = [\"A\"]\nconnect_to = [\"e:443\"]\n";
+    actors_with("closed", &format!("{route}{connect}"))
+}
+
+/// An upstream that has switched speaks another protocol, whatever a plugin makes of its answer: no other request may reach it.
+#[test]
+fn a_connection_that_has_switched_is_never_used_again() {
+    let world = switching();
+    for method in ["GET", "HEAD"] {
+        for status in [200, 204, 304, 404] {
+            let request = format!("{method} /up HTTP/1.1\r\nHost: e\r\nConnection: Upgrade\r\nUpgrade: chat\r\nx-act: A.response=status:{status}\r\n\r\n");
+            let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n";
+            Case::new(&world, request).methods(&[method]).answer(switch).each(|outcome| {
+                assert_eq!((outcome.statuses(), outcome.fates()), (vec![status], vec![Fate::Discarded(None)]), "{method} {status}");
+                assert!(outcome.responses[0].value("date").is_some(), "{method} {status}");
+            });
+        }
+    }
+}
+
+/// A plugin that looks at bodies changes nothing about a request that has none.
+#[test]
+fn a_request_without_a_body_stays_one_when_a_plugin_asks_for_it() {
+    let world = switching();
+    for act in ["A.request=need-body", "A.request=need-body,A.request-body=replace:"] {
+        Case::new(&world, get(act)).answer(OK).each(|outcome| {
+            let request = outcome.upstreams[0].request();
+            assert_eq!((request.value("content-length"), request.value("transfer-encoding")), (None, None), "{act}");
+        });
+        let request = format!("GET /up HTTP/1.1\r\nHost: e\r\nConnection: Upgrade\r\nUpgrade: chat\r\nx-act: {act}\r\n\r\n");
+        Case::new(&world, request).answer(OK).each(|outcome| {
+            let request = outcome.upstreams[0].request();
+            assert_eq!((request.value("upgrade"), request.value("content-length")), (Some("chat"), None), "{act}");
+        });
+    }
+    // What it puts there is a body.
+    Case::new(&world, get("A.request=need-body,A.request-body=replace:new")).answer(OK).each(|outcome| {
+        assert_eq!(outcome.upstreams[0].request().body_text(), "new");
+    });
+    // Nothing comes before a tunnel: it would be the tunnel's.
+    let connect = |act: &str| format!("CONNECT e:443 HTTP/1.1\r\nHost: e:443\r\nx-act: {act}\r\n\r\n");
+    Case::new(&world, connect("A.request=need-body")).methods(&["CONNECT"]).answer("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n").each(|outcome| {
+        assert_eq!((outcome.statuses(), outcome.upstreams[0].request().value("content-length")), (vec![403], None));
+    });
+    Case::new(&world, connect("A.request=need-body,A.request-body=replace:new")).methods(&["CONNECT"]).each(|outcome| {
+        assert_eq!((outcome.statuses(), outcome.reasons()), (vec![500], vec!["plugin_aborted"]));
+    });
+}
+
+/// Nobody waits for 100 where there is no body, or where it is on its way: the upstream is not told so, whoever says it.
+#[test]
+fn hop_lines_of_the_gateway_leave_once_whoever_sets_them() {
+    let world = World::new(
+        "[[plugin]]\nname = \"h\"\npath = \"{plugins}/header-rewrite.so\"\n[plugin.config]\nrequest.set = { expect = \"100-continue\", max-forwards = \"7\" }\n[[route]]\nupstream = \"app\"\nplugins = [\"h\"]\n",
+    );
+    Case::new(&world, "OPTIONS / HTTP/1.1\r\nHost: e\r\nMax-Forwards: 3\r\n\r\n").answer(OK).each(|outcome| {
+        let request = outcome.upstreams[0].request();
+        assert_eq!((request.value("expect"), request.values("max-forwards")), (None, vec!["2"]));
+    });
+    let chunked = "POST / HTTP/1.1\r\nHost: e\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    Case::new(&world, chunked).answer(OK).each(|outcome| {
+        assert_eq!((outcome.upstreams[0].request().value("expect"), outcome.fates()), (None, vec![Fate::GivenBack]));
+    });
+}

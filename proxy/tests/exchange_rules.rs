@@ -314,7 +314,7 @@ fn rule_51_a_body_without_its_last_chunk_is_incomplete_on_both_sides() {
         });
         let up = Upstream::script(vec![Step::AwaitHead, bytes(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n{end}")), Step::Eof]);
         Case::new(&world, GET).up(up).each(|outcome| {
-            assert_eq!((outcome.end, outcome.reasons()), (End::Abort, vec!["upstream_truncated"]), "{end:?}");
+            assert_eq!((outcome.end, outcome.reasons()), (End::Cut, vec!["upstream_truncated"]), "{end:?}");
             assert!(!outcome.responses[0].complete, "{end:?}");
         });
     }
@@ -328,7 +328,7 @@ fn rule_69_a_body_until_close_needs_an_orderly_end() {
         [(Step::Eof, true), (Step::Error(std::io::ErrorKind::ConnectionReset), false), (Step::Error(std::io::ErrorKind::UnexpectedEof), false)]
     {
         Case::new(&world, GET).up(Upstream::script(vec![Step::AwaitHead, answer.clone(), end])).each(|outcome| {
-            assert_eq!((outcome.responses[0].complete, outcome.end == End::Abort), (complete, !complete));
+            assert_eq!((outcome.responses[0].complete, outcome.end == End::Cut), (complete, !complete));
             assert!(matches!(outcome.fates()[..], [Fate::Discarded(_)]), "it is not used again");
         });
     }
@@ -636,6 +636,9 @@ fn rule_94_a_head_that_takes_too_long_is_408() {
             assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![408], vec!["head_timeout"]), "{head:?}");
         });
     }
+    // Its end comes with the deadline, or without a slot behind it: the connection can be read no more.
+    let late = Case::script(&world, vec![bytes("GET / HTTP/1.1\r\nHost: e"), Step::AfterExpiry(1), bytes("\r\n\r\n")]).answer(OK).expire(10_001);
+    late.each(|outcome| assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![408], vec!["head_timeout"])));
     // A line end behind a body is no request.
     let stray = Case::script(&world, vec![bytes(format!("{GET}\r\n")), Step::Await(b"never".to_vec(), 1)]).answer(OK).expire(40_001);
     stray.each(|outcome| assert_eq!((outcome.end, outcome.statuses()), (End::Close, vec![200])));

@@ -279,7 +279,7 @@ fn a_response_that_stops_is_cut_off() {
     let world = World::new(TIMES);
     let up = Upstream::script(vec![Step::AwaitHead, bytes("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")]);
     Case::new(&world, GET).up(up).expire(15_001).each(|outcome| {
-        assert_eq!((outcome.end, outcome.reasons()), (End::Abort, vec!["upstream_read_timeout"]));
+        assert_eq!((outcome.end, outcome.reasons()), (End::Cut, vec!["upstream_read_timeout"]));
         assert_eq!((outcome.responses[0].body_text(), outcome.responses[0].complete), ("hello", false));
     });
 }
@@ -517,12 +517,12 @@ fn rule_76_a_close_delimited_body_that_stalls_is_cut_off() {
     let world = World::plain();
     let stalls = Upstream::script(vec![Step::AwaitHead, bytes("HTTP/1.1 200 OK\r\n\r\nhalf")]);
     Case::new(&world, GET).up(stalls.clone()).expire(60_001).each(|outcome| {
-        assert_eq!((outcome.end, outcome.reasons()), (End::Abort, vec!["upstream_read_timeout"]));
+        assert_eq!((outcome.end, outcome.reasons()), (End::Cut, vec!["upstream_read_timeout"]));
         assert!(!outcome.raw.ends_with(b"0\r\n\r\n"), "{:?}", String::from_utf8_lossy(&outcome.raw));
     });
     let world = World::new("[timeouts]\nexchange = \"20s\"\n[[route]]\nupstream = \"app\"\n");
     Case::new(&world, GET).up(stalls).expire(20_001).each(|outcome| {
-        assert_eq!((outcome.end, outcome.reasons()), (End::Abort, vec!["exchange_timeout"]));
+        assert_eq!((outcome.end, outcome.reasons()), (End::Cut, vec!["exchange_timeout"]));
         assert!(!outcome.raw.ends_with(b"0\r\n\r\n"), "{:?}", String::from_utf8_lossy(&outcome.raw));
     });
 }

@@ -155,7 +155,15 @@ fn the_deadline_of_the_exchange_ends_a_wait() {
         assert_eq!((outcome.responses[0].values("x-order-post").concat(), counts(outcome, DONE)), ("A".into(), vec![1, 1, 0]));
     });
     Case::new(&world, get("B.response=suspend")).answer(OK).expire(1500).each(|outcome| {
-        assert_eq!((outcome.end, outcome.raw.len(), counts(outcome, DONE)), (End::Abort, 0, vec![1, 1, 1]));
+        // Some links have seen the response that does not come: none sees what comes instead.
+        assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![504], vec!["exchange_timeout"]));
+        assert_eq!((outcome.responses[0].values("x-order-post").concat(), counts(outcome, DONE)), (String::new(), vec![1, 1, 1]));
+    });
+    // The answer that says so is not kept waiting, by any link.
+    let silent = Upstream::script(vec![Step::AwaitHead]);
+    Case::new(&world, get("A.response=suspend,B.response=suspend")).up(silent).expire(1500).expire(100).expire(100).each(|outcome| {
+        assert_eq!((outcome.statuses(), outcome.reasons()), (vec![504], vec!["exchange_timeout"]));
+        assert_eq!((counts(outcome, EVENT), counts(outcome, EVENT_KIND)[..2].to_vec()), (vec![1, 1, 0], vec![TIMEOUT; 2]));
     });
 }
 

@@ -26,7 +26,7 @@ fuzz_target!(|head: &[u8]| {
     }
     let mut out = vec![0; SLOT_BYTES];
     let received = &slot.bytes[..facts.head_bytes as usize];
-    let len = write_request_head(&mut out, slot.view(), received, &facts.dropped, OutFraming::AsReceived, &[]).expect("it fits");
+    let len = write_request_head(&mut out, slot.view(), received, &facts.dropped, &[], OutFraming::AsReceived, &[]).expect("it fits");
     let out = &out[..len];
 
     let (again, answer) = Slot::<RawRequest>::request(out, &[len]);

@@ -74,7 +74,7 @@ fn read(parts: &[&str], board: &Board) -> Option<Answer> {
     let snapshot = board.snapshot();
     Some(match parts {
         ["healthz"] => Answer::json(200, &json!({ "status": "alive" })),
-        ["readyz"] if board.draining.load(Ordering::Relaxed) => Answer::json(503, &json!({ "status": "draining" })),
+        ["readyz"] if !board.is_ready() => Answer::json(503, &json!({ "status": "draining" })),
         ["readyz"] => Answer::json(200, &json!({ "status": "ready" })),
         ["metrics"] => {
             Answer { status: 200, media_type: "text/plain; version=0.0.4; charset=utf-8", allow: None, body: metrics::text(board, &snapshot).into_bytes() }
@@ -165,6 +165,7 @@ fn load(name: &str, replaces: bool, body: &[u8]) -> Result<Change, Refusal> {
 #[serde(default, deny_unknown_fields)]
 struct WantedProgram {
     binary: Option<PathBuf>,
+    force: bool,
 }
 
 fn upgrade(body: &[u8], board: &Board, events: &mpsc::Sender<Event>) -> Answer {
@@ -175,7 +176,7 @@ fn upgrade(body: &[u8], board: &Board, events: &mpsc::Sender<Event>) -> Answer {
             Err(error) => return Answer::error(400, &format!("the body is not what is expected: {error}")),
         },
     };
-    let answer = ask(|reply| Event::Upgrade(wanted.binary, reply), events);
+    let answer = ask(|reply| Event::Upgrade { binary: wanted.binary, force: wanted.force, reply }, events);
     // Whoever hears that another process serves is answered by that one from then on.
     let deadline = Instant::now() + LISTENER_TIMEOUT;
     while answer.status == 200 && !board.admin_ended.load(Ordering::Relaxed) && Instant::now() < deadline {

@@ -4,8 +4,9 @@
 //! whoever reads it on any thread keeps none alive.
 #![forbid(unsafe_code)]
 
+use std::io::PipeWriter;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::maps::feeds::Feeds;
@@ -32,7 +33,9 @@ pub struct Board {
     /// Another process serves from now on.
     pub handed_over: AtomicBool,
     /// The admin listener of this process is to accept no more: somebody else has its address, or wants it.
-    pub admin_ends: AtomicBool,
+    admin_ends: AtomicBool,
+    /// What wakes it then, by its end.
+    admin_wake: Mutex<Option<PipeWriter>>,
     /// It accepts no more.
     pub admin_ended: AtomicBool,
     /// Exchanges are being captured.
@@ -199,6 +202,7 @@ impl Board {
             draining: AtomicBool::new(false),
             handed_over: AtomicBool::new(false),
             admin_ends: AtomicBool::new(false),
+            admin_wake: Mutex::default(),
             admin_ended: AtomicBool::new(false),
             capturing: AtomicBool::new(false),
             admin_open: AtomicUsize::new(0),
@@ -207,6 +211,41 @@ impl Board {
             watchdog: Arc::default(),
             feeds: Arc::default(),
         }
+    }
+
+    /// Whether connections are accepted at this address, by this process or by the one that follows it.
+    pub fn is_ready(&self) -> bool {
+        // It drains after it has handed over: what was stored before is seen.
+        !self.draining.load(Ordering::Acquire) || self.handed_over.load(Ordering::Relaxed)
+    }
+
+    /// Changes are not made any more, and why.
+    pub fn refusal(&self) -> Option<&'static str> {
+        match self.draining.load(Ordering::Acquire) {
+            false => None,
+            true if self.handed_over.load(Ordering::Relaxed) => Some("another process serves by now: ask again"),
+            true => Some("the gateway is draining"),
+        }
+    }
+
+    /// The admin listener is to accept no more.
+    pub fn end_admin(&self) {
+        self.admin_ends.store(true, Ordering::Release);
+        drop(self.admin_wake().take());
+    }
+
+    /// Whether it is to.
+    pub fn admin_ends(&self) -> bool {
+        self.admin_ends.load(Ordering::Acquire)
+    }
+
+    /// The other end of `wake` is closed when the admin listener is to end.
+    pub fn set_admin_wake(&self, wake: PipeWriter) {
+        *self.admin_wake() = Some(wake);
+    }
+
+    fn admin_wake(&self) -> MutexGuard<'_, Option<PipeWriter>> {
+        self.admin_wake.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is in force at this moment.

@@ -257,10 +257,23 @@ impl Control {
             match &plugin.standing {
                 Standing::InForce => {}
                 Standing::Disabled => standings.disabled.push(name),
-                Standing::Quarantined { reason } => drop(standings.quarantined.insert(name, reason.clone())),
+                Standing::Quarantined { reason } => {
+                    if plugin.made_of.hash.is_empty() {
+                        standings.missing.insert(name.clone());
+                    }
+                    standings.quarantined.insert(name, reason.clone());
+                }
             }
         }
         standings
+    }
+
+    /// What a process that begins with the configuration in force does not have, for people.
+    pub fn unsaved(&self) -> Vec<String> {
+        let (Some(path), Some(text)) = (&self.config.file, &self.config.text) else { return Vec::new() };
+        let mut unsaved = Config::of_file(path, text).map(|file| edit::unsaved(&self.config, &file)).unwrap_or_default();
+        unsaved.extend(self.canary.as_ref().map(|canary| format!("a version of the plugin `{}` is on trial", canary.name())));
+        unsaved
     }
 
     /// What the next process is to load of the plugins that the configuration names.
@@ -310,10 +323,10 @@ impl Control {
     /// # Errors
     /// Why nothing has changed.
     pub fn apply(&mut self, change: &Change, read: Option<Awaited>, crew: &Crew, board: &Board) -> Result<Value, Refusal> {
-        if board.draining.load(Ordering::Relaxed) {
+        if let Some(why) = board.refusal() {
             // Whoever sent a signal is told nowhere else.
-            tracing::error!(change = change.words(), "nothing was changed: the gateway is draining");
-            return Err(Refusal::new(503, "the gateway is draining"));
+            tracing::error!(change = change.words(), "nothing was changed: {why}");
+            return Err(Refusal::new(503, why));
         }
         board.set_loading(match change {
             Change::Load { name, path, .. } => Some(LoadingPlugin { name: name.clone(), path: path.clone() }),

@@ -1,4 +1,4 @@
-//! Changes of a configuration that the API makes: plugins added, replaced, removed. Pure.
+//! Changes of a configuration that the API makes: plugins added, replaced, removed; and which of them its file does not say. Pure.
 #![forbid(unsafe_code)]
 
 use crate::config::{Config, Link, OnError, Plugin, PluginIndex};
@@ -48,6 +48,22 @@ pub fn remove(config: &Config, index: PluginIndex) -> Config {
         listener.links = without(&listener.links);
     }
     Config { plugins: plugins.into(), routes: routes.into(), listeners: listeners.into(), ..config.clone() }
+}
+
+/// What was changed and is not in the file, for people: `file` is what that says, `now` what is in force.
+pub fn unsaved(now: &Config, file: &Config) -> Vec<String> {
+    let find = |config: &Config, name: &str| (0..).map(PluginIndex).zip(config.plugins.iter().cloned()).find(|(_, plugin)| plugin.name == name);
+    let changed = (0..).map(PluginIndex).zip(now.plugins.iter()).filter_map(|(index, plugin)| {
+        let what = match find(file, &plugin.name) {
+            None => "loaded",
+            Some((_, other)) if (&other.path, &other.config) != (&plugin.path, &plugin.config) => "swapped",
+            Some((other, _)) if attached(file, other) != attached(now, index) => "attached to other routes",
+            Some(_) => return None,
+        };
+        Some(format!("the plugin `{}` was {what}", plugin.name))
+    });
+    let gone = file.plugins.iter().filter(|plugin| find(now, &plugin.name).is_none()).map(|plugin| format!("the plugin `{}` was unloaded", plugin.name));
+    changed.chain(gone).collect()
 }
 
 /// The routes and listeners that the plugin at `index` is attached to, for people.

@@ -61,8 +61,13 @@ impl Loader {
         let mut now = match standings.quarantined.get(&plugin.name) {
             Some(reason) => {
                 let out = self.put_out(&source, Standing::Quarantined { reason: reason.clone() });
-                // Only new code ends a quarantine, and this may be the old one.
-                if out.made_of.hash.is_empty() { of_hash(out, hash) } else { out }
+                match () {
+                    // No code was to blame: the next reload loads what is there then.
+                    () if standings.missing.contains(&plugin.name) => of_hash(out, None),
+                    // Only new code ends a quarantine, and this may be the old one.
+                    () if out.made_of.hash.is_empty() => of_hash(out, hash),
+                    () => out,
+                }
             }
             None => match self.load_patiently(&source, if *has_died && !is_disabled { LOAD_TRIES } else { 1 }, names) {
                 Ok(loaded) => loaded,

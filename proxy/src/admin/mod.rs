@@ -23,5 +23,6 @@ pub mod plugins;
 pub mod server;
 mod show;
 pub mod status;
+pub mod upgrade;
 
 pub use control::{Change, Order, Refusal};

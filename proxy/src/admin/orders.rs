@@ -43,6 +43,11 @@ impl Orders {
         self.awaited.is_some()
     }
 
+    /// Whether all of them have been made and answered.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.made.is_empty()
+    }
+
     /// Makes those that need not wait. They are answered by [`Orders::answer`].
     pub fn proceed(&mut self, control: &mut Control, crew: &Crew, board: &Board) {
         while let Some(order) = self.queue.pop_front() {

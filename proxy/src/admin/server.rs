@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::api;
 use super::board::Board;
@@ -49,8 +49,6 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const FOLLOW_BYTES: usize = 64 * 1024;
 /// After a failed `accept`, mostly for want of descriptors; and for connections that have given way.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long the listener may go on when it is to end.
-const END_LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// A bound admin socket.
 pub struct AdminListener {
@@ -147,11 +145,17 @@ impl AdminListener {
             ListenSocket::Unix(socket) => socket.set_nonblocking(true)?,
         }
         let is_tcp = matches!(socket, ListenSocket::Tcp(_));
+        let (ends, wake) = io::pipe()?;
+        board.set_admin_wake(wake);
         let desk = Arc::new(Desk { board: Arc::clone(board), token, is_tcp, events, owing: Mutex::default() });
         let accept = move || {
-            while !desk.board.admin_ends.load(Ordering::Relaxed) {
+            loop {
                 // An error is one of accept, too.
-                let _ = poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&END_LOOK));
+                let _ = poll(&mut [PollFd::new(&socket, PollFlags::IN), PollFd::new(&ends, PollFlags::IN)], None);
+                // Whoever waits is served by the process that follows, when there is one.
+                if desk.board.admin_ends() {
+                    break;
+                }
                 let accepted = match &socket {
                     ListenSocket::Tcp(socket) => socket.accept().map(|(stream, _)| Stream::Tcp(stream)),
                     ListenSocket::Unix(socket) => socket.accept().map(|(stream, _)| Stream::Unix(stream)),

@@ -199,6 +199,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             self.give_back(lease, Outcome::Neutral);
             return Attempt::Over(self.fail(exchange, Fault::Resource(ResourceFault::HeadDoesNotFit)).await);
         };
+        let expects = self.expects_continue(outgoing);
         // Head and body leave in one write when they fit.
         let (appended, rest) = self.append_body(exchange, outgoing, head);
         let times = self.frame.borrow().chain().plan().has_want(raw::WANT_TIME);
@@ -239,6 +240,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             pump_done: &pump_done,
             body_unasked: &body_unasked,
             awaits_head: &awaits_head,
+            expects,
             sent_at,
         };
         let patience = self.watch.alarm(timeouts.linger);
@@ -325,7 +327,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             Both::Reply(Err(ReplyFault::Broken(fault))) => {
                 self.discard(lease, Outcome::Failed(fault));
                 exchange.reply.fault = Some(self.cause(Fault::Upstream(fault)));
-                Attempt::Over(Next::End(End::Abort))
+                let is_gone = self.watch.has_left() && !self.watch.is_cut_off();
+                Attempt::Over(Next::End(if exchange.reply.framed && !is_gone { End::Cut } else { End::Abort }))
             }
             Both::Reply(Err(ReplyFault::ClientGone)) => {
                 self.discard(lease, Outcome::Neutral);
@@ -334,9 +337,13 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             }
             Both::Reply(Err(ReplyFault::Internal(fault))) => {
                 self.discard(lease, Outcome::Neutral);
-                if answered {
+                if exchange.reply.status != 0 || exchange.reply.interim {
                     exchange.reply.fault.get_or_insert(self.cause(fault));
                     return Attempt::Over(Next::End(End::Abort));
+                }
+                if answered {
+                    // Some links have seen the response that does not come now.
+                    return Attempt::Over(self.fail_plainly(exchange, self.cause(fault)).await);
                 }
                 Attempt::Over(self.fail(exchange, fault).await)
             }
@@ -406,6 +413,11 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         (allowed && well_formed).then(|| asked.to_vec())
     }
 
+    /// Whether a request of this body says `Expect: 100-continue` to the upstream, if its client did.
+    fn expects_continue(&self, outgoing: Outgoing) -> bool {
+        matches!(outgoing, Outgoing::Streamed(_)) && self.watch.awaits_continue()
+    }
+
     /// Lays the request head out in the out area; `None` when it does not fit.
     fn write_head(&mut self, exchange: &Exchange, outgoing: Outgoing, upgrade: Option<&[u8]>, lease: &Lease<U::Reader, U::Writer>) -> Option<usize> {
         let program = &exchange.program;
@@ -414,12 +426,14 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         // What the client asked for, whatever a plugin made of it.
         let authority = frame.request().received_request().authority();
         let mut dropped = exchange.facts.dropped;
+        let mut withheld: smallvec::SmallVec<[HeaderId; 2]> = smallvec::SmallVec::new();
         let trusted = self.peer.trusted;
         if !trusted {
             drop_received(view, &mut dropped, self.input.slot.bytes(0..self.input.filled), &FORWARDING);
         }
-        if exchange.buffered.is_some() {
-            drop_received(view, &mut dropped, self.input.slot.bytes(0..self.input.filled), &[HeaderId::EXPECT]);
+        // RFC 9110 §10.1.1: nobody waits for 100 once the body is on its way, or when there is none.
+        if !self.expects_continue(outgoing) {
+            withheld.push(HeaderId::EXPECT);
         }
         let framing = match outgoing {
             Outgoing::None | Outgoing::InSlot(_) | Outgoing::Streamed(Framing::Plain) => OutFraming::AsReceived,
@@ -451,7 +465,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         }
         // RFC 9110 §7.6.2: one hop less.
         if let Some(left) = exchange.facts.max_forwards {
-            drop_received(view, &mut dropped, self.input.slot.bytes(0..self.input.filled), &[HeaderId::MAX_FORWARDS]);
+            withheld.push(HeaderId::MAX_FORWARDS);
             let (digits, count) = decimal_digits(u64::from(left.saturating_sub(1)));
             hops[..count].copy_from_slice(&digits[digits.len() - count..]);
             additions.push(b"max-forwards", &hops[..count]);
@@ -483,7 +497,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let mut slot = self.input.slot.clone();
         let received = self.input.slot.bytes(0..exchange.facts.head_bytes as usize);
         let out = slot.bytes_mut(layout.out_at()..layout.out_at() + layout.out());
-        write_request_head(out, view, received, &dropped, framing, additions.as_slice()).ok()
+        write_request_head(out, view, received, &dropped, &withheld, framing, additions.as_slice()).ok()
     }
 
     /// Puts what fits of a body that is here behind the head. Returns how much, and what is left to write.

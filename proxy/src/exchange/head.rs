@@ -34,6 +34,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             let filled = self.input.filled;
             let (bytes, entries, root) = self.input.slot.request_parts();
             match parse_request(Area { bytes, filled }, &program.head_limits, &program.names, entries, root, &mut progress) {
+                // Its last bytes came with the deadline: the sweep has ended the connection's reading side.
+                Ok(Some(_)) if self.watch.expired(Lane::DownRead) => return Err(self.refuse(Fault::Client(ClientFault::HeadTimeout)).await),
                 Ok(Some(facts)) => {
                     self.watch.disarm(Lane::DownRead);
                     let count = root.headers.len as usize;
@@ -158,7 +160,7 @@ pub async fn refuse<W: Writer, U>(core: &Core<U>, watch: &Watch, peer: Peer, wri
         log_refused(&program, peer, received, fault);
     }
     let mut out = vec![0; PLAIN_ERROR_BYTES];
-    let Some(count) = plain_error(&mut out, row.status, row.text, &core.date.now()) else { return End::Close };
+    let Some(count) = plain_error(&mut out, fault, &core.date.now()) else { return End::Close };
     let stall = Stall::new(watch, Lane::DownWrite, program.timeouts.write_stall);
     let (result, _) = write_all(writer, stall, Buf::heap(out, None).narrowed(0..count)).await;
     if result.is_ok() { End::Linger } else { End::Close }

@@ -7,7 +7,7 @@ use super::body::{BodyReader, PREFIX_BYTES};
 use super::core::Upstreams;
 use super::io::{Reader, Stall, Writer, write_all};
 use super::request::read_piece;
-use super::suspend::resume;
+use super::suspend::{GONE, resume};
 use super::watch::Lane;
 use super::{Connection, End, Exchange, Next};
 use crate::error::{ClientFault, Fault, ResourceFault};
@@ -23,21 +23,18 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         if matches!(flow, Flow::Suspend(_)) {
             flow = match resume(self.core, self.watch, &self.frame, &exchange.program, exchange.timeouts()).await {
                 Ok(flow) => flow,
-                // Some links have seen this response: no other one takes its place.
-                Err(fault) => {
-                    exchange.reply.fault = Some(fault);
+                Err(GONE) => {
+                    exchange.reply.fault = Some(GONE);
                     Flow::Drop
                 }
+                // Some links have seen this response.
+                Err(fault) => return self.fail_plainly(exchange, fault).await,
             };
         }
         match flow {
             Flow::Drop => Next::End(End::Abort),
             // A post hook failed, and there is no slot for the error.
-            Flow::Fault(fault) => {
-                let row = fault.row();
-                exchange.reply.fault = Some(Fault::Plugin(fault));
-                self.fail_without_slot(exchange, row.status, row.text).await
-            }
+            Flow::Fault(fault) => self.fail_plainly(exchange, Fault::Plugin(fault)).await,
             _ => self.send_made(exchange).await,
         }
     }
@@ -65,7 +62,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         }
         let made = self.frame.borrow_mut().respond_gateway(row.status, &headers, body.as_bytes());
         if !made {
-            return self.fail_without_slot(exchange, row.status, row.text).await;
+            return self.fail_plainly(exchange, fault).await;
         }
         self.answer(exchange).await
     }
@@ -86,12 +83,13 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         self.cause(Fault::Client(if self.watch.expired(Lane::DownWrite) { ClientFault::WriteStalled } else { ClientFault::ClientClosed }))
     }
 
-    /// No slot is free for a response: the plainest answer. Not from the request's own slot, into which a read that was given up may
+    /// The plainest answer: it needs no slot, and no hook sees it. Not from the request's own slot, into which a read that was given up may
     /// still be writing.
-    async fn fail_without_slot(&mut self, exchange: &mut Exchange, status: u16, text: &str) -> Next {
-        exchange.reply.status = status;
+    pub(super) async fn fail_plainly(&mut self, exchange: &mut Exchange, fault: Fault) -> Next {
+        exchange.reply.status = fault.row().status;
+        exchange.reply.fault = Some(fault);
         let mut out = vec![0; PLAIN_ERROR_BYTES];
-        let Some(count) = plain_error(&mut out, status, text, &self.core.date.now()) else { return Next::End(End::Abort) };
+        let Some(count) = plain_error(&mut out, fault, &self.core.date.now()) else { return Next::End(End::Abort) };
         let buf = Buf::heap(out, None).narrowed(0..count);
         self.write_down(exchange, buf).await;
         Next::End(End::Linger)
@@ -248,8 +246,9 @@ fn error_body(status: u16, text: &str) -> String {
 }
 
 /// The smallest complete error response, which closes the connection; `None` when `out` is too small.
-pub(super) fn plain_error(out: &mut [u8], status: u16, text: &str, date: &[u8; 29]) -> Option<usize> {
+pub(super) fn plain_error(out: &mut [u8], fault: Fault, date: &[u8; 29]) -> Option<usize> {
     use std::io::Write;
+    let (status, text) = (fault.row().status, fault.row().text);
     let room = out.len();
     let mut rest = out;
     let body = error_body(status, text);
@@ -257,8 +256,9 @@ pub(super) fn plain_error(out: &mut [u8], status: u16, text: &str, date: &[u8; 2
     let date = String::from_utf8_lossy(date);
     write!(
         rest,
-        "HTTP/1.1 {status} {reason}\r\ndate: {date}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.len()
+        "HTTP/1.1 {status} {reason}\r\ndate: {date}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\n{}connection: close\r\n\r\n{body}",
+        body.len(),
+        if matches!(fault, Fault::Resource(_)) { "retry-after: 1\r\n" } else { "" }
     )
     .ok()?;
     Some(room - rest.len())

@@ -39,7 +39,7 @@ use self::core::{Core, Program, Upstreams, add};
 use self::io::{Reader, Writer};
 use self::watch::{Lane, Watch};
 use crate::clock;
-use crate::error::{ClientFault, Fault};
+use crate::error::{ClientFault, Fault, ResourceFault};
 use crate::http1::head::RequestFacts;
 use crate::limits::Timeouts;
 use crate::plugin::frame::Frame;
@@ -68,7 +68,9 @@ pub enum End {
     /// Say that nothing more comes, read what is on its way for a moment, then close: the client may still be sending,
     /// and a reset would take the answer from it. RFC 9112 §9.6.
     Linger,
-    /// Close it so that the client sees that the message was cut off.
+    /// As [`End::Linger`]: the framing shows that the message was cut off, and a reset would take from a slow client what had come before.
+    Cut,
+    /// Close it so that the client sees that the message was cut off, where nothing else says so.
     Abort,
 }
 
@@ -147,6 +149,8 @@ struct RequestBodyState {
 struct Reply {
     /// The status; 0 while no final head has left.
     status: u16,
+    /// The client can see by the framing of the response whether all of it has come.
+    framed: bool,
     /// An interim response has begun to leave and not ended: nothing can be answered in its middle.
     interim: bool,
     origin: u8,
@@ -190,6 +194,11 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             let mut exchange = self.begin(self.core.program_for(program), facts);
             let next = self.exchange(&mut exchange).await;
             self.watch.disarm(Lane::Exchange);
+            let reply = &mut exchange.reply;
+            if self.watch.is_cut_off() && (reply.status == 0 || reply.fault.is_some()) {
+                // Whatever went wrong did so because of that.
+                reply.fault = Some(Fault::Resource(ResourceFault::Draining));
+            }
             self.finish(&exchange, next);
             match next {
                 Next::End(end) => return end,
@@ -231,7 +240,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             bytes_max: program.limits.body_bytes as u64,
         };
         self.watch.begin_body(facts.expect_continue && self.input.unread().is_empty() && self.input.pending.is_empty());
-        let reply = Reply { status: 0, interim: false, origin: ringway_abi::view::ORIGIN_GATEWAY, sent: 0, upstream_ns: 0, fault: None };
+        let reply = Reply { status: 0, framed: false, interim: false, origin: ringway_abi::view::ORIGIN_GATEWAY, sent: 0, upstream_ns: 0, fault: None };
         let began_ns = if program.access_log { clock::monotonic_ns() } else { 0 };
         let tried = record::Tried::default();
         Exchange { program, facts, body, route: None, reply, tried, persist, began_ms: now, began_ns, buffered: None }
@@ -241,7 +250,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     fn finish(&mut self, exchange: &Exchange, next: Next) {
         let mut frame = self.frame.borrow_mut();
         let reply = &exchange.reply;
-        let aborted = matches!(next, Next::End(End::Abort)) || reply.status == 0;
+        let aborted = matches!(next, Next::End(End::Abort | End::Cut)) || reply.status == 0;
         if let Some(fault) = reply.fault {
             self.core.stats.faults.count(fault);
             self.log_fault(exchange, &frame, fault);

@@ -64,6 +64,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 Flow::Fault(fault) => return Decision::Fault(Fault::Plugin(fault)),
                 Flow::NeedBody(at) => {
                     if exchange.buffered.is_none()
+                        && exchange.facts.body != RequestBody::None
                         && let Err(fault) = self.buffer_body(exchange).await
                     {
                         return Decision::Fault(fault);
@@ -198,7 +199,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     /// Link `at` lets the exchange go on: the body that it has replaced, then the links behind it.
     fn go_on(&mut self, exchange: &mut Exchange, at: usize) -> Flow {
         let mut frame = self.frame.borrow_mut();
-        if let Some(replaced) = frame.take_replacement() {
+        // No body that stays none is framed as none, and may be the opening of a tunnel.
+        if let Some(replaced) = frame.take_replacement().filter(|bytes| !bytes.is_empty() || exchange.facts.body != RequestBody::None) {
             exchange.buffered = Some(replaced);
         }
         frame.run_request(at + 1)
@@ -295,7 +297,8 @@ pub(super) async fn read_piece<R: Reader>(
     } else if unread.is_empty() {
         let most = body.reader.remaining().map_or(room, |left| usize::try_from(left).unwrap_or(room).min(room));
         relay.narrow(PREFIX_BYTES..PREFIX_BYTES + most);
-        watch.arm(Lane::DownRead, idle_ms);
+        // Who waits for 100 is not waited for: it gets its time with it.
+        watch.arm(Lane::DownRead, if watch.awaits_continue() { 0 } else { idle_ms });
         let asked_ms = clock::monotonic_ms();
         let (result, returned) = reader.read(relay).await;
         body.waited_ms += watch.waited(asked_ms, clock::monotonic_ms());

@@ -75,6 +75,8 @@ pub(super) struct Replying<'a, W, U> {
     pub(super) body_unasked: &'a Cell<bool>,
     /// No final head has come yet: the wait for it is what [`Lane::UpRead`] guards.
     pub(super) awaits_head: &'a Cell<bool>,
+    /// The head said `Expect: 100-continue`, and the upstream has not said 100.
+    pub(super) expects: bool,
     /// When the request left (precise clock); 0 when neither a plugin nor the access log asked.
     pub(super) sent_at: u64,
 }
@@ -126,10 +128,6 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
         // connection to the upstream, could be either: both end.
         let unasked = !self.pump_done.get() && self.watch.awaits_continue();
         self.body_unasked.set(unasked);
-        if unasked {
-            // Nobody reads it any more.
-            self.watch.disarm(Lane::DownRead);
-        }
         // RFC 9112 §9.3: an answer that is likely to end the request early announces that the connection ends with it.
         close |= unasked || !self.pump_done.get() && facts.status >= 300;
         // Whose response ends with the connection is told so at once.
@@ -161,6 +159,7 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
             passing.offset += fed.data as u64;
         }
         self.reply.status = status;
+        self.reply.framed = !ends_it;
         self.reply.origin = ORIGIN_UPSTREAM;
         let (written, _) = write_all(self.writer, self.stall(), Buf::slot(slot.clone(), layout.out_at()..layout.out_at() + used)).await;
         written.map_err(|_| ReplyFault::ClientGone)?;
@@ -173,7 +172,10 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
             false => self.pass_body(reader, &slot, at..filled, &mut passing).await?,
         };
         self.reply.sent += passing.offset;
-        Ok(ReplyEnd { status: facts.status, reusable: facts.persist && !extra && !passing.cut && !unasked, close, waits, tunnel: None })
+        // An upstream that did not say 100 may take the body for its next request, whoever told the client to go on. One that has switched speaks
+        // another protocol, though a plugin has changed its status.
+        let doubtful = unasked || self.expects || facts.upgrade || facts.tunnel;
+        Ok(ReplyEnd { status: facts.status, reusable: facts.persist && !extra && !passing.cut && !doubtful, close, waits, tunnel: None })
     }
 
     /// Reads heads until a final one; interim ones are passed on.
@@ -200,6 +202,7 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
                         let count = root.headers.len as usize;
                         self.pass_interim(slot, &facts, count).await?;
                         if facts.status == 100 {
+                            self.expects = false;
                             self.go_on();
                         }
                         slot.bytes_mut(0..*filled).copy_within(facts.head_bytes as usize.., 0);
@@ -370,7 +373,7 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
         let date = self.core.date.now();
         let mut additions: smallvec::SmallVec<[Addition<'_>; 1]> = smallvec::SmallVec::new();
         // RFC 9110 §6.6.1: a response without a date gets one.
-        if view.header(HeaderId::DATE).is_none() && facts.status >= 200 {
+        if view.header(HeaderId::DATE).is_none() && view.status() >= 200 {
             additions.push(Addition { name: b"date", value: &date });
         }
         let layout = *slot.layout();

@@ -36,7 +36,9 @@ pub(super) async fn resume<U: Upstreams>(core: &Core<U>, watch: &Watch, frame: &
         let deadline_ms = {
             let mut frame = frame.borrow_mut();
             if frame.has_begun_to_wait() {
-                over_ms = clock::monotonic_ms() + u64::from(timeouts.suspend);
+                // Whoever answers because the exchange took too long takes no more time.
+                let patience_ms = if watch.expired(Lane::Exchange) { 0 } else { timeouts.suspend };
+                over_ms = clock::monotonic_ms() + u64::from(patience_ms);
                 calls.clear();
             }
             calls.start(&mut frame);

@@ -1,5 +1,6 @@
 //! After an upgrade: bytes both ways, each direction until its end.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
@@ -8,14 +9,15 @@ use super::core::{Lease, Outcome, Upstreams};
 use super::io::{Reader, Stall, Writer, write_all};
 use super::watch::{Lane, Watch};
 use super::{Connection, End, Exchange, Next};
+use crate::error::{Fault, ResourceFault};
 use crate::view::slab::Buf;
 
 impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     /// Relays until both sides have said that nothing more comes, or nothing has come for long. `leftover` came from the
     /// upstream behind its 101.
     pub(super) async fn tunnel(&mut self, exchange: &mut Exchange, mut lease: Lease<U::Reader, U::Writer>, leftover: Vec<u8>) -> Next {
-        let (idle_ms, stall_ms) = (exchange.timeouts().tunnel_idle, exchange.timeouts().write_stall);
-        let rest_ms = if idle_ms == 0 { stall_ms } else { stall_ms.min(idle_ms) };
+        let stall_ms = exchange.timeouts().write_stall;
+        let patience_ms = Cell::new(exchange.timeouts().tunnel_idle);
         self.watch.disarm(Lane::Exchange);
         let layout = *self.input.slot.layout();
         let mut early = self.input.unread().to_vec();
@@ -31,8 +33,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let relays = (core.relay.take_spare(|| up_relay), core.relay.take_spare(|| down_relay));
         let (mut sent, mut received): (Option<Direction>, Option<Direction>) = (None, None);
         {
-            let up = copy(self.reader, &mut lease.writer, self.watch, early, relays.0, idle_ms);
-            let down = copy(&mut lease.reader, self.writer, self.watch, leftover, relays.1, idle_ms);
+            let up = copy(self.reader, &mut lease.writer, self.watch, early, relays.0, &patience_ms);
+            let down = copy(&mut lease.reader, self.writer, self.watch, leftover, relays.1, &patience_ms);
             let (mut up, mut down) = (pin!(up), pin!(down));
             poll_fn(|cx| {
                 if sent.is_none()
@@ -41,7 +43,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                     sent = Some(end);
                     if end.end == Ending::NotTaken {
                         // Nobody looks for the client any more: what is left has its time.
-                        self.watch.arm(Lane::Tunnel, rest_ms);
+                        patience_ms.set(if patience_ms.get() == 0 { stall_ms } else { stall_ms.min(patience_ms.get()) });
+                        self.watch.arm(Lane::Tunnel, patience_ms.get());
                     }
                 }
                 if received.is_none()
@@ -59,6 +62,9 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         exchange.body.received += sent.map_or(0, |s| s.bytes);
         exchange.reply.sent += received.map_or(0, |r| r.bytes);
         self.discard(lease, Outcome::Succeeded);
+        if self.watch.is_cut_off() {
+            exchange.reply.fault = Some(Fault::Resource(ResourceFault::Draining));
+        }
         Next::End(End::Close)
     }
 }
@@ -85,17 +91,17 @@ enum Ending {
 
 /// One direction: `first`, then what comes. Both directions share one deadline, so that either keeps the tunnel open. When it passes, both sockets
 /// are shut down: whatever either direction waits for ends.
-async fn copy<R: Reader, W: Writer>(reader: &mut R, writer: &mut W, watch: &Watch, first: Vec<u8>, mut relay: Buf, idle_ms: u32) -> Direction {
+async fn copy<R: Reader, W: Writer>(reader: &mut R, writer: &mut W, watch: &Watch, first: Vec<u8>, mut relay: Buf, patience_ms: &Cell<u32>) -> Direction {
     let mut bytes = first.len() as u64;
-    let stall = Stall::new(watch, Lane::Tunnel, idle_ms);
+    let stall = || Stall::new(watch, Lane::Tunnel, patience_ms.get());
     let not_taken = || if watch.expired(Lane::Tunnel) { Ending::Idle } else { Ending::NotTaken };
-    if !first.is_empty() && write_all(writer, stall, Buf::heap(first, None)).await.0.is_err() {
+    if !first.is_empty() && write_all(writer, stall(), Buf::heap(first, None)).await.0.is_err() {
         return Direction { bytes: 0, end: not_taken() };
     }
     loop {
         let region = relay.region_bytes();
         relay.narrow(0..region);
-        watch.arm(Lane::Tunnel, idle_ms);
+        watch.arm(Lane::Tunnel, patience_ms.get());
         let (result, returned) = reader.read(relay).await;
         relay = returned;
         match result {
@@ -108,7 +114,7 @@ async fn copy<R: Reader, W: Writer>(reader: &mut R, writer: &mut W, watch: &Watc
             }
             Ok(count) => {
                 relay.narrow(0..count);
-                let (written, returned) = write_all(writer, stall, relay).await;
+                let (written, returned) = write_all(writer, stall(), relay).await;
                 relay = returned;
                 if written.is_err() {
                     return Direction { bytes, end: not_taken() };

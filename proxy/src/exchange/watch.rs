@@ -56,6 +56,10 @@ pub struct Watch {
     sends_from: Cell<u64>,
     /// The client has closed while the upstream was awaited.
     left: Cell<bool>,
+    /// The gateway ends the connection where it is.
+    cut_off: Cell<bool>,
+    /// The reading side of the client's socket has been shut down here.
+    deaf: Cell<bool>,
     /// The beginning of a head that comes slowly, while the connection has no slot; see [`Core::hold`](super::core::Core::hold).
     pub(super) held: RefCell<Option<Box<[u8]>>>,
     /// The deadline of the wait for the upstream that the sweep saw last, and when it first saw it or last asked for a look.
@@ -79,6 +83,8 @@ impl Default for Watch {
             began_ms: clock::monotonic_ms(),
             sends_from: Cell::new(0),
             left: Cell::new(false),
+            cut_off: Cell::new(false),
+            deaf: Cell::new(false),
             held: RefCell::new(None),
             awaited: Cell::new((NEVER, 0)),
             alarm: Cell::new(NEVER),
@@ -105,6 +111,11 @@ impl Watch {
     #[inline]
     pub fn disarm(&self, lane: Lane) {
         self.deadlines[lane as usize].set(NEVER);
+    }
+
+    /// The lane's deadline is this one (monotonic ms), as [`Watch::deadline`] gave it.
+    pub fn restore(&self, lane: Lane, deadline: u64) {
+        self.deadlines[lane as usize].set(deadline);
     }
 
     /// When the lane's deadline passes (monotonic ms); `u64::MAX` when it has none.
@@ -177,9 +188,30 @@ impl Watch {
         self.left.get()
     }
 
+    /// The time for what is under way is over: as [`Watch::leave`], though it is the gateway that goes.
+    pub fn cut_off(&self) {
+        self.left.set(true);
+        self.cut_off.set(true);
+    }
+
+    /// Whether the gateway has ended the connection where it was.
+    pub fn is_cut_off(&self) -> bool {
+        self.cut_off.get()
+    }
+
+    /// The reading side of the client's socket has been shut down: its readiness and its end say nothing any more.
+    pub fn deafen(&self) {
+        self.deaf.set(true);
+    }
+
+    /// See [`Watch::deafen`].
+    pub fn is_deaf(&self) -> bool {
+        self.deaf.get()
+    }
+
     /// Whether the wait for the upstream was ended here: an end of its stream says nothing then.
     pub fn ended_upstream(&self) -> bool {
-        self.left.get() || self.is_expired()
+        self.left.get() || self.expired.get() & !(1 << Lane::DownRead as u8) != 0
     }
 
     /// Whether the lane's deadline has passed and ended its operation.

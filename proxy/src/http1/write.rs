@@ -56,7 +56,8 @@ pub struct NoRoom;
 
 /// Lays out a request head and returns its length. `received` is the head as it came, from its first byte to its empty line.
 ///
-/// `dropped` names received lines: a line that an edit put in the place of one is written. To ask for an upgrade, pass
+/// `dropped` names received lines: a line that an edit put in the place of one is written. Lines with the ids `withheld` are not, whoever set them.
+/// To ask for an upgrade, pass
 /// `connection: upgrade` and `upgrade: …` as additions.
 ///
 /// # Errors
@@ -66,6 +67,7 @@ pub fn write_request_head(
     view: &RequestView,
     received: &[u8],
     dropped: &EntrySet,
+    withheld: &[HeaderId],
     framing: OutFraming,
     additions: &[Addition<'_>],
 ) -> Result<usize, NoRoom> {
@@ -84,6 +86,9 @@ pub fn write_request_head(
     let entries = view.entries();
     let mask = view.known_mask();
     let (mut skip, as_received) = framing_lines(entries, mask, dropped, framing, view.flags() & REQ_CHUNKED != 0, view.content_length());
+    for id in withheld.iter().filter(|id| mask >> id.0 & 1 != 0) {
+        insert_id(&mut skip, entries, *id);
+    }
     let mut dropped = *dropped;
     // RFC 9112 §3.2.2: a proxy that receives absolute-form "MUST ignore the received Host header field (if any) and instead replace
     // it with the host information of the request-target". A Host that a plugin set stays, and one among the additions takes its place.

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ringway_abi::ids::HeaderId;
+use ringway_abi::ids::{HeaderId, METHOD_CONNECT};
 use ringway_abi::raw::{self, Host, RawCx, RawLoader};
 use ringway_abi::view::ORIGIN_PLUGIN;
 
@@ -243,6 +243,10 @@ unsafe extern "C" fn body_replace(cx: *mut RawCx, body: *const u8, len: u64) -> 
     }
     if body.len() > frame.shared.replacement_bytes {
         return raw::ERR_NO_SPACE;
+    }
+    // RFC 9110 §9.3.6: what follows the head of a CONNECT belongs to the tunnel.
+    if frame.raw_hook() == raw::HOOK_REQUEST_BODY && frame.request().request().method_id() == METHOD_CONNECT {
+        return raw::ERR_WRONG_HOOK;
     }
     frame.replacement = Some(body.to_vec());
     raw::OK

@@ -61,6 +61,8 @@ pub struct Child {
     pub started: Instant,
     /// It has said that it serves.
     pub is_ready: bool,
+    /// It makes no changes while it knows of an upgrade, and says so.
+    pub can_hold: bool,
     /// What it is to be told when it listens for signals.
     owed: Option<Signal>,
     process: std::process::Child,
@@ -94,6 +96,7 @@ impl Child {
             binary,
             started: Instant::now(),
             is_ready: false,
+            can_hold: false,
             owed: None,
             process,
             has_ended: false,
@@ -164,7 +167,10 @@ impl Child {
 
     /// Sends it a signal that it must handle: once it does, since the default action would end it.
     pub fn signal_when_ready(&mut self, signal: Signal) {
-        if self.is_ready {
+        if self.is_ready && self.can_hold && signal == Signal::HUP {
+            // In its order among what else it is told, which a signal does not keep.
+            self.tell(&ToGateway::Reload);
+        } else if self.is_ready {
             self.signal(signal);
         } else if self.owed != Some(Signal::HUP) {
             // Reading the configuration again opens the log anew, too.
@@ -176,8 +182,13 @@ impl Child {
     pub fn on_ready(&mut self) {
         self.is_ready = true;
         if let Some(signal) = self.owed.take() {
-            self.signal(signal);
+            self.signal_when_ready(signal);
         }
+    }
+
+    /// It takes the place of a process that never got ready: what that one was to be told, this one is.
+    pub fn owe_as(&mut self, other: &Child) {
+        self.owed = other.owed;
     }
 
     /// Ends it.

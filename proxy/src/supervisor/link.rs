@@ -146,7 +146,7 @@ impl Link {
         let now = (text.to_owned(), standings, plugins, known);
         if self.in_force.as_ref() != Some(&now) {
             let (text, standings, plugins, known) = now.clone();
-            self.tell(&FromGateway::InForce { text, standings, known: Some((*known).clone()), plugins });
+            self.tell(&FromGateway::InForce { text, standings, known: Some((*known).clone()), plugins, can_hold: true });
             self.in_force = Some(now);
         }
     }

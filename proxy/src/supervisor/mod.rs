@@ -2,7 +2,7 @@
 //! that accepts from them.
 //!
 //! [`sockets`] are bound once and handed on; [`child`] is one gateway process, [`protocol`] what the two say, [`link`] the
-//! gateway's side of it. When the gateway dies, [`fatal`] has written what ran into a pipe; [`crash`] reads it, keeps it and
+//! gateway's side of it. `upgrade` puts another program in its place. When the gateway dies, [`fatal`] has written what ran into a pipe; [`crash`] reads it, keeps it and
 //! counts it against the plugin. Must not: load plugins, accept connections, or do anything that could fail while traffic
 //! depends on it.
 //!
@@ -16,6 +16,7 @@ pub mod fatal;
 pub mod link;
 pub mod protocol;
 pub mod sockets;
+mod upgrade;
 
 use std::collections::VecDeque;
 use std::os::unix::process::ExitStatusExt;
@@ -32,6 +33,7 @@ use self::child::{Binary, Child, words};
 use self::crash::{Crash, Crashes};
 use self::protocol::{Brief, FromGateway, Hashes, PROTOCOL, Standings, ToGateway};
 use self::sockets::Sockets;
+use self::upgrade::Upgrade;
 use crate::config::{AccessLog, Config, Server};
 use crate::logs::{self, Logs};
 use crate::run::worker_count;
@@ -44,8 +46,6 @@ const STEADY: Duration = Duration::from_secs(1);
 const RESTART_AFTER: Duration = Duration::from_millis(50);
 /// The longest wait before a restart.
 const RESTART_AFTER_MAX: Duration = Duration::from_secs(5);
-/// For a new process to be ready in an upgrade: plugins load meanwhile.
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two looks at deadlines.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -88,10 +88,8 @@ struct Supervisor {
     /// What a process without an explicit choice is upgraded to.
     program: PathBuf,
     path: PathBuf,
-    text: String,
-    standings: Standings,
+    in_force: InForce,
     known: Known,
-    plugins: Hashes,
     crashes: Crashes,
     crashes_max: usize,
     crash_window: Duration,
@@ -100,6 +98,7 @@ struct Supervisor {
     deferred: VecDeque<Event>,
     started: u64,
     restarts: u64,
+    upgrades: u64,
     serving: Option<Child>,
     next: Option<Upgrade>,
     leaving: Vec<Child>,
@@ -111,10 +110,12 @@ struct Supervisor {
     code: Option<i32>,
 }
 
-/// A process that is to follow the one that serves.
-struct Upgrade {
-    child: Child,
-    deadline: Instant,
+/// What the next process is to run.
+#[derive(Clone, PartialEq, Eq)]
+struct InForce {
+    text: String,
+    standings: Standings,
+    plugins: Hashes,
 }
 
 impl Supervisor {
@@ -128,10 +129,8 @@ impl Supervisor {
             program: binary.path.clone(),
             binary: Arc::new(binary),
             path: path.to_owned(),
-            text: text.to_owned(),
-            standings: Standings::default(),
+            in_force: InForce { text: text.to_owned(), standings: Standings::default(), plugins: Hashes::new() },
             known: Known::new(),
-            plugins: Hashes::new(),
             crashes: Crashes::load(config.server.state.as_deref()),
             crashes_max: 0,
             crash_window: Duration::ZERO,
@@ -139,6 +138,7 @@ impl Supervisor {
             deferred: VecDeque::new(),
             started: 0,
             restarts: 0,
+            upgrades: 0,
             serving: None,
             next: None,
             leaving: Vec::new(),
@@ -168,15 +168,15 @@ impl Supervisor {
         let brief = Brief {
             protocol: PROTOCOL,
             path: self.path.clone(),
-            text: self.text.clone(),
+            text: self.in_force.text.clone(),
             listeners,
             admin,
             record: -1,
-            standings: self.standings.clone(),
+            standings: self.in_force.standings.clone(),
             crashes: self.crashes.kept().to_vec(),
             restarts: self.restarts,
             known: self.known.clone(),
-            plugins: self.plugins.clone(),
+            plugins: self.in_force.plugins.clone(),
             is_restart,
         };
         Child::start(self.started, binary, brief, &self.events)
@@ -193,6 +193,7 @@ impl Supervisor {
             }
             self.bury(events);
             self.look_at_deadlines();
+            self.proceed_with_upgrade();
             if let Some(code) = self.code.filter(|_| self.leaving.is_empty() && self.next.is_none()) {
                 self.sockets.remove_files();
                 tracing::info!("the supervisor ends");
@@ -211,16 +212,13 @@ impl Supervisor {
             SIGCHLD => {}
             SIGHUP => self.pass_on(Signal::HUP),
             SIGUSR1 => self.pass_on(Signal::USR1),
-            SIGUSR2 => self.upgrade(&self.program.clone()),
+            SIGUSR2 => self.upgrade(&self.program.clone(), false),
             signal => {
                 if !self.is_ending {
                     self.is_ending = true;
                     self.restart_at = None;
                     self.sockets.close();
-                    if let Some(Upgrade { mut child, .. }) = self.next.take() {
-                        child.kill();
-                        self.leaving.push(child);
-                    }
+                    self.give_up_upgrade("the gateway is ending".into());
                     if self.serving.is_none() {
                         // It died and was to be restarted: that was said, and there is nothing to drain.
                         self.code = Some(0);
@@ -238,7 +236,7 @@ impl Supervisor {
 
     /// Something that does not end a process: to each as soon as it listens. Those that are leaving read no configuration any more, but they log.
     fn pass_on(&mut self, signal: Signal) {
-        let next = self.next.iter_mut().map(|next| &mut next.child);
+        let next = self.next.as_mut().and_then(Upgrade::child);
         self.serving.iter_mut().chain(next).for_each(|child| child.signal_when_ready(signal));
         self.leaving.iter_mut().for_each(|child| child.signal_when_ready(Signal::USR1));
     }
@@ -253,81 +251,40 @@ impl Supervisor {
                         tracing::info!(pid = child.pid(), restarts = self.restarts, ms = child.started.elapsed().as_millis() as u64, "serving again");
                     }
                 }
+                // It may have outlived the process before this one.
+                self.announce_upgrade();
             }
-            FromGateway::Ready => self.hand_over(number),
-            FromGateway::InForce { text, standings, known, plugins } if serving.is_some() => {
-                for name in self.standings.quarantined.keys().filter(|name| !standings.quarantined.contains_key(*name)) {
+            FromGateway::Ready => self.next.iter_mut().for_each(|next| next.note_ready(number)),
+            FromGateway::Held { upgrade } if serving.is_some() => self.next.iter_mut().for_each(|next| next.note_held(number, upgrade)),
+            FromGateway::InForce { text, standings, known, plugins, can_hold } if serving.is_some() => {
+                serving.into_iter().for_each(|child| child.can_hold = can_hold);
+                for name in self.in_force.standings.quarantined.keys().filter(|name| !standings.quarantined.contains_key(*name)) {
                     self.crashes.forgive(name);
                 }
-                self.standings = standings;
-                self.plugins = plugins;
                 self.known = known.unwrap_or_else(|| std::mem::take(&mut self.known));
-                if self.text != text {
+                if self.in_force.text != text {
                     // The process has checked it already.
                     if let Ok(config) = Config::of_file(&self.path, &text) {
                         self.heed(&config);
                     }
-                    self.text = text;
                 }
+                self.in_force = InForce { text, standings, plugins };
             }
             FromGateway::Upgrade { binary } if serving.is_some() => {
                 let path = binary.unwrap_or_else(|| self.program.clone());
-                self.upgrade(&path);
+                self.upgrade(&path, true);
             }
             FromGateway::Upgrade { .. } => {
                 if let Some(child) = self.leaving.iter_mut().find(|child| child.number == number) {
-                    child.tell(&ToGateway::UpgradeFailed { reason: "another process serves by now: ask again".into() });
+                    child.tell(&ToGateway::UpgradeFailed { reason: "another process serves by now: ask again".into(), is_under_way: false });
                 }
             }
+            FromGateway::InForce { can_hold, .. } => {
+                let next = self.next.as_mut().and_then(Upgrade::child).filter(|child| child.number == number);
+                next.into_iter().for_each(|child| child.can_hold = can_hold);
+            }
             // Of a process that is leaving.
-            FromGateway::InForce { .. } => {}
-        }
-    }
-
-    /// Starts the program at `path` beside the process that serves.
-    fn upgrade(&mut self, path: &Path) {
-        let outcome = match (&self.serving, &self.next) {
-            _ if self.is_ending => Err("the gateway is draining".to_owned()),
-            (_, Some(_)) => Err("an upgrade is under way".to_owned()),
-            (Some(serving), None) if serving.is_ready => Binary::open(path)
-                .and_then(|binary| self.start_child(&Arc::new(binary), false))
-                .map_err(|error| format!("{} cannot be started: {error}", path.display())),
-            _ => Err("the gateway process is being restarted".to_owned()),
-        };
-        match outcome {
-            Ok(child) => {
-                tracing::info!(binary = %path.display(), pid = child.pid(), "upgrade: a new gateway process starts");
-                self.next = Some(Upgrade { child, deadline: Instant::now() + READY_TIMEOUT });
-            }
-            Err(reason) => self.upgrade_failed(reason),
-        }
-    }
-
-    fn upgrade_failed(&mut self, reason: String) {
-        tracing::error!("the upgrade changed nothing: {reason}");
-        if let Some(serving) = &mut self.serving {
-            serving.tell(&ToGateway::UpgradeFailed { reason });
-        }
-    }
-
-    /// The process of that number serves from now on.
-    fn hand_over(&mut self, number: u64) {
-        let Some(Upgrade { mut child, .. }) = self.next.take_if(|next| next.child.number == number) else { return };
-        child.on_ready();
-        tracing::info!(pid = child.pid(), binary = %child.binary.path.display(), "upgrade: the new gateway process serves");
-        self.binary = Arc::clone(&child.binary);
-        self.program.clone_from(&child.binary.path);
-        self.short_lives = 0;
-        self.restart_at = None;
-        let successor = child.pid();
-        if let Some(mut old) = self.serving.replace(child) {
-            if old.is_ready {
-                old.tell(&ToGateway::HandOver { successor });
-            } else {
-                // It was just restarted and serves nobody.
-                old.kill();
-            }
-            self.leaving.push(old);
+            FromGateway::Held { .. } => {}
         }
     }
 
@@ -339,10 +296,7 @@ impl Supervisor {
                 self.on_death(&mut child, status);
             }
         }
-        if let Some(status) = self.next.as_mut().and_then(|next| next.child.ended()) {
-            let failure = self.next.take().and_then(|mut next| link::failure(&next.child.record()));
-            self.upgrade_failed(failure.unwrap_or_else(|| format!("the new process ended ({}) before it was ready", words(status))));
-        }
+        self.bury_next();
         for mut child in std::mem::take(&mut self.leaving) {
             match child.ended() {
                 None => self.leaving.push(child),
@@ -409,24 +363,21 @@ impl Supervisor {
     /// Whether the plugin is quarantined for this crash.
     fn judge(&mut self, plugin: &str, now: SystemTime) -> bool {
         let count = self.crashes.count(plugin, self.crash_window, now);
-        if self.crashes_max == 0 || count < self.crashes_max || self.standings.quarantined.contains_key(plugin) {
+        let standings = &mut self.in_force.standings;
+        if self.crashes_max == 0 || count < self.crashes_max || (standings.quarantined.contains_key(plugin) && !standings.missing.contains(plugin)) {
             return false;
         }
         let reason = format!("it brought the process down {count} times within {}", crate::limits::duration::text(self.crash_window.as_millis() as u32));
         tracing::error!(plugin, "quarantined: {reason}");
-        self.standings.quarantined.insert(plugin.to_owned(), reason);
+        standings.quarantined.insert(plugin.to_owned(), reason);
+        // Its file was found since, and this is what it did.
+        standings.missing.remove(plugin);
         true
     }
 
     fn look_at_deadlines(&mut self) {
         let now = Instant::now();
-        if self.next.as_ref().is_some_and(|next| now > next.deadline)
-            && let Some(Upgrade { mut child, .. }) = self.next.take()
-        {
-            child.kill();
-            self.leaving.push(child);
-            self.upgrade_failed(format!("the new process was not ready within {} s", READY_TIMEOUT.as_secs()));
-        }
+        self.look_at_upgrade_deadline(now);
         if self.restart_at.is_some_and(|at| now >= at) {
             self.restart_at = None;
             self.restarts += 1;

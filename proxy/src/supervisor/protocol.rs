@@ -4,7 +4,7 @@
 //! fields are only ever added, and [`PROTOCOL`] grows when that is not enough.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
@@ -74,6 +74,9 @@ pub struct Standings {
     pub disabled: Vec<String>,
     /// By the gateway, and why.
     pub quarantined: BTreeMap<String, String>,
+    /// Those of them that could not be loaded: whatever file is found ends it. Older programs and supervisors do not say it.
+    #[serde(default)]
+    pub missing: BTreeSet<String>,
 }
 
 /// What the supervisor says.
@@ -89,11 +92,21 @@ pub enum ToGateway {
         /// Its record.
         crash: Box<Crash>,
     },
-    /// The upgrade that was asked for did not happen.
+    /// An upgrade is under way, whoever asked for it: make no changes until it is over, and say [`FromGateway::Held`]. Only for those who can.
+    UpgradeBegins {
+        /// Which one of this supervisor.
+        number: u64,
+    },
+    /// The upgrade that was asked for, or is under way, did not happen.
     UpgradeFailed {
         /// Why.
         reason: String,
+        /// It never began: another one is under way, and still is. Older supervisors do not say it.
+        #[serde(default)]
+        is_under_way: bool,
     },
+    /// Read the configuration again: a SIGHUP. Only for those who can make no changes, as [`FromGateway::InForce`] says.
+    Reload,
 }
 
 /// What a gateway process says.
@@ -113,6 +126,14 @@ pub enum FromGateway {
         /// What was loaded of the plugins. Older programs do not say it.
         #[serde(default)]
         plugins: Hashes,
+        /// It understands [`ToGateway::UpgradeBegins`] and [`ToGateway::Reload`]. Older programs do not.
+        #[serde(default)]
+        can_hold: bool,
+    },
+    /// It knows of the upgrade, and every change that was made before is in what it has said: it makes no more.
+    Held {
+        /// The number of the upgrade.
+        upgrade: u64,
     },
     /// An operator asks for an upgrade.
     Upgrade {
@@ -128,7 +149,9 @@ mod tests {
     #[test]
     fn a_peer_that_knows_less_or_more_is_understood() {
         let said = r#"{"InForce":{"text":"t","standings":{"disabled":[],"quarantined":{}},"later":1}}"#;
-        assert!(matches!(serde_json::from_str(said), Ok(FromGateway::InForce { known: None, plugins, .. }) if plugins.is_empty()));
+        assert!(matches!(serde_json::from_str(said), Ok(FromGateway::InForce { known: None, plugins, can_hold: false, .. }) if plugins.is_empty()));
+        let failed = serde_json::from_str(r#"{"UpgradeFailed":{"reason":"r"}}"#);
+        assert!(matches!(failed, Ok(ToGateway::UpgradeFailed { is_under_way: false, .. })));
         let brief = r#"{"protocol":1,"path":"f","text":"t","listeners":[],"admin":null,"record":3,"standings":{"disabled":[],"quarantined":{}},
             "crashes":[],"restarts":0,"later":1}"#;
         assert!(serde_json::from_str::<Brief>(brief).is_ok_and(|brief| brief.known.is_empty() && brief.plugins.is_empty() && !brief.is_restart));

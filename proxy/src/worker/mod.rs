@@ -5,6 +5,7 @@
 //! deadlines are swept, idle connections parked, commands taken. There are no timers of the runtime.
 
 mod alarm;
+mod connection;
 pub mod crew;
 pub mod net;
 pub mod pool;
@@ -15,10 +16,8 @@ pub mod watchdog;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -29,7 +28,7 @@ use monoio::io::{AsyncReadRent, CancelHandle, Canceller};
 use monoio::net::{TcpListener, UnixListener, UnixStream};
 use ringway_abi::raw;
 
-use self::net::{Park, Shared, Stream, abort_on_close, close_on_exec, discard, has_bytes, is_gone, no_delay, shut_down};
+use self::net::{Park, Shared, Stream, abort_on_close, close_on_exec, is_gone, no_delay, shut_down};
 use self::pool::Pool;
 use self::probe::SignalStack;
 use self::program::{Blueprint, Built, Instance, PluginCounts, build};
@@ -37,19 +36,18 @@ use crate::address;
 use crate::clock;
 use crate::config::{Config, HalfClose};
 use crate::error::{Fault, Level, ResourceFault};
+use crate::exchange::Peer;
 use crate::exchange::capture::Taking;
-use crate::exchange::core::{Core, Permit, Program, WorkerStats, add};
-use crate::exchange::head::refuse;
+use crate::exchange::core::{Core, Program, WorkerStats, add};
 use crate::exchange::outcall::CHUNK_FRAMING_BYTES;
 use crate::exchange::watch::{Lane, Watch};
-use crate::exchange::{End, Peer, serve};
 use crate::log_limit::{self, Budget};
 use crate::plugin::frame::{Frame, run_tick};
 use crate::plugin::outcall;
 use crate::plugin::running::watching;
 use crate::plugin::wake::Wakes;
 use crate::upstream;
-use crate::view::slab::{Slab, Slot, SlotLayout};
+use crate::view::slab::{Slab, SlotLayout};
 
 /// Milliseconds between two ticks: how exact deadlines are.
 pub const TICK_MS: u64 = 50;
@@ -60,8 +58,6 @@ pub const PARK_AFTER_MS: u64 = 250;
 const LOOK_AFTER_MS: u64 = 250;
 /// The address of whoever connects through a Unix socket.
 const UNIX_PEER: [u8; 16] = [0; 16];
-/// Ticks between two looks for what a client sends after an answer to it that timed out: 250 ms.
-const LINGER_TICKS: u32 = 5;
 /// Memory of slots that were not used for so many seconds is given back.
 const COLD_AFTER_S: u64 = 2;
 /// Header entries that edits may add to a message.
@@ -73,6 +69,8 @@ const COMPLETION_ENTRIES: u32 = 8192;
 /// Submission entries of the ring.
 const SUBMISSION_ENTRIES: u32 = 1024;
 
+/// Milliseconds that connections which are cut off have to tell plugins and logs.
+const STOP_MS: u64 = 1000;
 /// Ticks of a worker's beginning at which its accepts are issued anew: two seconds.
 const ACCEPT_RENEWALS: u32 = 40;
 
@@ -309,7 +307,8 @@ struct Local {
     renewals: Cell<u32>,
     /// When a drain closes what is idle.
     closing_from_ms: Cell<u64>,
-    stopped: Cell<bool>,
+    /// When the worker ends, whatever is still open (monotonic ms); `u64::MAX` while nobody has asked for it.
+    ends_at_ms: Cell<u64>,
     /// Slots of a burst were given back; when all are, the heap has something to give back too.
     burst_over: Cell<bool>,
     /// Tasks that wait for the next tick.
@@ -391,14 +390,14 @@ impl Local {
             watch.ring(now);
             for lane in watch.sweep(now) {
                 match lane {
-                    Lane::DownRead => shut_down(watch.down.get(), libc::SHUT_RD),
+                    Lane::DownRead => deafen(watch),
                     Lane::DownWrite => shut_down(watch.down.get(), libc::SHUT_RDWR),
                     Lane::UpRead | Lane::UpWrite => shut_down(watch.up.get(), libc::SHUT_RDWR),
                     Lane::Exchange => {
                         if watch.up.get() >= 0 {
                             shut_down(watch.up.get(), libc::SHUT_RDWR);
                         } else {
-                            shut_down(watch.down.get(), libc::SHUT_RD);
+                            deafen(watch);
                         }
                         // A client that takes its response too slowly.
                         if watch.is_armed(Lane::DownWrite) {
@@ -413,9 +412,7 @@ impl Local {
             }
             if watch.wants_look(now, LOOK_AFTER_MS) && is_gone(watch.down.get(), half_closed) {
                 watch.leave();
-                watch.ring(u64::MAX);
-                shut_down(watch.up.get(), libc::SHUT_RDWR);
-                self.core.waits.rouse(watch.waits_as.get());
+                self.give_up(watch);
             }
             let since = watch.idle_since.get();
             if since != u64::MAX && (hurry || now.saturating_sub(since) >= PARK_AFTER_MS) {
@@ -428,6 +425,27 @@ impl Local {
                 shut_down(watch.up.get(), libc::SHUT_RDWR);
             }
         });
+    }
+
+    /// Whether the worker ends without waiting for what is open.
+    fn is_stopping(&self) -> bool {
+        self.ends_at_ms.get() != u64::MAX
+    }
+
+    /// Whatever the connection waits for ends.
+    fn give_up(&self, watch: &Watch) {
+        watch.ring(u64::MAX);
+        shut_down(watch.up.get(), libc::SHUT_RDWR);
+        self.core.waits.rouse(watch.waits_as.get());
+    }
+
+    /// Ends what is still under way, so that plugins hear its end and logs have it.
+    fn cut_off(&self) {
+        for entry in self.connections.borrow().entries.iter().flatten() {
+            entry.watch.cut_off();
+            shut_down(entry.watch.down.get(), libc::SHUT_RDWR);
+            self.give_up(&entry.watch);
+        }
     }
 
     /// Issues the accepts anew, for the first while. Linux tears the ring of a dead process down a little after the process:
@@ -490,7 +508,7 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
         draining: Cell::new(false),
         renewals: Cell::new(ACCEPT_RENEWALS),
         closing_from_ms: Cell::new(0),
-        stopped: Cell::new(false),
+        ends_at_ms: Cell::new(u64::MAX),
         burst_over: Cell::new(false),
         waiting: RefCell::default(),
     });
@@ -521,12 +539,12 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
         buffer = returned;
         if !matches!(result, Ok(count) if count > 0) {
             // The process's end of the pipe is gone: the process is ending.
-            local.stopped.set(true);
+            break;
         }
         on_tick(&local, &commands, &mut second);
         let is_quiet = local.draining.get() && local.connections.borrow().count() == 0;
         // An accept that was called back may have brought a connection all the same: its task is seen a tick later.
-        if local.stopped.get() || (is_quiet && was_quiet) {
+        if is_quiet && was_quiet || clock::monotonic_ms() >= local.ends_at_ms.get() {
             break;
         }
         was_quiet = is_quiet;
@@ -534,6 +552,12 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
     local.release();
     log_limit::settle(u64::MAX);
     Ok(())
+}
+
+/// Nothing more is read from the client.
+fn deafen(watch: &Watch) {
+    watch.deafen();
+    shut_down(watch.down.get(), libc::SHUT_RD);
 }
 
 /// Begins to follow the timer and the bell of waiting plugins.
@@ -568,7 +592,7 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
                     accepting.cancel();
                 }
             }
-            Command::Stop => local.stopped.set(true),
+            Command::Stop => local.ends_at_ms.set(clock::monotonic_ms() + STOP_MS),
             Command::Prepare(publication) => local.prepare(*publication),
             Command::Commit(reply) => local.commit(&reply),
             Command::Abandon => drop(local.prepared.take()),
@@ -581,6 +605,9 @@ fn on_tick(local: &Rc<Local>, commands: &Mutex<VecDeque<Command>>, second: &mut 
         local.core.closing.set(true);
     }
     local.sweep();
+    if local.is_stopping() {
+        local.cut_off();
+    }
     if local.core.closing.get() {
         local.close_idle();
     }
@@ -689,159 +716,5 @@ fn admit(local: &Rc<Local>, stream: Shared, peer: Peer) {
         }
     }
     stats.open.store(stats.open.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    monoio::spawn(connection(Rc::clone(local), stream, peer));
-}
-
-/// One downstream connection. While nothing happens it is this small future and no slot.
-async fn connection(local: Rc<Local>, stream: Shared, peer: Peer) {
-    let watch = Rc::new(Watch::default());
-    let park = Rc::new(Park::default());
-    watch.down.set(stream.fd());
-    watch.arm(Lane::DownRead, local.config().timeouts.head);
-    let at = local.connections.borrow_mut().insert(Entry { watch: Rc::clone(&watch), park: Rc::clone(&park), sleeps_until: 0 });
-    // Where memory is short, only who has something to say gets some.
-    let mut parked = local.core.is_crowded();
-    loop {
-        if parked {
-            watch.parked.set(true);
-            local.connections.borrow_mut().sleep(at, watch.next_deadline());
-            let waited = stream.readable().await;
-            local.connections.borrow_mut().sleep(at, 0);
-            watch.parked.set(false);
-            if waited.is_err() {
-                break;
-            }
-        }
-        let end = {
-            let (_permit, slot) = match admission_to_slots(&local, &watch).await {
-                Ok(admitted) => admitted,
-                Err(Denied::Silent) => {
-                    parked = true;
-                    continue;
-                }
-                Err(Denied::Gone) => break,
-                Err(Denied::Late) => {
-                    let fault = Fault::Resource(ResourceFault::SlotsExhausted);
-                    // Room for what is rare is not made in every idle connection.
-                    Box::pin(refuse(&local.core, &watch, peer, &mut stream.halves().1, &[], fault)).await;
-                    linger(&local, &stream, &watch).await;
-                    break;
-                }
-            };
-            let (reader, mut writer) = stream.halves();
-            let mut reader = reader.with_park(Rc::clone(&park));
-            // The future of an exchange is large: it is written where it stays, and exists only while there is something to do.
-            let serving = Box::write(Box::new_uninit(), serve(&local.core, &watch, peer, &mut reader, &mut writer, slot));
-            Box::into_pin(serving).await
-        };
-        match end {
-            End::Park if local.core.closing.get() && !watch.is_holding() => break,
-            End::Park => parked = true,
-            End::Close => break,
-            End::Linger => {
-                linger(&local, &stream, &watch).await;
-                break;
-            }
-            End::Abort => {
-                abort_on_close(stream.fd());
-                break;
-            }
-        }
-    }
-    // The sweep must not touch a descriptor that may be another connection's by then.
-    watch.down.set(-1);
-    drop(local.core.take_held(&watch));
-    local.connections.borrow_mut().remove(at);
-    local.admission.leave(peer.address);
-    let open = &local.core.stats.open;
-    open.store(open.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
-}
-
-/// The right to use slots, unless the alarm rings first.
-async fn permit_within<'a>(local: &'a Local, watch: &Watch, wait_ms: u32) -> Option<Permit<'a, Pool>> {
-    let (mut permit, mut alarm) = (pin!(local.core.permit()), pin!(watch.alarm(wait_ms)));
-    poll_fn(|cx| match permit.as_mut().poll(cx) {
-        Poll::Ready(permit) => Poll::Ready(Some(permit)),
-        Poll::Pending => alarm.as_mut().poll(cx).map(|()| None),
-    })
-    .await
-}
-
-/// Why a connection gets no slot.
-enum Denied {
-    /// It has nothing to say.
-    Silent,
-    /// The client has closed, or its time is over before it said anything.
-    Gone,
-    /// There was none for too long.
-    Late,
-}
-
-/// What a connection needs to serve requests: the right to use slots, and the first of them.
-async fn admission_to_slots<'a>(local: &'a Local, watch: &Watch) -> Result<(Permit<'a, Pool>, Slot), Denied> {
-    let permit = match local.core.try_permit() {
-        Some(permit) => permit,
-        None => {
-            // Only who has something to say waits.
-            if !watch.is_holding() {
-                match has_bytes(watch.down.get()) {
-                    Ok(true) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Denied::Silent),
-                    _ => return Err(Denied::Gone),
-                }
-            }
-            // That it waits is not the client's fault, unless it is slow with its head.
-            if !watch.is_holding() {
-                watch.disarm(Lane::DownRead);
-            }
-            // The sweep looks for the client as if an upstream were awaited, and rings when it is gone.
-            watch.arm(Lane::UpRead, 0);
-            let wait_ms = Some(local.config().timeouts.slot_wait).filter(|ms| *ms > 0).unwrap_or(u32::MAX);
-            let permit = Box::pin(permit_within(local, watch, wait_ms)).await;
-            watch.disarm(Lane::UpRead);
-            permit.ok_or(if watch.has_left() { Denied::Gone } else { Denied::Late })?
-        }
-    };
-    loop {
-        match local.core.slab.take() {
-            Some(slot) => return Ok((permit, slot)),
-            // A permit covers what an exchange takes, and the reserve what plugins and operations that were given up hold for
-            // a moment: the moment passes.
-            None => local.tick().await,
-        }
-    }
-}
-
-/// RFC 9112 §9.6: after the answer, what the client still sends is read for a moment, so that no reset takes the answer
-/// from it. It holds no slot: whoever gets an error answer could keep others from theirs.
-async fn linger(local: &Local, stream: &Shared, watch: &Watch) {
-    let linger_ms = local.config().timeouts.linger;
-    if linger_ms == 0 {
-        return;
-    }
-    if watch.expired(Lane::DownRead) {
-        // The sweep has ended the reading side, so that its readiness and its end say nothing: what comes is looked for now and then. The
-        // sending side stays open, for Linux answers what arrives on a socket that is shut down both ways with a reset.
-        let until = clock::monotonic_ms() + u64::from(linger_ms);
-        while clock::monotonic_ms() < until && !local.stopped.get() {
-            for _ in 0..LINGER_TICKS {
-                local.tick().await;
-            }
-            // The end of the stream is our own.
-            if discard(stream.fd()).is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
-                break;
-            }
-        }
-        return;
-    }
-    shut_down(stream.fd(), libc::SHUT_WR);
-    watch.arm(Lane::DownRead, linger_ms);
-    while !watch.expired(Lane::DownRead) && stream.readable().await.is_ok() {
-        match discard(stream.fd()) {
-            Ok(0) => break,
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => break,
-            _ => {}
-        }
-    }
-    watch.disarm(Lane::DownRead);
+    monoio::spawn(connection::connection(Rc::clone(local), stream, peer));
 }

@@ -341,6 +341,31 @@ fn silent_connections_do_not_wait_for_a_slot() {
     gateway.stop();
 }
 
+/// A head that has begun waits for a slot no longer than it may take: then its client is told, and the server is not to blame.
+#[test]
+fn rule_94_a_head_that_is_whole_too_late_for_a_slot_is_answered_503() {
+    let origin = Origin::start();
+    let gateway = Gateway::start(&config().server("admin = \"127.0.0.1:0\"").to(&[origin.address()]).with("[limits]\nslots = 16\n[timeouts]\nhead = \"3s\""));
+    let mut client = Client::connect(gateway.address());
+    client.send("GET /bytes/3 HTTP/1.1\r\nhost: te");
+    // Long enough to lose the slot.
+    assert!(!client.hears_within(Duration::from_millis(600)));
+    let mut slow: Vec<Client> = (0..16).map(|_| Client::connect(gateway.address())).collect();
+    for client in &mut slow {
+        client.send("GET /slow/6000 HTTP/1.1\r\nhost: test\r\n\r\n");
+    }
+    eventually("all slots are taken", || origin.begun() == 16);
+    client.send("st\r\n\r\n");
+    let response = client.response();
+    assert!(response.status == 503 && response.announces_close() && response.header("retry-after").is_some(), "{response:?}");
+    client.finish();
+    client.expect_end();
+    for client in &mut slow {
+        assert_eq!(client.response().text(), "slow");
+    }
+    gateway.stop();
+}
+
 /// Tunnels stay for hours: they never take all slots.
 #[test]
 fn tunnels_leave_slots_to_requests() {

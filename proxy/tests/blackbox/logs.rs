@@ -218,6 +218,52 @@ fn event(gateway: &Gateway, wanted: impl Fn(&Value) -> bool) -> Value {
     events.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find(&wanted).unwrap()
 }
 
+/// What the deadline of a drain ends has its line, and its plugins hear of it, whatever it waited for.
+#[test]
+fn what_is_cut_off_by_the_end_of_a_drain_is_logged() {
+    for driver in ["io_uring", "epoll"] {
+        let origin = Origin::raw(|mut stream, origin| {
+            let (mut buffer, mut piece) = (Vec::new(), [0; 1000]);
+            let Some(request) = origin.read_request(&mut stream, &mut buffer, 0) else { return };
+            let answer = match request.path() {
+                "/body" => "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf",
+                "/tunnel" => "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n",
+                _ => "",
+            };
+            let _ = stream.write_all(answer.as_bytes());
+            while matches!(std::io::Read::read(&mut stream, &mut piece), Ok(count) if count > 0) {}
+        });
+        let routes = "[[route]]\npath = \"/waits\"\nupstream = \"app\"\nplugins = [\"delay\"]\n[[route]]\nupstream = \"app\"\nallow_upgrade = [\"echo\"]\n";
+        let delay = plugin("delay");
+        let more = format!("[timeouts]\ndrain = \"500ms\"\n[[plugin]]\nname = \"delay\"\npath = {delay:?}\n[plugin.config]\nmilliseconds = 60000\n{routes}");
+        let made = config().server(&format!("driver = {driver:?}")).upstream("app", &[origin.address()], "").with(&more);
+        let (mut gateway, _folder, log) = logging(made);
+        let paths = ["/head", "/body", "/tunnel", "/waits", "/sends"];
+        let mut clients: Vec<Client> = paths.iter().map(|_| Client::connect(gateway.address())).collect();
+        for (client, path) in clients.iter_mut().zip(paths) {
+            let more = match path {
+                "/tunnel" => "connection: upgrade\r\nupgrade: echo\r\n\r\n",
+                "/sends" => "content-length: 10\r\n\r\nhalf",
+                _ => "\r\n",
+            };
+            client.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n{more}"));
+        }
+        clients[1].read_exactly(12);
+        clients[2].read_exactly(12);
+        eventually("the upstream has all but the one that waits", || origin.connections() == 4);
+        let mut unused = Client::connect(gateway.address());
+        gateway.signal(libc::SIGTERM);
+        assert_eq!(gateway.wait("the end").code(), Some(0));
+        for (client, path) in clients.iter_mut().zip(paths) {
+            client.read_to_end();
+            let line = line_with(&log, "target", path);
+            assert_eq!(line["reason"], "draining", "{driver} {line}");
+        }
+        assert_eq!(lines(&log).len(), paths.len());
+        unused.expect_end();
+    }
+}
+
 #[test]
 fn an_access_line_says_who_asked_what_and_who_answered() {
     let origin = Origin::start();

@@ -307,6 +307,31 @@ fn rule_82_an_answer_instead_of_100_takes_its_time() {
     }
 }
 
+/// A response that is cut off takes nothing from a client that reads late: neither what came of it, nor the response before it.
+#[test]
+fn rule_76_what_came_before_a_cut_reaches_a_client_that_reads_late() {
+    const WHOLE: usize = 1_500_000;
+    let origin = Origin::raw(|mut stream, origin| {
+        let mut buffer = Vec::new();
+        while let Some(request) = origin.read_request(&mut stream, &mut buffer, 0) {
+            let (says, has) = if request.path() == "/whole" { (WHOLE, WHOLE) } else { (2 * WHOLE, WHOLE) };
+            let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {says}\r\n\r\n").as_bytes()).and_then(|()| stream.write_all(&vec![b'x'; has]));
+            if has < says {
+                return;
+            }
+        }
+    });
+    let gateway = Gateway::start(&config().server("admin = \"127.0.0.1:0\"").to(&[origin.address()]));
+    let mut client = Client::connect(gateway.address());
+    client.send("GET /whole HTTP/1.1\r\nhost: test\r\n\r\nGET /cut HTTP/1.1\r\nhost: test\r\n\r\n");
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(client.response().body, vec![b'x'; WHOLE]);
+    let (bytes, ended) = client.read_to_end();
+    assert!(bytes.ends_with(&vec![b'x'; WHOLE]) && ended == Ended::Closed, "{ended:?} after {} bytes", bytes.len());
+    assert_eq!(gateway.metric("ringway_faults_total{reason=\"upstream_truncated\"}"), 1);
+    gateway.stop();
+}
+
 /// A response whose end is that of the connection is not held back for the rest of a body.
 #[test]
 fn rule_68_an_early_success_for_http_1_0_ends_with_its_last_byte() {

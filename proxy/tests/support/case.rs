@@ -413,7 +413,7 @@ impl<'w> Case<'w> {
         let ended = match end {
             End::Park => Ended::Not,
             End::Close | End::Linger => Ended::Closed,
-            End::Abort => Ended::Cut,
+            End::Abort | End::Cut => Ended::Cut,
         };
         let gone = self.down_write_fails_at != usize::MAX || self.down_write_stalls_at != usize::MAX;
         let responses = if gone { Vec::new() } else { wire::responses(&raw, &self.methods, ended) };

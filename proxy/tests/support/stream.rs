@@ -150,10 +150,11 @@ impl Pipe {
     }
 
     fn poll_read(&self, buf: &mut Buf) -> Poll<io::Result<usize>> {
-        if self.reads_ended.get() {
+        let mut steps = self.steps.borrow_mut();
+        // What has arrived can still be read.
+        if self.reads_ended.get() && !matches!(steps.front(), Some(Step::Bytes(_) | Step::AfterExpiry(_))) {
             return Poll::Ready(Ok(0));
         }
-        let mut steps = self.steps.borrow_mut();
         loop {
             let Some(step) = steps.front() else { return Poll::Pending };
             match step {

@@ -33,13 +33,9 @@ fn deploy(path: &str, content: impl AsRef<[u8]>) {
 
 /// Ends the process that serves and waits for the next one.
 fn kill(governed: &Governed, restarts: usize) {
-    let pid = match restarts {
-        1 => governed.gateway.serving_pid(),
-        _ => {
-            let again = |line: &String| serde_json::from_str::<Value>(line).ok().filter(|event| event["message"] == "serving again");
-            governed.gateway.log().iter().rev().find_map(again).unwrap()["pid"].as_u64().unwrap() as u32
-        }
-    };
+    let serves = |event: &Value| ["serving again", "upgrade: the new gateway process serves"].iter().any(|message| event["message"] == *message);
+    let last = governed.gateway.log().iter().rev().find_map(|line| serde_json::from_str(line).ok().filter(serves));
+    let pid = last.map_or(governed.gateway.serving_pid(), |event| event["pid"].as_u64().unwrap() as u32);
     signal(pid, libc::SIGKILL);
     assert_eq!(governed.gateway.said(restarts, "serving again"), restarts);
 }
@@ -117,12 +113,16 @@ fn a_plugin_that_is_gone_is_out_after_a_restart_and_takes_nobody_along() {
     assert_eq!(governed.gateway.events(2, said), 2);
     let once_more = |event: &Value| event["message"].as_str().is_some_and(|text| text.contains("which is tried once more"));
     assert_eq!(governed.gateway.events(4, once_more), 4, "what stood in the way may be gone in a moment");
-    // It stays so, and the file is read again when an operator says so.
-    kill(&governed, 2);
-    assert_eq!([status("killer"), status("other")], ["quarantined", "quarantined"]);
+    // It stays so in every process that follows, and the file is read again when an operator says so.
     deploy(&file, &content[0]);
     deploy(&other, &content[1]);
+    kill(&governed, 2);
+    assert_eq!([status("killer"), status("other")], ["quarantined", "quarantined"]);
     governed.good("POST", "/api/plugins/killer/enable", "");
+    governed.good("POST", "/api/upgrade", "");
+    assert_eq!([status("killer"), status("other")], ["active", "quarantined"]);
+    governed.good("POST", "/api/reload", "");
+    assert_eq!(get(governed.address(), "/other").status, 200, "the reload has found its file");
     assert_eq!(get(governed.address(), "/killer").header("x-seen"), Some("1"));
     // What is disabled is not needed either.
     governed.good("POST", "/api/plugins/killer/disable", "");

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::admin::*;
 use crate::crash::{built, telling};
@@ -68,18 +70,25 @@ fn changes_wait_until_an_upgrade_is_over() {
     let goes_on = folder.path().join("load");
     fs::write(&goes_on, "").unwrap();
     let governed = start(folder.path(), with_slow(&file, &origin, ""));
-    fs::remove_file(&goes_on).unwrap();
-    thread::scope(|scope| {
-        let upgrade = scope.spawn(|| governed.good("POST", "/api/upgrade", ""));
-        governed.gateway.wait_for("upgrade: a new gateway process starts");
-        let asked = governed.ask("POST", "/api/reload", "");
-        let served = get(governed.address(), "/");
-        fs::write(&goes_on, "").unwrap();
-        upgrade.join().unwrap();
-        assert!(asked.status == 409 && asked.text().contains("an upgrade is under way: ask again when it is over"), "{asked:?}");
-        assert_eq!(served.header("x-seen"), Some("1"));
-    });
-    governed.good("POST", "/api/reload", "");
+    for (upgrades, by_signal) in [(1, false), (2, true)] {
+        fs::remove_file(&goes_on).unwrap();
+        thread::scope(|scope| {
+            let asker = (!by_signal).then(|| scope.spawn(|| governed.good("POST", "/api/upgrade", "")));
+            if by_signal {
+                governed.gateway.signal(libc::SIGUSR2);
+            }
+            governed.gateway.said(upgrades, "upgrade: a new gateway process starts");
+            let asked = governed.ask("POST", "/api/reload", "");
+            let served = get(governed.address(), "/");
+            fs::write(&goes_on, "").unwrap();
+            asker.map(|asker| asker.join().unwrap());
+            assert!(asked.status == 409 && asked.text().contains("an upgrade is under way: ask again when it is over"), "{by_signal} {asked:?}");
+            assert_eq!(served.header("x-seen"), Some("1"));
+        });
+        assert_eq!(governed.gateway.said(upgrades, "upgrade: the new gateway process serves"), upgrades);
+        assert_eq!(governed.gateway.said(upgrades, "a former gateway process has ended"), upgrades);
+        governed.good("POST", "/api/reload", "");
+    }
     governed.gateway.stop();
 }
 
@@ -113,5 +122,118 @@ fn an_upgrade_that_fails_changes_nothing_and_says_why() {
     let output = ringway(&["upgrade", "--admin", &governed.admin, "--binary", "/no/such/program"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(1) && said.contains("nothing was changed"), "{said}");
+    governed.gateway.stop();
+}
+
+/// Between two processes no probe and no order is lost: a connection that the former one has accepted is answered by it.
+#[test]
+fn who_still_reaches_the_former_process_hears_that_the_gateway_is_ready() {
+    let origin = Origin::start();
+    let governed = Governed::start(config().to(&[origin.address()]));
+    let begun = |line: &str| {
+        let mut client = Client::connect(&governed.admin);
+        client.send(format!("{line} HTTP/1.1\r\n"));
+        client
+    };
+    let mut clients = [begun("GET /readyz"), begun("POST /api/reload")];
+    // Connections are accepted one after the other: those two are.
+    governed.good("POST", "/api/upgrade", "");
+    let [probe, order] = clients.each_mut().map(|client| {
+        client.send("host: localhost\r\n\r\n");
+        client.response()
+    });
+    assert!(probe.status == 200 && probe.text().contains("\"ready\""), "{probe:?}");
+    assert!(order.status == 503 && order.text().contains("another process serves by now: ask again"), "{order:?}");
+    assert_eq!(governed.good("GET", "/readyz", "")["status"], "ready");
+    governed.gateway.stop();
+}
+
+#[test]
+fn one_interrupt_lets_every_process_finish_what_it_has_and_a_second_one_ends_them() {
+    let released = Arc::new(AtomicBool::new(false));
+    let origin = Origin::answering({
+        let released = Arc::clone(&released);
+        move |_| {
+            let begun = Instant::now();
+            while !released.load(Ordering::Relaxed) && begun.elapsed() < DEADLINE {
+                thread::sleep(Duration::from_millis(5));
+            }
+            reply(200, &[], "")
+        }
+    });
+    const ONCE: &str = "interrupted while draining: one more SIGINT ends at once";
+    // An exchange of a process that leaves, and one of a process that drains already.
+    for (leaves, interrupts) in [(true, 1), (false, 1), (true, 2), (false, 2)] {
+        released.store(false, Ordering::Relaxed);
+        let mut governed = Governed::start(config().to(&[origin.address()]));
+        let before = origin.connections();
+        let mut client = Client::connect(governed.address());
+        client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+        eventually("the origin is asked", || origin.connections() > before);
+        if leaves {
+            governed.good("POST", "/api/upgrade", "");
+        } else {
+            governed.gateway.signal(libc::SIGTERM);
+            governed.gateway.wait_for("draining: accepting no more");
+        }
+        governed.gateway.signal(libc::SIGINT);
+        assert_eq!(governed.gateway.said(1, ONCE), 1);
+        if interrupts == 2 {
+            governed.gateway.signal(libc::SIGINT);
+            client.expect_end();
+        }
+        released.store(true, Ordering::Relaxed);
+        if interrupts == 1 {
+            assert_eq!(client.response().status, 200, "{leaves}");
+        }
+        let code = governed.gateway.wait("the end").code().unwrap();
+        let is_expected = match (leaves, interrupts) {
+            (_, 1) => code == 0,
+            (false, _) => code == 130,
+            // It is that of the process that serves, which may have ended before the second one came.
+            (true, _) => [0, 130].contains(&code),
+        };
+        assert!(is_expected, "{leaves} {interrupts}: {code}");
+    }
+}
+
+/// The next process begins with the configuration file's text: whoever orders it hears what that does not say.
+#[test]
+fn an_upgrade_that_would_undo_changes_names_them_and_wants_to_be_forced() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), origin());
+    let [first, second] = ["1", "2"].map(|version| versioned(folder.path(), version, &[]));
+    let governed = Governed::start(with_versioned(&first, &origin));
+    let added = json!({ "path": second, "routes": ["all"] }).to_string();
+    let refused = |what: &[&str]| {
+        let (status, reason) = governed.refused("POST", "/api/upgrade", "");
+        let expected = format!("the upgrade would undo what the configuration file does not say: {}; put it there and reload, or use `force`", what.join(", "));
+        assert_eq!((status, reason), (409, expected));
+    };
+    governed.good("POST", "/api/plugins/added", &added);
+    refused(&["the plugin `added` was loaded"]);
+    governed.good("PUT", "/api/plugins/versioned", &json!({ "path": second }).to_string());
+    refused(&["the plugin `versioned` was swapped", "the plugin `added` was loaded"]);
+    governed.good("DELETE", "/api/plugins/versioned?force", "");
+    refused(&["the plugin `added` was loaded", "the plugin `versioned` was unloaded"]);
+    governed.good("POST", "/api/plugins/versioned", &json!({ "path": first }).to_string());
+    refused(&["the plugin `added` was loaded", "the plugin `versioned` was attached to other routes"]);
+    let upgrade = |more: &[&str]| ringway(&[&["upgrade", "--admin", &governed.admin], more].concat()).output().unwrap();
+    let output = upgrade(&[]);
+    assert!(output.status.code() == Some(1) && String::from_utf8_lossy(&output.stderr).contains("use `force`"), "{output:?}");
+    assert_eq!(upgrade(&["--force"]).status.code(), Some(0));
+    let undone = |count: usize| {
+        let says =
+            |event: &Value| event["message"].as_str().is_some_and(|text| text.starts_with("the upgrade undoes what the configuration file does not say: "));
+        assert_eq!(governed.gateway.events(count, |event| event["level"] == "WARN" && says(event)), count);
+    };
+    undone(1);
+    assert_eq!((governed.ask("GET", "/api/plugins/added", "").status, governed.versions().0.as_str()), (404, "1"));
+    // A file with another version of a plugin says the same.
+    governed.good("PUT", "/api/plugins/versioned", "{}");
+    governed.good("POST", "/api/upgrade", "");
+    // A signal has nobody to ask back, and the log has it.
+    governed.good("POST", "/api/plugins/added", &added);
+    governed.gateway.signal(libc::SIGUSR2);
+    undone(2);
     governed.gateway.stop();
 }

@@ -50,6 +50,11 @@ impl OnTrial {
         OnTrial { plugin, loaded, share, began_unix_ns: clock::unix_ns(), since_ms: clock::monotonic_ms(), before: Seen::default() }
     }
 
+    /// Of the plugin.
+    pub(super) fn name(&self) -> &str {
+        &self.plugin.name
+    }
+
     /// For the workers.
     pub(super) fn part(&self, plugins: &[Loaded]) -> Option<Canary> {
         let (plugin, _) = find(plugins, &self.plugin.name)?;

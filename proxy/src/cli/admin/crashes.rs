@@ -91,6 +91,9 @@ pub struct Upgrade {
     /// The program; without it, what the path of the running one holds by now
     #[arg(long, value_name = "FILE")]
     pub binary: Option<PathBuf>,
+    /// Also when it undoes what was changed through the admin address and is not in the configuration file
+    #[arg(long)]
+    pub force: bool,
     /// Which gateway.
     #[command(flatten)]
     pub admin: Admin,
@@ -101,7 +104,8 @@ impl Upgrade {
     pub(in crate::cli) fn execute(self, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<i32> {
         // The gateway has a working directory of its own.
         let binary = self.binary.map(|path| std::path::absolute(&path).unwrap_or(path));
-        let question = Question { method: "POST", path: "/api/upgrade".into(), body: Some(json!({ "binary": binary })), print: print_upgraded };
+        let body = if self.force { json!({ "binary": binary, "force": true }) } else { json!({ "binary": binary }) };
+        let question = Question { method: "POST", path: "/api/upgrade".into(), body: Some(body), print: print_upgraded };
         question.ask(&self.admin, out, err)
     }
 }

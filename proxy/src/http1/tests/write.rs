@@ -28,12 +28,12 @@ fn parsed_response(input: &str, method_id: u8, upgrade: bool) -> (Box<Slot<RawRe
 fn written_request(slot: &Slot<RawRequest>, facts: &RequestFacts, framing: OutFraming, additions: &[Addition<'_>]) -> String {
     let mut out = [0; 4096];
     let received = &slot.bytes[..facts.head_bytes as usize];
-    let len = write_request_head(&mut out, slot.view(), received, &facts.dropped, framing, additions).unwrap();
+    let len = write_request_head(&mut out, slot.view(), received, &facts.dropped, &[], framing, additions).unwrap();
     for room in 0..len {
-        let short = write_request_head(&mut out[..room], slot.view(), received, &facts.dropped, framing, additions);
+        let short = write_request_head(&mut out[..room], slot.view(), received, &facts.dropped, &[], framing, additions);
         assert_eq!(short, Err(NoRoom), "{room} of {len}");
     }
-    assert!(write_request_head(&mut out[..len], slot.view(), received, &facts.dropped, framing, additions).is_ok());
+    assert!(write_request_head(&mut out[..len], slot.view(), received, &facts.dropped, &[], framing, additions).is_ok());
     String::from_utf8(out[..len].to_vec()).unwrap()
 }
 
