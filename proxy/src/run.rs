@@ -127,14 +127,14 @@ impl Gateway {
     /// # Errors
     /// The reason, for the operator.
     pub fn start(config: Config) -> Result<Gateway, String> {
-        Gateway::start_with(config, Given::default())
+        Gateway::start_with(config, Given::default(), |_| {})
     }
 
-    /// The same, with what another process gives it.
+    /// The same, with what another process gives it. `loaded` is called once all is loaded, before the first connection is accepted.
     ///
     /// # Errors
     /// The reason, for the operator.
-    pub fn start_with(config: Config, given: Given) -> Result<Gateway, String> {
+    pub fn start_with(config: Config, given: Given, loaded: impl FnOnce(&Control)) -> Result<Gateway, String> {
         raise_file_limit(config.limits.connections);
         for warning in config.warnings.iter() {
             tracing::warn!("{warning}");
@@ -143,6 +143,7 @@ impl Gateway {
         let processors = processors();
         let count = given.sockets.as_ref().map_or_else(|| worker_count(&config), |sockets| sockets.workers.len());
         let control = Control::load(config, count, &given.former, given.known).map_err(|errors| errors.to_string())?;
+        loaded(&control);
         let config = control.config();
         let Sockets { workers: sockets, addresses, admin, files: socket_files } = match given.sockets {
             Some(sockets) => sockets,
@@ -343,8 +344,8 @@ impl Gateway {
     }
 
     fn tell_in_force(&self, link: &mut Option<Link>) {
-        if let (Some(link), Some(text)) = (link, &self.control.config().text) {
-            link.tell_in_force(text, self.control.standings(), self.control.hashes(), self.control.known());
+        if let Some(link) = link {
+            link.tell_in_force(&self.control);
         }
     }
 

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::protocol::{Brief, FromGateway, Hashes, PROTOCOL, Standings, ToGateway};
 use super::sockets::{Sockets, take};
 use super::{fatal, logs_of};
+use crate::admin::control::Control;
 use crate::admin::former::Former;
 use crate::config::Config;
 use crate::logs;
@@ -52,9 +53,10 @@ pub fn serve(control: RawFd) -> i32 {
             return 1;
         }
     };
-    match start(brief) {
+    let mut link = Link { control, in_force: None };
+    match start(brief, &mut link) {
         Ok((gateway, logs)) => {
-            let code = gateway.serve(caught, Some(Link { control, in_force: None }));
+            let code = gateway.serve(caught, Some(link));
             drop(logs);
             code
         }
@@ -74,7 +76,7 @@ pub(super) fn failure(record: &str) -> Option<String> {
     record.lines().find_map(|line| serde_json::from_str(line.strip_prefix(FAILURE)?).ok())
 }
 
-fn start(brief: Brief) -> Result<(Gateway, logs::Logs), String> {
+fn start(brief: Brief, link: &mut Link) -> Result<(Gateway, logs::Logs), String> {
     let config = Config::of_file(&brief.path, &brief.text).map_err(|errors| errors.to_string())?;
     let logs = logs_of(&config.server)?;
     let started = if brief.protocol > PROTOCOL {
@@ -83,7 +85,8 @@ fn start(brief: Brief) -> Result<(Gateway, logs::Logs), String> {
         Sockets::inherit(&brief.listeners, brief.admin.as_ref()).and_then(|sockets| {
             let former = Former { standings: brief.standings, hashes: brief.plugins, has_died: brief.is_restart };
             let given = Given { sockets: Some(sockets), former, crashes: brief.crashes, restarts: brief.restarts, known: brief.known };
-            Gateway::start_with(config, given)
+            // Said before it accepts connections: from then on it is not ended without care.
+            Gateway::start_with(config, given, |control| link.tell_in_force(control))
         })
     };
     match started {
@@ -142,8 +145,9 @@ impl Link {
     }
 
     /// Tells it what another process is to start with, when that has changed.
-    pub fn tell_in_force(&mut self, text: &str, standings: Standings, plugins: Hashes, known: Arc<Known>) {
-        let now = (text.to_owned(), standings, plugins, known);
+    pub fn tell_in_force(&mut self, control: &Control) {
+        let Some(text) = &control.config().text else { return };
+        let now = (text.to_string(), control.standings(), control.hashes(), control.known());
         if self.in_force.as_ref() != Some(&now) {
             let (text, standings, plugins, known) = now.clone();
             self.tell(&FromGateway::InForce { text, standings, known: Some((*known).clone()), plugins, can_hold: true });

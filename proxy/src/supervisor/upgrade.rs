@@ -152,8 +152,8 @@ impl Supervisor {
 
     /// A process that was to follow and does not.
     fn dismiss(&mut self, Begun { mut child, is_ready, .. }: Begun) {
-        if is_ready {
-            // It has accepted connections.
+        // Those who can say it have loaded everything then, and may have accepted connections since.
+        if is_ready || child.can_hold {
             child.is_ready = true;
             child.tell(&ToGateway::HandOver { successor: process::id() });
         } else {
