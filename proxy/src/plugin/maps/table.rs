@@ -223,32 +223,45 @@ impl Table {
         {
             let _writing = lock::exclusive(lock)?;
             if let Some(entry) = self.find(words, first, key) {
-                // A process that ends in between leaves no mixture of two values: the entry does not count then (`rebuild`).
-                let link = entry[0].load(Ordering::Relaxed) & NEXT;
-                entry[0].store(STATE_WRITING << 32 | link, Ordering::Release);
-                set(self.value_of(entry));
-                entry[0].store(STATE_USED << 32 | link, Ordering::Release);
-                self.touch(words, entry);
+                self.set(words, entry, set);
                 return Ok(());
             }
-        }
-        // Taken without the lock of the bucket: in an LRU map another bucket may have to give it.
-        let index = self.take(words)?;
-        let Some(entry) = self.words_of(words, index) else { return Err(MapError::Full) };
-        let writing = match lock::exclusive(lock) {
-            Ok(writing) => writing,
-            Err(busy) => {
-                self.give_back(words, index);
-                return Err(busy.into());
+            // Under the lock: threads that want the same new key at once take one entry between them, not one each.
+            if let Some(index) = self.take(words) {
+                return self.insert(words, first, index, key, set);
             }
+        }
+        if self.kind != MapKind::Lru {
+            return Err(MapError::Full);
+        }
+        // Without the lock: another bucket may have to give its entry.
+        let index = self.evict(words)?;
+        let Ok(_writing) = lock::exclusive(lock) else {
+            self.give_back(words, index);
+            return Err(MapError::Busy);
         };
-        if let Some(other) = self.find(words, first, key) {
+        if let Some(entry) = self.find(words, first, key) {
             // Another thread was faster.
-            set(self.value_of(other));
-            drop(writing);
+            self.set(words, entry, set);
             self.give_back(words, index);
             return Ok(());
         }
+        self.insert(words, first, index, key, set)
+    }
+
+    /// Changes the value of an entry, whose bucket is locked.
+    fn set(&self, words: &[AtomicU64], entry: &[AtomicU64], set: impl Fn(&[AtomicU64])) {
+        // A process that ends in between leaves no mixture of two values: the entry does not count then (`rebuild`).
+        let link = entry[0].load(Ordering::Relaxed) & NEXT;
+        entry[0].store(STATE_WRITING << 32 | link, Ordering::Release);
+        set(self.value_of(entry));
+        entry[0].store(STATE_USED << 32 | link, Ordering::Release);
+        self.touch(words, entry);
+    }
+
+    /// Makes a free entry the first of a chain, whose bucket is locked and does not have the key.
+    fn insert(&self, words: &[AtomicU64], first: &AtomicU64, index: usize, key: &[u64], set: impl Fn(&[AtomicU64])) -> Result<(), MapError> {
+        let entry = self.words_of(words, index).ok_or(MapError::Full)?;
         let epoch = words[EPOCH].fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         entry[1].store(epoch, Ordering::Relaxed);
         entry[2..2 + self.key_words].iter().zip(key).for_each(|(word, key)| word.store(*key, Ordering::Relaxed));
@@ -309,18 +322,17 @@ impl Table {
         Ok(None)
     }
 
-    /// An entry that is in no chain.
-    fn take(&self, words: &[AtomicU64]) -> Result<usize, MapError> {
+    /// An entry that is in no chain, if there is one.
+    fn take(&self, words: &[AtomicU64]) -> Option<usize> {
         loop {
             let head = words[FREE].load(Ordering::Acquire);
-            let Some(index) = ((head & NEXT) as usize).checked_sub(1) else { break };
+            let index = ((head & NEXT) as usize).checked_sub(1)?;
             let next = self.words_of(words, index).map_or(0, |entry| entry[0].load(Ordering::Relaxed) & NEXT);
             let tagged = ((head >> 32).wrapping_add(1) << 32) | next;
             if words[FREE].compare_exchange_weak(head, tagged, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                return Ok(index);
+                return Some(index);
             }
         }
-        if self.kind == MapKind::Lru { self.evict(words) } else { Err(MapError::Full) }
     }
 
     /// Puts an entry back that is in no chain.

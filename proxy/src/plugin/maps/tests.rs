@@ -147,15 +147,24 @@ fn a_ring_keeps_order_and_counts_what_found_no_room() {
     );
 }
 
+/// One thread less runs, whether it came to its end or panicked.
+struct Runs<'a>(&'a AtomicU64);
+
+impl Drop for Runs<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// Runs `work` on four threads, the last of which reads until the others are done.
 fn race(work: impl Fn(u64) + Sync, read: impl Fn() + Sync) {
     let running = AtomicU64::new(3);
     thread::scope(|scope| {
         for number in 0..3 {
-            let (work, running) = (&work, &running);
+            let (work, runs) = (&work, Runs(&running));
             scope.spawn(move || {
+                let _runs = runs;
                 work(number);
-                running.fetch_sub(1, Ordering::SeqCst);
             });
         }
         scope.spawn(|| {
@@ -197,6 +206,46 @@ fn no_count_is_lost_and_no_count_falls() {
         };
         race(work, read);
         assert_eq!((0..8).map(sum).sum::<u64>(), 3 * ROUNDS);
+    }
+}
+
+/// Threads that add the same new key at once need one entry between them, not one each.
+#[test]
+fn the_last_entry_is_enough_for_threads_that_want_one_key() {
+    const ROUNDS: u64 = 20_000;
+    for kind in [abi::HASH, abi::LRU] {
+        let map = map(kind, 4, "u64 n", 2);
+        map.add(0, &index(0), 0, 1).expect("room");
+        let (arrived, refused, lost) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        // Both threads leave at the same moment, without the time that a lock takes to wake one.
+        let meet = |meeting: u64| {
+            arrived.fetch_add(1, Ordering::SeqCst);
+            for spins in 0u64.. {
+                match arrived.load(Ordering::SeqCst) < 2 * meeting {
+                    true if spins < 1000 => std::hint::spin_loop(),
+                    true => thread::yield_now(),
+                    false => break,
+                }
+            }
+        };
+        let add = |is_first: bool| {
+            for round in 0..ROUNDS {
+                meet(2 * round + 1);
+                let added = patient(|| map.add(0, &index(1), 0, 1));
+                refused.fetch_add(added.is_err().into(), Ordering::SeqCst);
+                meet(2 * round + 2);
+                if is_first {
+                    lost.fetch_add((map.get(0, &index(0)) != Ok(long(1).to_vec())).into(), Ordering::SeqCst);
+                    let _ = map.update(0, &index(0), &long(1));
+                    let _ = map.remove(&index(1));
+                }
+            }
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| add(true));
+            scope.spawn(|| add(false));
+        });
+        assert_eq!((refused.into_inner(), lost.into_inner(), map.entries()), (0, 0, 1), "{kind}");
     }
 }
 
@@ -277,8 +326,10 @@ fn every_record_arrives_once_and_in_the_order_of_its_writer() {
                 thread::yield_now();
             }
         });
-        let dropped: u64 = writers.into_iter().map(|writer| writer.join().expect("a writer ends")).sum();
+        let dropped: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
+        // Before anything may panic: the reader waits for it.
         done.store(true, Ordering::SeqCst);
+        let dropped: u64 = dropped.into_iter().map(|dropped| dropped.expect("a writer ends")).sum();
         assert_eq!(map.traffic().expect("a ring").1, dropped);
         reader.join().expect("the reader ends") + dropped
     });
