@@ -45,15 +45,14 @@ fn top_shows_what_plugins_do_now() {
     );
     let stop = std::sync::atomic::AtomicBool::new(false);
     let (plain, lines) = std::thread::scope(|scope| {
+        let _stops = Stops(&stop);
         scope.spawn(|| {
             let mut client = Client::connect(governed.address());
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 assert_eq!(client.get_on_and_on("/").status, 200);
             }
         });
-        let shown = (run(&["top", "-n", "1", "-d", "0.5"]), run(&["top", "-n", "2", "-d", "0.5", "-j"]));
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        shown
+        (run(&["top", "-n", "1", "-d", "0.5"]), run(&["top", "-n", "2", "-d", "0.5", "-j"]))
     });
     let rows: Vec<Vec<&str>> = plain.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(rows[0], ["NAME", "STATUS", "VERSION", "CALLS/S", "RESPONDS/S", "DROPS/S", "ABORTS/S", "PANICS/S", "EDITS/S", "MEAN", "P99"]);

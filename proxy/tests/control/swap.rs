@@ -33,6 +33,7 @@ fn a_hundred_swaps_under_load_lose_and_corrupt_nothing() {
     let address = governed.address().to_owned();
     let mut counted_before = 0;
     let clients = thread::scope(|scope| {
+        let stops = Stops(&stop);
         let clients: Vec<_> = (0..CONNECTIONS)
             .map(|number| {
                 let (stop, answered, address) = (&stop, &answered, &address);
@@ -57,7 +58,7 @@ fn a_hundred_swaps_under_load_lose_and_corrupt_nothing() {
             counted_before = now;
             assert!(dumped(&governed) >= before, "a dump while traffic flows");
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stops);
         clients.into_iter().map(|client| client.join().unwrap()).collect::<Vec<Outcome>>()
     });
     let requests: u64 = clients.iter().map(|client| client.requests).sum();

@@ -15,6 +15,7 @@ mod origin;
 mod process;
 mod tools;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub use client::{Client, Ended, Response, expect_refused, get, status_of};
@@ -34,6 +35,15 @@ pub fn eventually(what: &str, mut ask: impl FnMut() -> bool) {
     while !ask() {
         assert!(begun.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Sets the flag that threads of a scope run by, also when the test fails before its end: else they would run for ever.
+pub struct Stops<'a>(pub &'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -133,6 +133,7 @@ fn a_plugin_that_crashes_under_load_is_named_and_after_the_third_time_out() {
     let build_id = run(&["plugin", "inspect", "-j", &file])["build_id"].as_str().unwrap().to_owned();
     let (tally, address) = (Tally::default(), governed.address().to_owned());
     thread::scope(|scope| {
+        let _stops = Stops(&tally.done);
         for _ in 0..CLIENTS {
             scope.spawn(|| load(&address, &tally));
         }
@@ -140,7 +141,6 @@ fn a_plugin_that_crashes_under_load_is_named_and_after_the_third_time_out() {
         // Far enough for several paths that would kill.
         let from = tally.answered.load(Ordering::Relaxed);
         eventually("traffic flows without it", || tally.answered.load(Ordering::Relaxed) > from + 5 * ONE_IN);
-        tally.done.store(true, Ordering::Relaxed);
     });
     let count = |word: &AtomicU64| word.load(Ordering::Relaxed);
     let mut gaps: Vec<u128> = tally.gaps.lock().unwrap().iter().map(Duration::as_millis).collect();

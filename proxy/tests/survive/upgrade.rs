@@ -37,6 +37,7 @@ fn upgrades_under_load_fail_no_request() {
     let (done, answered) = (AtomicBool::new(false), AtomicU64::new(0));
     let address = governed.address().to_owned();
     thread::scope(|scope| {
+        let _stops = Stops(&done);
         for _ in 0..CLIENTS {
             scope.spawn(|| load(&address, &done, &answered));
         }
@@ -51,7 +52,6 @@ fn upgrades_under_load_fail_no_request() {
             let before = answered.load(Ordering::Relaxed);
             eventually("traffic goes on", || answered.load(Ordering::Relaxed) > before + 500);
         }
-        done.store(true, Ordering::Relaxed);
     });
     println!("upgrades {UPGRADES}, requests {}, failed 0", answered.load(Ordering::Relaxed));
     assert_eq!(governed.gateway.said(UPGRADES, "a former gateway process has ended"), UPGRADES);
