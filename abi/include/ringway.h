@@ -122,7 +122,7 @@ typedef struct rw_request {
   uint8_t peer_addr[16];   /* IPv6, or IPv4 mapped (::ffff:a.b.c.d); all 0 for a Unix socket */
   uint16_t peer_port;
   uint16_t listener;       /* index of [[listener]] in the configuration */
-  uint32_t route;          /* index of [[route]]; UINT32_MAX when no route matched */
+  uint32_t route;          /* stands for one [[route]] while the process runs, also across reloads; UINT32_MAX when no route matched */
   uint64_t known_mask;     /* bit id is set when a header with that id is present */
   uint8_t known[64];       /* id -> index of its first entry, plus 1; 0 = absent. Exact: see RW_HEADERS_MAX */
   rw_headers headers;
@@ -376,7 +376,7 @@ typedef struct rw_done {
   uint8_t origin;  /* RW_ORIGIN_* */
   uint8_t flags;   /* RW_END_* */
   uint64_t request_body_bytes;
-  uint64_t response_body_bytes;
+  uint64_t response_body_bytes; /* sent to the client, framing removed */
   uint64_t duration_ns; /* coarse clock */
 } rw_done;
 

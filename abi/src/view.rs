@@ -327,7 +327,7 @@ impl RequestView {
         peer_port: u16,
         /// Index of `[[listener]]` in the configuration.
         listener: u16,
-        /// Index of `[[route]]`; `u32::MAX` when none matched.
+        /// Stands for one `[[route]]` while the process runs, also across reloads; `u32::MAX` when none matched.
         route: u32,
     }
     header_accessors!();

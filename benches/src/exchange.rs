@@ -47,7 +47,7 @@ impl Exchange {
         Exchange {
             chain: worker.chain(plugins),
             frame: worker.frame(),
-            routes: RouteTable::new(&config(1)),
+            routes: RouteTable::new(&config(1), None),
             request: Received::new(&worker.slab, request),
             response: Received::new(&worker.slab, response),
             worker,

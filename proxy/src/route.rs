@@ -20,6 +20,8 @@ thread_local! {
 /// The routes of one configuration.
 pub struct RouteTable {
     routes: Vec<Entry>,
+    /// What the next route that is new gets.
+    next_number: u32,
     policy: PathPolicy,
     /// The authority of requests that have none; empty when there is none.
     default_host: Vec<u8>,
@@ -30,23 +32,44 @@ pub struct RouteTable {
 /// What a route without `method` lists in Allow.
 const COMMON_METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
 
+/// The number of no route: what plugins see where none matched.
+const NO_ROUTE: u32 = u32::MAX;
+
 struct Entry {
     route: Route,
     headers: Vec<(HeaderId, Vec<u8>, HeaderMatch)>,
+    /// The name of its upstream.
+    upstream: Option<String>,
+    number: u32,
 }
 
 impl RouteTable {
-    /// The routes of this configuration.
-    pub fn new(config: &Config) -> RouteTable {
-        let routes = config.routes.iter().map(|route| Entry {
-            headers: route.headers.iter().map(|(name, want)| (HeaderId::of(name.as_bytes()), name.as_bytes().to_vec(), want.clone())).collect(),
-            route: route.clone(),
-        });
+    /// The routes of this configuration. A route takes over the number of a `former` one that takes the same requests to the same upstream; other
+    /// numbers are new (SPEC.md S-120).
+    pub fn new(config: &Config, former: Option<&RouteTable>) -> RouteTable {
+        let mut routes: Vec<Entry> = config.routes.iter().map(|route| Entry::new(config, route)).collect();
+        let mut next_number = former.map_or(0, |former| former.next_number);
+        let mut known: Vec<&Entry> = former.iter().flat_map(|former| &former.routes).collect();
+        for entry in &mut routes {
+            entry.number = match known.iter().position(|known| known.leads_as(entry)) {
+                Some(at) => known.remove(at).number,
+                None => {
+                    let number = next_number;
+                    next_number = (number + 1) % NO_ROUTE;
+                    number
+                }
+            };
+        }
         let default_host = match &config.http.missing_host {
             MissingHost::Named(host) => host.clone().into_bytes(),
             MissingHost::Allow | MissingHost::Reject => Vec::new(),
         };
-        RouteTable { routes: routes.collect(), policy: config.http.path, default_host, by_host: config.routes.iter().any(|route| !route.hosts.is_empty()) }
+        RouteTable { routes, next_number, policy: config.http.path, default_host, by_host: config.routes.iter().any(|route| !route.hosts.is_empty()) }
+    }
+
+    /// What plugins know the route at this index by.
+    pub fn number(&self, at: usize) -> u32 {
+        self.routes[at].number
     }
 
     /// The methods that a 405 to this request lists (RFC 9110 §15.5.6): those of the routes that match it but for the method.
@@ -107,6 +130,22 @@ impl RouteTable {
 }
 
 impl Entry {
+    fn new(config: &Config, route: &Route) -> Entry {
+        Entry {
+            headers: route.headers.iter().map(|(name, want)| (HeaderId::of(name.as_bytes()), name.as_bytes().to_vec(), want.clone())).collect(),
+            upstream: route.upstream.map(|index| config.upstream(index).name.clone()),
+            route: route.clone(),
+            number: NO_ROUTE,
+        }
+    }
+
+    /// Both take the same requests to the same upstream. Listeners keep their indices while the process runs.
+    fn leads_as(&self, other: &Entry) -> bool {
+        let (this, that) = (&self.route, &other.route);
+        self.upstream == other.upstream
+            && (this.listener, &this.hosts, &this.path, &this.methods, &this.headers) == (that.listener, &that.hosts, &that.path, &that.methods, &that.headers)
+    }
+
     fn matches_but_method(&self, request: &RequestView, listener: u16, host: &[u8], path: &[u8]) -> bool {
         let route = &self.route;
         route.listener.is_none_or(|only| only.0 == listener)
@@ -160,7 +199,7 @@ upstream = "u"
         let config = Config::parse("test.toml", CONFIG, &|_| None).unwrap();
         let headers = headers.iter().map(|(n, v)| Header::new(n.as_bytes(), v.as_bytes())).collect();
         let bytes = rkyv::to_bytes::<Error>(&Request::new(method.as_bytes(), target.as_bytes(), headers)).unwrap();
-        RouteTable::new(&config).find(rkyv::access::<RequestView, Error>(&bytes).unwrap(), 0)
+        RouteTable::new(&config, None).find(rkyv::access::<RequestView, Error>(&bytes).unwrap(), 0)
     }
 
     #[test]
@@ -172,6 +211,40 @@ upstream = "u"
         assert_eq!(find("GET", "/api/x", &[("Host", "other")]), Err(ClientFault::MethodNotAllowed));
         assert_eq!(find("GET", "/beta", &[("Host", "o"), ("X-Beta", "yes")]), Ok(3));
         assert_eq!(find("GET", "/beta", &[("Host", "o"), ("X-Beta", "no")]), Err(ClientFault::NoRoute));
+    }
+
+    #[test]
+    fn routes_keep_their_numbers_while_they_lead_the_same_requests_to_the_same_upstream() {
+        let numbers = |table: &RouteTable| table.routes.iter().map(|entry| entry.number).collect::<Vec<_>>();
+        let parse = |text: &str| Config::parse("test.toml", text, &|_| None).unwrap();
+        let (listener, routes) = CONFIG.split_once("[[route]]").unwrap();
+        let in_order =
+            |routes: &[&str]| parse(&format!("{listener}[[upstream]]\nname = \"v\"\nservers = [\"127.0.0.1:2\"]\n[[route]]{}", routes.join("[[route]]")));
+        let parts: Vec<&str> = routes.split("[[route]]").collect();
+        let [admin, exact, post, beta] = parts[..] else { unreachable!() };
+        let mut table = RouteTable::new(&parse(CONFIG), None);
+        assert_eq!(numbers(&table), [0, 1, 2, 3]);
+        let elsewhere = exact.replace("\"u\"", "\"v\"");
+        let renamed = format!("{}body_bytes = 7\n", exact.replace("name = \"exact\"", "name = \"other\""));
+        let narrower = beta.replace("yes", "no").replace("name = \"beta\"", "");
+        let steps: [(&[&str], &[u32]); 8] = [
+            (&[beta, admin, exact, post], &[3, 0, 1, 2]),
+            (&[admin, exact, beta], &[0, 1, 3]),
+            (&[admin, &elsewhere, beta], &[0, 4, 3]),
+            // What was away is new.
+            (&[admin, exact, post, beta], &[0, 5, 6, 3]),
+            (&[&renamed, admin], &[5, 0]),
+            (&[&renamed, &narrower, beta], &[5, 7, 8]),
+            // The second of two equal ones never gets a request; it has a number of its own all the same.
+            (&[exact, &renamed], &[5, 9]),
+            (&[&renamed, admin, exact], &[5, 10, 9]),
+        ];
+        for (routes, expected) in steps {
+            table = RouteTable::new(&in_order(routes), Some(&table));
+            assert_eq!(numbers(&table), expected, "{routes:?}");
+        }
+        table.next_number = NO_ROUTE - 1;
+        assert_eq!(numbers(&RouteTable::new(&parse(CONFIG), Some(&table))), [10, 5, NO_ROUTE - 1, 0]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub fn route(c: &mut Criterion) {
     let message = received.request();
     let mut group = c.benchmark_group("route look-up");
     for count in ROUTE_COUNTS {
-        let table = RouteTable::new(&config(count));
+        let table = RouteTable::new(&config(count), None);
         group.bench_function(BenchmarkId::new("the last of", count), |b| b.iter(|| table.find(black_box(message.request()), 0)));
     }
 }

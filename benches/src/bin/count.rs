@@ -428,7 +428,7 @@ fn writers(list: &mut List) {
 fn routes(list: &mut List) {
     let worker = Worker::new(&[]);
     for count in ROUTE_COUNTS {
-        let table = RouteTable::new(&config(count));
+        let table = RouteTable::new(&config(count), None);
         let mut received = Received::new(&worker.slab, GET_8);
         received.parse_request(&worker.names);
         let message = received.request();

@@ -212,7 +212,7 @@ impl Control {
         let mut names = NameTable::new();
         let plugins = loader.load_former(&config, former, &mut names).map_err(|problems| ConfigErrors { problems })?;
         let names = Arc::new(names);
-        let blueprint = Arc::new(blueprint(&config, &plugins, &names, false, None));
+        let blueprint = Arc::new(blueprint(&config, &plugins, &names, None, false, None));
         let patience = Duration::from_millis(u64::from(NAMES_WAIT)).saturating_sub(begun.elapsed());
         hosts.give_up(&hosts.wait(&unknown, patience));
         upstreams.current().for_each(upstream::health::spawn);
@@ -507,7 +507,7 @@ impl Control {
         let Next { config, plugins, names, timing, canary } = next;
         let names = Arc::new(names);
         let on_trial = canary.as_ref().and_then(|canary| canary.part(&plugins));
-        let next = Arc::new(blueprint(&config, &plugins, &names, timing, on_trial));
+        let next = Arc::new(blueprint(&config, &plugins, &names, Some(&self.blueprint.table), timing, on_trial));
         self.old_tables.retain(OldTable::is_in_use);
         let upstreams = self.upstreams.next(&config, self.old_tables.iter().map(|old| &old.upstreams));
         let new_upstreams: Vec<_> = upstreams.current().filter(|new| !self.upstreams.current().any(|old| Arc::ptr_eq(old, new))).cloned().collect();
@@ -645,13 +645,13 @@ struct Next {
     canary: Option<OnTrial>,
 }
 
-fn blueprint(config: &Config, plugins: &[Loaded], names: &Arc<NameTable>, timing: bool, canary: Option<Canary>) -> Blueprint {
+fn blueprint(config: &Config, plugins: &[Loaded], names: &Arc<NameTable>, former: Option<&RouteTable>, timing: bool, canary: Option<Canary>) -> Blueprint {
     let versions = plugins.iter().map(|plugin| Arc::clone(&plugin.version)).collect();
     Blueprint {
         disabled: plugins.iter().map(|plugin| !plugin.standing.is_in_force()).collect(),
         restarts: plugins.iter().map(|plugin| plugin.restarts.clone()).collect(),
         timing,
         canary,
-        ..Blueprint::new(config.clone(), versions, Arc::clone(names))
+        ..Blueprint::new(config.clone(), versions, Arc::clone(names), former)
     }
 }

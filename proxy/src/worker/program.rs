@@ -77,9 +77,9 @@ impl std::fmt::Display for Share {
 }
 
 impl Blueprint {
-    /// These plugins, all of them in force, and nothing on trial or measured.
-    pub fn new(config: Config, plugins: Vec<Arc<PluginVersion>>, names: Arc<NameTable>) -> Blueprint {
-        let table = Arc::new(RouteTable::new(&config));
+    /// These plugins, all of them in force, and nothing on trial or measured. Routes keep the numbers that they have in the `former` table.
+    pub fn new(config: Config, plugins: Vec<Arc<PluginVersion>>, names: Arc<NameTable>, former: Option<&RouteTable>) -> Blueprint {
+        let table = Arc::new(RouteTable::new(&config, former));
         Blueprint { disabled: vec![false; plugins.len()], restarts: Vec::new(), timing: false, canary: None, config, plugins, names, table }
     }
 

@@ -59,6 +59,7 @@ fn a_good_reload_under_load_drops_nothing() {
     let (stop, answered) = (AtomicBool::new(false), AtomicU64::new(0));
     let address = governed.address().to_owned();
     thread::scope(|scope| {
+        let _stops = Stops(&stop);
         for number in 0..32 {
             let (stop, answered, address) = (&stop, &answered, &address);
             scope.spawn(move || {
@@ -87,7 +88,6 @@ fn a_good_reload_under_load_drops_nothing() {
             governed.good("POST", "/api/reload", "");
             eventually("traffic goes on", || answered.load(Ordering::Relaxed) > before + 100);
         }
-        stop.store(true, Ordering::Relaxed);
     });
     let total = answered.load(Ordering::Relaxed);
     // A response is counted when the gateway hears that it has left.
@@ -180,6 +180,7 @@ fn a_tunnel_goes_on_across_reloads_under_load() {
     let address = governed.address().to_owned();
     let mut echoed = 0;
     thread::scope(|scope| {
+        let _stops = Stops(&stop);
         for _ in 0..8 {
             scope.spawn(|| {
                 let mut client = Client::connect(&address);
@@ -200,7 +201,6 @@ fn a_tunnel_goes_on_across_reloads_under_load() {
             let before = answered.load(Ordering::Relaxed);
             eventually("traffic goes on", || answered.load(Ordering::Relaxed) > before + 50);
         }
-        stop.store(true, Ordering::Relaxed);
     });
     println!("reloads 10, requests {}, failed 0, bytes through one tunnel {echoed}", answered.load(Ordering::Relaxed));
     assert!(first.count() > 50 && second.count() > 50, "the configuration did change");
@@ -309,6 +309,45 @@ fn a_connection_that_is_idle_while_the_program_changes_uses_the_next_one() {
         let before = used.count();
         client.get("/");
         assert_eq!(used.count(), before + 1, "round {round}");
+    }
+    governed.gateway.stop();
+}
+
+/// SPEC S-120: what a plugin has stored for a route stays with it wherever it stands, and is never another one's.
+#[test]
+fn what_a_cache_has_stored_belongs_to_its_route_across_reloads() {
+    let saying = |text: &'static str| Origin::answering(move |_| reply(200, &[("cache-control", "max-age=600")], text));
+    let (one, other, third) = (saying("of the one"), saying("of the other"), saying("of the third"));
+    let route = |head: &str, upstream: &str| format!("[[route]]\n{head}\nupstream = {upstream:?}\nplugins = [\"response-cache\"]\n");
+    let tenant = |name: &str, upstream: &str| route(&format!("header = {{ x-tenant = {name:?} }}"), upstream);
+    let made = |routes: &[String]| {
+        let upstreams = config().workers(1).plugin("response-cache", "").upstream("one", &[one.address()], "").upstream("other", &[other.address()], "");
+        upstreams.upstream("third", &[third.address()], "").with(&routes.concat())
+    };
+    let governed = Governed::start(made(&[tenant("1", "one"), tenant("2", "other")]));
+    let mut client = Client::connect(governed.address());
+    let mut answers = || {
+        let texts = [1, 2].map(|tenant| {
+            client.send(format!("GET /a HTTP/1.1\r\nhost: test\r\nx-tenant: {tenant}\r\n\r\n"));
+            client.response().text()
+        });
+        (texts, [one.count(), other.count(), third.count()])
+    };
+    let says = |first: &str, second: &str, counts: [usize; 3]| ([format!("of the {first}"), format!("of the {second}")], counts);
+    assert_eq!(answers(), says("one", "other", [1, 1, 0]));
+    let steps = [
+        // Nobody is asked again when routes only move.
+        ([tenant("2", "other"), tenant("1", "one")], says("one", "other", [1, 1, 0])),
+        ([tenant("2", "third"), tenant("1", "one")], says("one", "third", [1, 1, 1])),
+        ([tenant("1", "third"), tenant("2", "one")], says("third", "one", [2, 1, 2])),
+        ([tenant("2", "one"), tenant("1", "one")], says("one", "one", [3, 1, 2])),
+    ];
+    for (routes, expected) in steps {
+        rewrite(&governed, made(&routes));
+        governed.good("POST", "/api/reload", "");
+        for _ in 0..2 {
+            assert_eq!(answers(), expected);
+        }
     }
     governed.gateway.stop();
 }

@@ -60,7 +60,7 @@ impl World {
             Arc::new(load(&plugin.name, &plugin.path, &plugin.config, &mut names))
         });
         let plugins: Vec<_> = plugins.collect();
-        World { blueprint: Arc::new(Blueprint::new(config, plugins, Arc::new(names))) }
+        World { blueprint: Arc::new(Blueprint::new(config, plugins, Arc::new(names), None)) }
     }
 
     /// A worker with nothing done yet.

@@ -10,9 +10,9 @@
 //! rule for Authorization (§3.5), If-None-Match and If-Modified-Since (answered with 304), invalidation by unsafe methods.
 //! A response with Set-Cookie is not stored unless `strip_set_cookie` is on.
 //!
-//! Listeners and routes never answer for one another, also when they share one `[[plugin]]`: each may lead to another upstream. Two limits. Routes have no names in
-//! the ABI, only their place in the configuration: a reload that moves a route, or sends it elsewhere, keeps what was stored under that place until it is stale. And
-//! a plugin that chooses the upstream of a request (`RW_WANT_UPSTREAM`) is not seen: give its route no cache, or let the upstream say what it depends on (Vary).
+//! Listeners and routes never answer for one another, also when they share one `[[plugin]]`, and also after a reload: each may lead to another upstream. What is
+//! not seen is a plugin that chooses the upstream of a request (`RW_WANT_UPSTREAM`), and servers of an upstream that change under its name: give such a route no
+//! cache, or let the upstream say what a response depends on (Vary).
 //!
 //! What it does not do: revalidate (a stale response is a miss, a `no-cache` response is not stored), ranges, and sharing
 //! between workers. Each worker fills its own cache; an unsafe method invalidates the cache of the worker that saw it, on

@@ -30,7 +30,7 @@ pub(crate) struct Variant {
     pub(crate) may_answer_authorized: bool,
 }
 
-/// Where a request came in. Listeners stay the same while the gateway runs; the index of a route may mean another one after a reload.
+/// Where a request came in. Listeners and the numbers of routes mean the same while the gateway runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Place {
     listener: u16,
