@@ -14,7 +14,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use crate::admin::board::Board;
 use crate::admin::control::Control;
@@ -88,6 +88,8 @@ pub struct Given {
 /// A running gateway.
 pub struct Gateway {
     crew: Crew,
+    /// By worker: says that it may accept connections. Empty once it was said.
+    gates: Vec<mpsc::Sender<()>>,
     /// What [`Gateway::listening`] returns.
     addresses: Vec<ListenAddress>,
     admin: Option<AdminListener>,
@@ -122,19 +124,19 @@ pub enum Event {
 }
 
 impl Gateway {
-    /// Loads, binds and starts; returns once every worker accepts connections.
+    /// Loads, binds and starts; returns once every worker can accept connections, which they do when it serves.
     ///
     /// # Errors
     /// The reason, for the operator.
     pub fn start(config: Config) -> Result<Gateway, String> {
-        Gateway::start_with(config, Given::default(), |_| {})
+        Gateway::start_with(config, Given::default())
     }
 
-    /// The same, with what another process gives it. `loaded` is called once all is loaded, before the first connection is accepted.
+    /// The same, with what another process gives it.
     ///
     /// # Errors
     /// The reason, for the operator.
-    pub fn start_with(config: Config, given: Given, loaded: impl FnOnce(&Control)) -> Result<Gateway, String> {
+    pub fn start_with(config: Config, given: Given) -> Result<Gateway, String> {
         raise_file_limit(config.limits.connections);
         for warning in config.warnings.iter() {
             tracing::warn!("{warning}");
@@ -143,7 +145,6 @@ impl Gateway {
         let processors = processors();
         let count = given.sockets.as_ref().map_or_else(|| worker_count(&config), |sockets| sockets.workers.len());
         let control = Control::load(config, count, &given.former, given.known).map_err(|errors| errors.to_string())?;
-        loaded(&control);
         let config = control.config();
         let Sockets { workers: sockets, addresses, admin, files: socket_files } = match given.sockets {
             Some(sockets) => sockets,
@@ -151,7 +152,7 @@ impl Gateway {
         };
         let admission = Arc::new(Admission::default());
         let (ready, started) = mpsc::channel();
-        let (mut workers, mut stats) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let (mut workers, mut stats, mut gates) = (Vec::with_capacity(count), Vec::with_capacity(count), Vec::with_capacity(count));
         for (index, sockets) in sockets.into_iter().enumerate() {
             let (tick, theirs) = UnixStream::pair().map_err(|e| format!("no pipe for worker {index}: {e}"))?;
             tick.set_nonblocking(true).map_err(|e| format!("no pipe for worker {index}: {e}"))?;
@@ -159,6 +160,8 @@ impl Gateway {
                 theirs.set_nonblocking(true).map_err(|e| format!("no pipe for worker {index}: {e}"))?;
             }
             let commands = Arc::new(Mutex::new(VecDeque::new()));
+            let (open, gate) = mpsc::channel();
+            gates.push(open);
             let (blueprint, upstreams, counts) = control.parts();
             let start = Start {
                 index: index as u32,
@@ -172,6 +175,7 @@ impl Gateway {
                 admission: Arc::clone(&admission),
                 tick: theirs,
                 commands: Arc::clone(&commands),
+                gate,
             };
             stats.push(Arc::clone(&start.stats));
             let worker = Worker::start(start, ready.clone()).map_err(|e| format!("no thread for worker {index}: {e}"))?;
@@ -190,7 +194,7 @@ impl Gateway {
         *board.crashes() = given.crashes;
         board.restarts = given.restarts;
         board.watchdog = Watchdog::start(&control.config().timeouts).map_err(|e| format!("no watchdog: {e}"))?;
-        Ok(Gateway { crew, addresses, admin, socket_files, board: Arc::new(board), control })
+        Ok(Gateway { crew, gates, addresses, admin, socket_files, board: Arc::new(board), control })
     }
 
     /// Where it listens; with the port that was taken when the configuration said 0.
@@ -201,6 +205,7 @@ impl Gateway {
     /// Answers signals and changes until the end. `link`: the supervisor, when there is one.
     pub fn serve(mut self, caught: Caught, mut link: Option<Link>) -> i32 {
         let (send, events) = mpsc::channel();
+        let to_admin = send.clone();
         let listening = match &link {
             Some(link) => link.listen(send.clone()),
             None => Ok(()),
@@ -209,25 +214,33 @@ impl Gateway {
             tracing::error!(%error, "signals cannot be handled");
             return 1;
         }
+        let waits = link.as_mut().filter(|link| link.waits);
+        let has_charge = waits.is_none();
+        if let Some(link) = waits {
+            link.tell(&FromGateway::Loaded);
+            match wait_until_wanted(&events) {
+                Some(meanwhile) => meanwhile.into_iter().for_each(|event| drop(send.send(event))),
+                None => return self.end(true),
+            }
+        }
+        drop(send);
         // Before anybody can see that it serves: what dies right afterwards is followed by the same.
         self.tell_in_force(&mut link);
+        for gate in self.gates.drain(..) {
+            // A worker that is no more has said why.
+            let _ = gate.send(());
+        }
         let pid = std::process::id();
         for address in &self.addresses {
             tracing::info!(%address, workers = self.crew.count(), pid, "listening");
         }
-        self.board.admin_ended.store(self.admin.is_none(), Ordering::Relaxed);
-        if let Some(admin) = self.admin.take() {
-            let address = admin.address().clone();
-            match admin.start(&self.board, self.control.config().server.admin_token.clone(), send) {
-                Ok(()) => tracing::info!(%address, pid, "admin listening"),
-                Err(error) => {
-                    tracing::error!(%error, "no thread for the admin listener");
-                    return 1;
-                }
-            }
+        self.board.admin_ended.store(true, Ordering::Relaxed);
+        if has_charge && !self.start_admin(&to_admin) {
+            return 1;
         }
         if let Some(link) = &mut link {
-            link.tell_ready();
+            link.tell(&FromGateway::Ready);
+            link.repeat_in_force();
         }
         let mut draining: Option<Instant> = None;
         let mut stopping: Option<Instant> = None;
@@ -279,6 +292,13 @@ impl Gateway {
                         draining = Some(Instant::now());
                     }
                 }
+                Ok(Event::Supervisor(ToGateway::InCharge)) if draining.is_none() => {
+                    if !self.start_admin(&to_admin) {
+                        return 1;
+                    }
+                    link.iter_mut().for_each(Link::repeat_in_force);
+                }
+                Ok(Event::Supervisor(ToGateway::Serve | ToGateway::InCharge)) => {}
                 Ok(Event::Supervisor(ToGateway::UpgradeBegins { number })) => upgrade.begin(number),
                 Ok(Event::Supervisor(ToGateway::UpgradeFailed { reason, is_under_way })) => upgrade.fail(&reason, is_under_way),
                 Ok(Event::Upgrade { reply, .. }) if orders.is_waiting() => {
@@ -343,6 +363,19 @@ impl Gateway {
         }
     }
 
+    /// From now on orders are taken, when an address is configured for that. Whether it could be done; why not is in the log.
+    fn start_admin(&mut self, events: &mpsc::Sender<Event>) -> bool {
+        let Some(admin) = self.admin.take() else { return true };
+        self.board.admin_ended.store(false, Ordering::Relaxed);
+        let address = admin.address().clone();
+        let started = admin.start(&self.board, self.control.config().server.admin_token.clone(), events.clone());
+        match &started {
+            Ok(()) => tracing::info!(%address, pid = std::process::id(), "admin listening"),
+            Err(error) => tracing::error!(%error, "no thread for the admin listener"),
+        }
+        started.is_ok()
+    }
+
     fn tell_in_force(&self, link: &mut Option<Link>) {
         if let Some(link) = link {
             link.tell_in_force(&self.control);
@@ -369,11 +402,24 @@ impl Gateway {
         board.handed_over.load(Ordering::Relaxed) && (!board.admin_ended.load(Ordering::Relaxed) || board.admin_open.load(Ordering::Relaxed) > 0)
     }
 
-    fn end(self, drained: bool) -> i32 {
+    fn end(mut self, drained: bool) -> i32 {
+        self.gates.clear();
         let well = self.crew.join();
         self.socket_files.iter().for_each(SocketFile::remove);
         tracing::info!("stopped");
         if drained && well { 0 } else { 1 }
+    }
+}
+
+/// Until the supervisor wants the process to serve: what else has happened. `None`: it is to end.
+fn wait_until_wanted(events: &mpsc::Receiver<Event>) -> Option<Vec<Event>> {
+    let mut meanwhile = Vec::new();
+    loop {
+        match events.recv() {
+            Ok(Event::Supervisor(ToGateway::Serve)) => return Some(meanwhile),
+            Ok(Event::Orphaned | Event::Signal(SIGTERM | SIGINT | SIGQUIT) | Event::Supervisor(ToGateway::HandOver { .. })) | Err(_) => return None,
+            Ok(other) => meanwhile.push(other),
+        }
     }
 }
 

@@ -59,6 +59,10 @@ pub struct Child {
     pub binary: Arc<Binary>,
     /// When it was started.
     pub started: Instant,
+    /// It has said that it can serve as soon as it is told to.
+    pub is_loaded: bool,
+    /// It was told to.
+    may_serve: bool,
     /// It has said that it serves.
     pub is_ready: bool,
     /// It makes no changes while it knows of an upgrade, and says so.
@@ -95,6 +99,8 @@ impl Child {
             number,
             binary,
             started: Instant::now(),
+            is_loaded: false,
+            may_serve: false,
             is_ready: false,
             can_hold: false,
             owed: None,
@@ -186,13 +192,35 @@ impl Child {
         }
     }
 
-    /// It takes the place of a process that never got ready: what that one was to be told, this one is.
-    pub fn owe_as(&mut self, other: &Child) {
-        self.owed = other.owed;
+    /// Tells one that is loaded to accept connections, once.
+    pub fn let_serve(&mut self) {
+        if self.is_loaded && !self.may_serve {
+            self.may_serve = true;
+            self.tell(&ToGateway::Serve);
+        }
+    }
+
+    /// No other process serves from now on.
+    pub fn put_in_charge(&mut self) {
+        self.let_serve();
+        if self.is_loaded {
+            self.tell(&ToGateway::InCharge);
+        }
+    }
+
+    /// It is not needed any more. What it has accepted it finishes; one that cannot have accepted anything is ended.
+    pub fn dismiss(&mut self, successor: u32) {
+        if self.is_ready || self.may_serve {
+            // It has listened to signals since before it was loaded.
+            self.is_ready = true;
+            self.tell(&ToGateway::HandOver { successor });
+        } else {
+            self.kill();
+        }
     }
 
     /// Ends it.
-    pub fn kill(&mut self) {
+    fn kill(&mut self) {
         self.was_killed = true;
         self.signal(Signal::KILL);
     }

@@ -24,6 +24,8 @@ use crate::upstream::resolve::Known;
 /// The line to the supervisor.
 pub struct Link {
     control: UnixStream,
+    /// The supervisor says when to serve.
+    pub waits: bool,
     /// What it was last told about.
     in_force: Option<(String, Standings, Hashes, Arc<Known>)>,
 }
@@ -53,7 +55,7 @@ pub fn serve(control: RawFd) -> i32 {
             return 1;
         }
     };
-    let mut link = Link { control, in_force: None };
+    let mut link = Link { control, waits: false, in_force: None };
     match start(brief, &mut link) {
         Ok((gateway, logs)) => {
             let code = gateway.serve(caught, Some(link));
@@ -83,10 +85,10 @@ fn start(brief: Brief, link: &mut Link) -> Result<(Gateway, logs::Logs), String>
         Err(format!("the supervisor speaks version {} of its language, this program only {PROTOCOL}", brief.protocol))
     } else {
         Sockets::inherit(&brief.listeners, brief.admin.as_ref()).and_then(|sockets| {
+            link.waits = brief.waits;
             let former = Former { standings: brief.standings, hashes: brief.plugins, has_died: brief.is_restart };
             let given = Given { sockets: Some(sockets), former, crashes: brief.crashes, restarts: brief.restarts, known: brief.known };
-            // Said before it accepts connections: from then on it is not ended without care.
-            Gateway::start_with(config, given, |control| link.tell_in_force(control))
+            Gateway::start_with(config, given)
         })
     };
     match started {
@@ -137,10 +139,8 @@ impl Link {
         }
     }
 
-    /// Tells it that every worker accepts connections.
-    pub fn tell_ready(&mut self) {
-        self.tell(&FromGateway::Ready);
-        // What another process starts with is heard of the one that serves alone, which this may be only now.
+    /// What another process starts with is heard of the one that serves alone, which this may be only now: it is told next time, changed or not.
+    pub fn repeat_in_force(&mut self) {
         self.in_force = None;
     }
 

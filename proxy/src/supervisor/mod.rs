@@ -178,6 +178,7 @@ impl Supervisor {
             known: self.known.clone(),
             plugins: self.in_force.plugins.clone(),
             is_restart,
+            waits: true,
         };
         Child::start(self.started, binary, brief, &self.events)
     }
@@ -236,14 +237,21 @@ impl Supervisor {
 
     /// Something that does not end a process: to each as soon as it listens. Those that are leaving read no configuration any more, but they log.
     fn pass_on(&mut self, signal: Signal) {
-        let next = self.next.as_mut().and_then(Upgrade::child);
-        self.serving.iter_mut().chain(next).for_each(|child| child.signal_when_ready(signal));
+        self.serving.iter_mut().for_each(|child| child.signal_when_ready(signal));
+        self.next.iter_mut().for_each(|next| next.pass_on(signal));
         self.leaving.iter_mut().for_each(|child| child.signal_when_ready(Signal::USR1));
     }
 
     fn on_said(&mut self, number: u64, said: FromGateway) {
         let serving = self.serving.as_mut().filter(|child| child.number == number);
         match said {
+            FromGateway::Loaded => match serving {
+                Some(child) => {
+                    child.is_loaded = true;
+                    child.put_in_charge();
+                }
+                None => self.next.iter_mut().for_each(|next| next.note_loaded(number)),
+            },
             FromGateway::Ready if serving.is_some() => {
                 if let Some(child) = serving {
                     child.on_ready();
@@ -275,7 +283,8 @@ impl Supervisor {
                 self.upgrade(&path, true);
             }
             FromGateway::Upgrade { .. } => {
-                if let Some(child) = self.leaving.iter_mut().find(|child| child.number == number) {
+                let next = self.next.as_mut().and_then(Upgrade::child);
+                if let Some(child) = self.leaving.iter_mut().chain(next).find(|child| child.number == number) {
                     child.tell(&ToGateway::UpgradeFailed { reason: "another process serves by now: ask again".into(), is_under_way: false });
                 }
             }

@@ -47,6 +47,9 @@ pub struct Brief {
     /// The process before this one has died: it is better to serve without a plugin than not at all.
     #[serde(default)]
     pub is_restart: bool,
+    /// Once everything is loaded, say [`FromGateway::Loaded`] and accept connections only when told to. Older supervisors do not.
+    #[serde(default)]
+    pub waits: bool,
 }
 
 /// The plugins of the configuration by name, and the SHA-256 of the file of each in hex.
@@ -82,6 +85,10 @@ pub struct Standings {
 /// What the supervisor says.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToGateway {
+    /// Accept connections. Only for those who have said [`FromGateway::Loaded`].
+    Serve,
+    /// No other process serves from now on: take orders, and say what is in force. Only for those who have said [`FromGateway::Loaded`].
+    InCharge,
     /// Another process serves from now on: finish what is in flight and end.
     HandOver {
         /// Its pid.
@@ -112,6 +119,9 @@ pub enum ToGateway {
 /// What a gateway process says.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromGateway {
+    /// All plugins are loaded and every worker has made its instances: nothing that can fail or last is left before [`ToGateway::Serve`] is obeyed.
+    /// Older programs do not say it, and accept connections when they can.
+    Loaded,
     /// Every worker accepts connections.
     Ready,
     /// What another process is to start with has changed.
@@ -154,6 +164,8 @@ mod tests {
         assert!(matches!(failed, Ok(ToGateway::UpgradeFailed { is_under_way: false, .. })));
         let brief = r#"{"protocol":1,"path":"f","text":"t","listeners":[],"admin":null,"record":3,"standings":{"disabled":[],"quarantined":{}},
             "crashes":[],"restarts":0,"later":1}"#;
-        assert!(serde_json::from_str::<Brief>(brief).is_ok_and(|brief| brief.known.is_empty() && brief.plugins.is_empty() && !brief.is_restart));
+        assert!(
+            serde_json::from_str::<Brief>(brief).is_ok_and(|brief| brief.known.is_empty() && brief.plugins.is_empty() && !brief.is_restart && !brief.waits)
+        );
     }
 }

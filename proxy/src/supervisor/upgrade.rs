@@ -1,16 +1,19 @@
 //! An upgrade: another program is started beside the process that serves, with what is in force, and takes over from it.
 //!
 //! Owns `Upgrade` and its steps. First the process that serves is told, and says when it makes no more changes; then the
-//! other one is started; when that is ready, it takes over. What can change all the same (a SIGHUP, a quarantine, a program
-//! that knows nothing of this) is found by comparing what is in force with what the new process was given: when they differ,
-//! it is started anew. Must not: hand over to a process that runs anything else than what is in force, so that no change that
-//! was answered is undone.
+//! other one is started; when that has loaded everything, it is told to accept connections, and when it does, it takes over.
+//! What can change all the same (a SIGHUP, a quarantine, a program that knows nothing of this) is found by comparing what is
+//! in force with what the new process was given: when they differ, it is started anew. Must not: hand over to a process that
+//! runs anything else than what is in force, so that no change that was answered is undone; leave one behind that accepts
+//! connections and that nobody leads; end one that has accepted any.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
 use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 
 use super::child::{Binary, Child, words};
 use super::protocol::ToGateway;
@@ -32,6 +35,8 @@ pub(super) struct Upgrade {
     held_by: Option<u64>,
     begun: Option<Begun>,
     tries: u32,
+    /// A SIGHUP came while it is under way: whoever serves at its end reads the file again.
+    owes_reload: bool,
 }
 
 /// A process that is to follow the one that serves.
@@ -48,11 +53,22 @@ impl Upgrade {
         self.begun.as_mut().map(|begun| &mut begun.child)
     }
 
+    /// A signal that the process that serves is told, too.
+    pub(super) fn pass_on(&mut self, signal: Signal) {
+        self.owes_reload |= signal == Signal::HUP;
+        self.child().into_iter().for_each(|child| child.signal_when_ready(signal));
+    }
+
     /// The process of that number makes no more changes while the upgrade `upgrade` is under way.
     pub(super) fn note_held(&mut self, number: u64, upgrade: u64) {
         if upgrade == self.number {
             self.held_by = Some(number);
         }
+    }
+
+    /// The process of that number can accept connections.
+    pub(super) fn note_loaded(&mut self, number: u64) {
+        self.child().into_iter().filter(|child| child.number == number).for_each(|child| child.is_loaded = true);
     }
 
     /// The process of that number accepts connections.
@@ -84,6 +100,7 @@ impl Supervisor {
                     held_by: None,
                     begun: None,
                     tries: 0,
+                    owes_reload: false,
                 });
                 self.announce_upgrade();
             }
@@ -106,14 +123,16 @@ impl Supervisor {
 
     /// Takes the step that is due. Called after everything that has happened.
     pub(super) fn proceed_with_upgrade(&mut self) {
-        let Some(next) = &self.next else { return };
+        let Some(next) = &mut self.next else { return };
         let serving = self.serving.as_ref().filter(|child| child.is_ready);
         let holds_still = |child: &Child| !child.can_hold || next.held_by == Some(child.number);
-        match &next.begun {
-            None if serving.is_some_and(holds_still) => self.start_next(),
+        // One that is just being restarted changes nothing.
+        let (serves_and_holds, nothing_changes) = (serving.is_some_and(holds_still), serving.is_none_or(holds_still));
+        match &mut next.begun {
+            None if serves_and_holds => self.start_next(),
             Some(begun) if begun.given != self.in_force => self.start_next_anew(),
-            // One that is just being restarted serves nobody.
-            Some(begun) if begun.is_ready && serving.is_none_or(holds_still) => self.hand_over(),
+            Some(begun) if begun.is_ready && nothing_changes => self.hand_over(),
+            Some(begun) if nothing_changes => begun.child.let_serve(),
             _ => {}
         }
     }
@@ -122,7 +141,10 @@ impl Supervisor {
         let Some(mut next) = self.next.take() else { return };
         let path = next.binary.path.display().to_string();
         match self.start_child(&next.binary, false) {
-            Ok(child) => {
+            Ok(mut child) => {
+                if next.owes_reload {
+                    child.signal_when_ready(Signal::HUP);
+                }
                 tracing::info!(binary = path, pid = child.pid(), "upgrade: a new gateway process starts");
                 next.begun = Some(Begun { child, given: self.in_force.clone(), is_ready: false });
                 next.deadline = Instant::now() + READY_TIMEOUT;
@@ -140,9 +162,6 @@ impl Supervisor {
         if tries < TRIES {
             tracing::info!("upgrade: what is in force has changed, so that the new process begins anew");
             self.start_next();
-            if let (Some(child), Some(former)) = (self.next.as_mut().and_then(Upgrade::child), &former) {
-                child.owe_as(&former.child);
-            }
         } else {
             self.next = None;
             self.upgrade_failed(format!("what is in force was changed each of the {tries} times that the new process was started"));
@@ -152,33 +171,24 @@ impl Supervisor {
 
     /// A process that was to follow and does not.
     fn dismiss(&mut self, Begun { mut child, is_ready, .. }: Begun) {
-        // Those who can say it have loaded everything then, and may have accepted connections since.
-        if is_ready || child.can_hold {
-            child.is_ready = true;
-            child.tell(&ToGateway::HandOver { successor: process::id() });
-        } else {
-            child.kill();
-        }
+        child.is_ready = is_ready;
+        child.dismiss(process::id());
         self.leaving.push(child);
     }
 
     /// The new process serves from now on.
     fn hand_over(&mut self) {
         let Some(Begun { mut child, .. }) = self.next.take().and_then(|next| next.begun) else { return };
-        child.on_ready();
         tracing::info!(pid = child.pid(), binary = %child.binary.path.display(), "upgrade: the new gateway process serves");
+        child.put_in_charge();
+        child.on_ready();
         self.binary = Arc::clone(&child.binary);
         self.program.clone_from(&child.binary.path);
         self.short_lives = 0;
         self.restart_at = None;
         let successor = child.pid();
         if let Some(mut old) = self.serving.replace(child) {
-            if old.is_ready {
-                old.tell(&ToGateway::HandOver { successor });
-            } else {
-                // It was just restarted and serves nobody.
-                old.kill();
-            }
+            old.dismiss(successor);
             self.leaving.push(old);
         }
     }

@@ -129,8 +129,11 @@ impl Crew {
 
     /// Waits for the end of every worker; whether all ended well.
     pub fn join(self) -> bool {
+        let Crew { members, ticks } = self;
+        // A worker that still waits for ticks ends with them.
+        drop(ticks);
         let mut well = true;
-        for member in self.members {
+        for member in members {
             match member.worker.thread.join() {
                 Ok(Ok(())) => {}
                 Ok(Err(reason)) => {

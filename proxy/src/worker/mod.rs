@@ -180,6 +180,8 @@ pub struct Start {
     pub tick: std::os::unix::net::UnixStream,
     /// Commands for it.
     pub commands: Arc<Mutex<VecDeque<Command>>>,
+    /// A word that it may accept connections; gone without one when it is not to.
+    pub gate: mpsc::Receiver<()>,
 }
 
 /// A socket that listens.
@@ -206,7 +208,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread. `ready` gets its index once it accepts connections, or the reason why not.
+    /// Starts the thread. `ready` gets its index once it can accept connections, which it does when its gate says so, or the reason why not.
     ///
     /// # Errors
     /// When no thread can be made.
@@ -487,7 +489,7 @@ impl Local {
 }
 
 async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result<(), String> {
-    let Start { index, ring, blueprint, upstreams, stats, counts, sockets, admission, tick, commands, .. } = start;
+    let Start { index, ring, blueprint, upstreams, stats, counts, sockets, admission, tick, commands, gate, .. } = start;
     let config = blueprint.config.clone();
     let slots = config.limits.slab_slots() as u32;
     let slab = Slab::new(slot_layout(&config, blueprint.scratch_bytes().max(raw::SCRATCH_BYTES_MAX as usize)), slots, config.server.huge_pages)
@@ -512,6 +514,14 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
         burst_over: Cell::new(false),
         waiting: RefCell::default(),
     });
+    watch_events(&local).map_err(|e| format!("worker {index}: no timer for waiting plugins: {e}"))?;
+    let mut tick = UnixStream::from_std(tick).map_err(|e| format!("worker {index}: cannot use the tick pipe: {e}"))?;
+    let _ = ready.send(Ok(index));
+    // Nobody is served by one worker while another one may still fail, or while the process is not to serve at all. Nothing runs here meanwhile.
+    if gate.recv().is_err() {
+        local.release();
+        return Ok(());
+    }
     // With epoll an accept that would block must say so instead; the ring waits in the kernel, and wants blocking sockets.
     for (listener, socket) in sockets.into_iter().enumerate() {
         let listener = listener as u16;
@@ -528,9 +538,6 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
             }
         }
     }
-    watch_events(&local).map_err(|e| format!("worker {index}: no timer for waiting plugins: {e}"))?;
-    let mut tick = UnixStream::from_std(tick).map_err(|e| format!("worker {index}: cannot use the tick pipe: {e}"))?;
-    let _ = ready.send(Ok(index));
     let mut buffer = vec![0u8; 64];
     let mut second = 0;
     let mut was_quiet = false;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::admin::*;
 use crate::crash::{answers, built, fatal, telling, with_fatal};
@@ -173,5 +173,70 @@ fn an_upgrade_that_is_overtaken_by_one_change_after_another_fails_and_the_change
         assert_eq!(client.response().status, status, "{host}");
     }
     governed.good("POST", "/api/reload", "");
+    governed.gateway.stop();
+}
+
+/// What the process that serves has not done yet when it hands over, the new one does.
+#[test]
+fn a_reload_by_signal_between_an_upgrade_and_its_beginning_is_not_lost() {
+    let (folder, origin, names) = (tempfile::tempdir().unwrap(), telling(), Names::new(&["late.test silent"]));
+    let file = built("slow", folder.path(), &["-DLOAD_WAITS", "-DSALT=\"between\""]);
+    let goes_on = folder.path().join("load");
+    fs::write(&goes_on, "").unwrap();
+    let mut launch = names.launch();
+    launch.environment.push(("RINGWAY_SLOW_FOLDER".into(), folder.path().display().to_string()));
+    let governed = Governed::launch(launch, with_slow(&file, &origin, "").server("admin = \"127.0.0.1:0\""));
+    fs::remove_file(&goes_on).unwrap();
+    fs::remove_file(&file).unwrap();
+    built("slow", folder.path(), &["-DLOAD_WAITS", "-DSALT=\"between, later\""]);
+    let text = fs::read_to_string(governed.file()).unwrap().replace("[[route]]", "[[route]]\nhost = \"only.test\"");
+    // Its reload takes longer than the start of a process.
+    fs::write(governed.file(), text + "[[upstream]]\nname = \"late\"\nservers = [\"late.test:80\"]\n").unwrap();
+    thread::scope(|scope| {
+        let change = scope.spawn(|| governed.good("PUT", "/api/plugins/slow", ""));
+        eventually("the change is under way", || governed.good("GET", "/api/plugins", "")["loading"][0]["name"] == "slow");
+        governed.gateway.signal(libc::SIGUSR2);
+        governed.gateway.wait_for("upgrade: ordered");
+        governed.gateway.signal(libc::SIGHUP);
+        fs::write(&goes_on, "").unwrap();
+        change.join().unwrap();
+    });
+    upgraded(&governed);
+    eventually("the new configuration is in force", || get(governed.address(), "/").status == 404);
+    governed.gateway.stop();
+}
+
+/// Nothing that is given up is left behind, and nobody meets a process that is not to serve.
+#[test]
+fn a_process_that_has_not_loaded_everything_serves_nobody_and_takes_no_orders() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), telling());
+    let file = built("slow", folder.path(), &["-DCORE_WAITS", "-DSALT=\"core\""]);
+    let goes_on = folder.path().join("core");
+    fs::write(&goes_on, "").unwrap();
+    let governed = start(folder.path(), with_slow(&file, &origin, ""));
+    // Connections go to one of the workers of any process that accepts.
+    let only_by = |pid: u64| {
+        for _ in 0..40 {
+            assert_eq!(get(governed.address(), "/").header("x-seen"), Some(pid.to_string().as_str()));
+        }
+    };
+    fs::remove_file(&goes_on).unwrap();
+    governed.gateway.signal(libc::SIGUSR2);
+    assert_eq!(governed.gateway.said(2, "plugin loaded"), 2);
+    only_by(governed.gateway.serving_pid().into());
+    let text = fs::read_to_string(governed.file()).unwrap();
+    fs::write(governed.file(), text.replace("[[route]]", "[[route]]\npath = \"/\"")).unwrap();
+    governed.gateway.signal(libc::SIGHUP);
+    assert_eq!(governed.gateway.said(2, STARTS), 2);
+    governed.gateway.wait_for("SIGKILL");
+    fs::write(&goes_on, "").unwrap();
+    assert_eq!(governed.gateway.said(2, "a former gateway process has ended"), 2);
+    let serves: Value = serde_json::from_str(&governed.gateway.wait_for(SERVES)).unwrap();
+    only_by(serves["pid"].as_u64().unwrap());
+    // The processes write lines independently of one another: by their times, which they begin with.
+    let mut log = governed.gateway.log();
+    log.sort();
+    let at = |text: &str| log.iter().rposition(|line| line.contains(text)).unwrap();
+    assert!(at("\"listening\"") < at(SERVES) && at(SERVES) < at("admin listening"), "{log:#?}");
     governed.gateway.stop();
 }

@@ -5,7 +5,7 @@
  *
  * /busy/MS spins for so many milliseconds; /spin/NAME and /sleep/NAME spin and sleep until there is a file NAME in the folder that
  * RINGWAY_SLOW_FOLDER names; /never does not come back. All other requests get `x-seen: 1`. With -DLOAD_WAITS, `load` takes until there is
- * a file `load` in that folder, or the supervisor is gone.
+ * a file `load` in that folder, or the supervisor is gone; with -DCORE_WAITS, `core_init` of worker 1 until there is a file `core`, and `x-seen` is the pid.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -76,13 +76,37 @@ static long long behind(const rw_request *request, const char *path) {
 }
 
 static rw_verdict on_request(rw_cx *cx, const rw_request *request) {
-  static const uint8_t name[] = "x-seen", value[] = "1";
+  static const uint8_t name[] = "x-seen";
+#ifdef CORE_WAITS
+  char value[16];
+  snprintf(value, sizeof value, "%d", (int)getpid());
+#else
+  static const char value[] = "1";
+#endif
   if (begins(request, "/busy/")) spin_until(now_ms() + behind(request, "/busy/"));
   if (begins(request, "/spin/")) spin_until_let_go(request, "/spin/");
   if (begins(request, "/sleep/")) sleep_until_let_go(request, "/sleep/");
   if (begins(request, "/never")) never_return();
-  rw_status status = cx->host->header_set(cx, RW_SIDE_REQUEST, name, sizeof name - 1, value, sizeof value - 1);
+  rw_status status = cx->host->header_set(cx, RW_SIDE_REQUEST, name, sizeof name - 1, (const uint8_t *)value, (uint32_t)strlen(value));
   return status < 0 ? RW_ABORTED : RW_CONTINUE;
+}
+
+/* A test that fails leaves no process behind. */
+static __attribute__((unused)) void wait_for_file(const char *name) {
+  pid_t parent = getppid();
+  while (!is_there(name, (int)strlen(name)) && getppid() == parent) usleep(20000);
+}
+
+static rw_status core_init(const rw_host *host, rw_loader *loader, void *state, uint32_t worker, void **core) {
+  (void)host;
+  (void)loader;
+  (void)state;
+  (void)worker;
+  *core = NULL;
+#ifdef CORE_WAITS
+  if (worker == 1) wait_for_file("core");
+#endif
+  return RW_OK;
 }
 
 static rw_status load(const rw_host *host, rw_loader *loader, const uint8_t *config, uint32_t len, void **state) {
@@ -92,9 +116,7 @@ static rw_status load(const rw_host *host, rw_loader *loader, const uint8_t *con
   (void)len;
   *state = NULL;
 #ifdef LOAD_WAITS
-  /* A test that fails leaves no process behind. */
-  pid_t parent = getppid();
-  while (!is_there("load", 4) && getppid() == parent) usleep(20000);
+  wait_for_file("load");
 #endif
   return RW_OK;
 }
@@ -112,5 +134,6 @@ const rw_plugin ringway_plugin_v1 = {
     .name = "slow",
     .version = "2.1",
     .load = load,
+    .core_init = core_init,
     .on_request = on_request,
 };
