@@ -277,9 +277,18 @@ fn rule_41_an_unread_body_is_read_within_bounds_or_ends_the_connection() {
             assert_eq!(outcome.responses[0].value("connection"), Some("close"));
         });
     }
+    // Nobody waits for it where nobody lingers.
+    let hasty = World::new("[timeouts]\nlinger = \"off\"\n[[route]]\nexact = \"/here\"\nupstream = \"app\"\n");
+    Case::script(&hasty, vec![bytes(head), Step::Await(b"HTTP/1.1 404".to_vec(), 1), Step::Pause, bytes(rest)]).answer(OK).each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses(), outcome.responses[0].value("connection")), (End::Linger, vec![404], Some("close")));
+    });
+    Case::new(&hasty, &short).answer(OK).in_order().each(|outcome| {
+        let expected = if outcome.statuses().len() == 1 { (End::Linger, Some("close")) } else { (End::Park, None) };
+        assert_eq!((outcome.end, outcome.responses[0].value("connection")), expected);
+    });
     // A body that is announced and does not come ends it too, after a bounded time.
     Case::script(&world, vec![bytes(post("Content-Length: 3")), Step::Await(b"never".to_vec(), 1)]).expire(2_001).each(|outcome| {
-        assert_eq!((outcome.end, outcome.statuses()), (End::Close, vec![404]));
+        assert_eq!((outcome.end, outcome.statuses()), (End::Linger, vec![404]));
     });
 }
 

@@ -159,6 +159,12 @@ fn the_deadline_of_the_exchange_ends_a_wait() {
         assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![504], vec!["exchange_timeout"]));
         assert_eq!((outcome.responses[0].values("x-order-post").concat(), counts(outcome, DONE)), (String::new(), vec![1, 1, 1]));
     });
+    // RFC 9110 §9.3.2: none of its answers has a body.
+    let head = get("B.response=suspend").replacen("GET", "HEAD", 1);
+    Case::new(&world, head).methods(&["HEAD"]).answer("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").expire(1500).each(|outcome| {
+        assert_eq!(outcome.statuses(), [504]);
+        assert!(outcome.raw.ends_with(b"connection: close\r\n\r\n"), "{:?}", String::from_utf8_lossy(&outcome.raw));
+    });
     // The answer that says so is not kept waiting, by any link.
     let silent = Upstream::script(vec![Step::AwaitHead]);
     Case::new(&world, get("A.response=suspend,B.response=suspend")).up(silent).expire(1500).expire(100).expire(100).each(|outcome| {

@@ -310,6 +310,10 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                     self.input.at += length;
                 }
                 if cut_short {
+                    if self.watch.expired(Lane::Exchange) {
+                        exchange.reply.fault.get_or_insert(Fault::Resource(ResourceFault::ExchangeTimeout));
+                        return Attempt::Over(Next::End(End::Linger));
+                    }
                     // RFC 9112 §9.3: the response came before the request was read; the rest is read and thrown away.
                     let drains = pumped == Pumped::Refused && !end.close && self.can_drain(exchange);
                     return Attempt::Over(if drains { self.drain(exchange).await } else { Next::End(End::Linger) });

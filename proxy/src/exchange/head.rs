@@ -160,8 +160,8 @@ pub async fn refuse<W: Writer, U>(core: &Core<U>, watch: &Watch, peer: Peer, wri
         log_refused(&program, peer, received, fault);
     }
     let mut out = vec![0; PLAIN_ERROR_BYTES];
-    let Some(count) = plain_error(&mut out, fault, &core.date.now()) else { return End::Close };
+    let Some((head, body)) = plain_error(&mut out, fault, &core.date.now()) else { return End::Close };
     let stall = Stall::new(watch, Lane::DownWrite, program.timeouts.write_stall);
-    let (result, _) = write_all(writer, stall, Buf::heap(out, None).narrowed(0..count)).await;
+    let (result, _) = write_all(writer, stall, Buf::heap(out, None).narrowed(0..head + body)).await;
     if result.is_ok() { End::Linger } else { End::Close }
 }

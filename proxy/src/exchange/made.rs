@@ -10,6 +10,7 @@ use super::request::read_piece;
 use super::suspend::{GONE, resume};
 use super::watch::Lane;
 use super::{Connection, End, Exchange, Next};
+use crate::clock;
 use crate::error::{ClientFault, Fault, ResourceFault};
 use crate::http1::entry_set::EntrySet;
 use crate::http1::write::{Addition, Connection as ConnectionLine, OutFraming, write_response_head};
@@ -87,11 +88,17 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     /// still be writing.
     pub(super) async fn fail_plainly(&mut self, exchange: &mut Exchange, fault: Fault) -> Next {
         exchange.reply.status = fault.row().status;
+        exchange.reply.framed = true;
         exchange.reply.fault = Some(fault);
+        let is_head = self.frame.borrow().request().request().method_id() == METHOD_HEAD;
         let mut out = vec![0; PLAIN_ERROR_BYTES];
-        let Some(count) = plain_error(&mut out, fault, &self.core.date.now()) else { return Next::End(End::Abort) };
-        let buf = Buf::heap(out, None).narrowed(0..count);
-        self.write_down(exchange, buf).await;
+        let Some((head, body)) = plain_error(&mut out, fault, &self.core.date.now()) else { return Next::End(End::Abort) };
+        // RFC 9110 §9.3.2.
+        let body = if is_head { 0 } else { body };
+        let buf = Buf::heap(out, None).narrowed(0..head + body);
+        if self.write_down(exchange, buf).await {
+            exchange.reply.sent = body as u64;
+        }
         Next::End(End::Linger)
     }
 
@@ -104,18 +111,23 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             exchange.reply.fault = Some(Fault::Resource(ResourceFault::HeadDoesNotFit));
             return Next::End(End::Abort);
         };
+        exchange.reply.framed = true;
+        let mut sent = 0;
         {
             let frame = self.frame.borrow();
             exchange.reply.fault = exchange.reply.fault.or(frame.post_fault.map(Fault::Plugin));
             if let Some(response) = frame.response() {
                 exchange.reply.status = response.response().status();
                 exchange.reply.origin = response.response().origin();
-                exchange.reply.sent = if is_head { 0 } else { response.response().content_length() };
+                sent = if is_head { 0 } else { response.response().content_length() };
             }
         }
         let mut written = self.write_down(exchange, first).await;
         if let Some(rest) = rest.filter(|_| written) {
             written = self.write_down(exchange, rest).await;
+        }
+        if written {
+            exchange.reply.sent = sent;
         }
         match (written, keep) {
             (false, _) => {
@@ -203,12 +215,14 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             return exchange.body.reader.is_done();
         }
         match exchange.body.reader.remaining() {
+            // Nothing is waited for.
+            Some(left) if exchange.timeouts().linger == 0 => left <= self.input.unread().len() as u64,
             Some(left) => left <= exchange.program.limits.drain_bytes as u64,
             None => false,
         }
     }
 
-    /// RFC 9112 §9.3: the request is read to its end before the next one.
+    /// RFC 9112 §9.3: the request is read to its end before the next one. The client has `timeouts.linger` for all of it.
     pub(super) async fn drain(&mut self, exchange: &mut Exchange) -> Next {
         if let BodyReader::Length(left) = exchange.body.reader
             && left <= self.input.unread().len() as u64
@@ -223,13 +237,18 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let slot = self.input.slot.clone();
         let mut relay = self.core.relay.take(|| Buf::slot(slot, layout.out_at()..layout.out_at() + layout.out()));
         debug_assert!(relay.region_bytes() > PREFIX_BYTES);
-        let idle_ms = exchange.timeouts().linger;
+        let until = clock::monotonic_ms() + u64::from(exchange.timeouts().linger);
         let mut next = Next::KeepAlive;
         while !exchange.body.reader.is_done() {
-            let (piece, returned) = read_piece(self.reader, self.watch, &mut self.input, &mut exchange.body, idle_ms, relay).await;
+            let left_ms = until.saturating_sub(clock::monotonic_ms()) as u32;
+            if left_ms == 0 {
+                next = Next::End(End::Linger);
+                break;
+            }
+            let (piece, returned) = read_piece(self.reader, self.watch, &mut self.input, &mut exchange.body, left_ms, relay).await;
             relay = returned;
             if piece.is_err() {
-                next = Next::End(End::Close);
+                next = Next::End(End::Linger);
                 break;
             }
         }
@@ -245,8 +264,8 @@ fn error_body(status: u16, text: &str) -> String {
     format!("{status}: {text}\n")
 }
 
-/// The smallest complete error response, which closes the connection; `None` when `out` is too small.
-pub(super) fn plain_error(out: &mut [u8], fault: Fault, date: &[u8; 29]) -> Option<usize> {
+/// The smallest complete error response, which closes the connection: the bytes of its head and of the body behind it; `None` when `out` is too small.
+pub(super) fn plain_error(out: &mut [u8], fault: Fault, date: &[u8; 29]) -> Option<(usize, usize)> {
     use std::io::Write;
     let (status, text) = (fault.row().status, fault.row().text);
     let room = out.len();
@@ -261,5 +280,5 @@ pub(super) fn plain_error(out: &mut [u8], fault: Fault, date: &[u8; 29]) -> Opti
         if matches!(fault, Fault::Resource(_)) { "retry-after: 1\r\n" } else { "" }
     )
     .ok()?;
-    Some(room - rest.len())
+    Some((room - rest.len() - body.len(), body.len()))
 }

@@ -192,12 +192,16 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                 Err(end) => return end,
             };
             let mut exchange = self.begin(self.core.program_for(program), facts);
-            let next = self.exchange(&mut exchange).await;
+            let mut next = self.exchange(&mut exchange).await;
             self.watch.disarm(Lane::Exchange);
             let reply = &mut exchange.reply;
             if self.watch.is_cut_off() && (reply.status == 0 || reply.fault.is_some()) {
                 // Whatever went wrong did so because of that.
                 reply.fault = Some(Fault::Resource(ResourceFault::Draining));
+                // The client is there, and may still be reading what it was sent.
+                if next == Next::End(End::Abort) && (reply.status == 0 || reply.framed) {
+                    next = Next::End(End::Cut);
+                }
             }
             self.finish(&exchange, next);
             match next {

@@ -135,7 +135,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         }
         exchange.route = Some(found);
         exchange.body.bytes_max = route.body_bytes;
-        frame.request_mut().set_request_facts(|root| root.route = found as u32);
+        frame.request_mut().set_request_facts(|root| root.route = program.table.number(found));
         frame.begin(&program.host, &route.chain);
         // HTTP1.md rule 42: a length above the limit is refused before anything is read.
         match exchange.facts.body {

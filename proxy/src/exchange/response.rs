@@ -160,9 +160,13 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
         }
         self.reply.status = status;
         self.reply.framed = !ends_it;
+        if ends_it {
+            self.watch.begin_unframed();
+        }
         self.reply.origin = ORIGIN_UPSTREAM;
         let (written, _) = write_all(self.writer, self.stall(), Buf::slot(slot.clone(), layout.out_at()..layout.out_at() + used)).await;
         written.map_err(|_| ReplyFault::ClientGone)?;
+        self.reply.sent += passing.offset;
         if tunnel {
             return Ok(ReplyEnd { status: facts.status, reusable: false, close: true, waits: false, tunnel: Some(slot.bytes(head..filled).to_vec()) });
         }
@@ -171,7 +175,6 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
             true => at < filled,
             false => self.pass_body(reader, &slot, at..filled, &mut passing).await?,
         };
-        self.reply.sent += passing.offset;
         // An upstream that did not say 100 may take the body for its next request, whoever told the client to go on. One that has switched speaks
         // another protocol, though a plugin has changed its status.
         let doubtful = unasked || self.expects || facts.upgrade || facts.tunnel;
@@ -418,7 +421,7 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
         let times = (self.timeouts.response_idle, self.timeouts.write_stall);
         let mut moved = 0;
         let result = self.core.pipes.run(reader, self.writer, self.watch, times, left, &mut moved).await;
-        passing.offset += moved;
+        self.reply.sent += moved;
         match result {
             Ok(()) => {
                 passing.reader = BodyReader::Done;
@@ -469,7 +472,7 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
         let extra = last && (fed.consumed < count || here.start < here.end);
         let offset = passing.offset;
         passing.offset += fed.data as u64;
-        let mut replaced = None;
+        let (mut sent, mut replaced) = (fed.data, None);
         if passing.shown {
             let mut frame = self.frame.borrow_mut();
             let shown = &relay.region_mut()[PREFIX_BYTES..PREFIX_BYTES + fed.data];
@@ -482,6 +485,7 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
         }
         let written;
         if let Some(bytes) = replaced {
+            sent = bytes.len();
             let mut framed = vec![0; bytes.len() + PREFIX_BYTES + SUFFIX_BYTES];
             framed[PREFIX_BYTES..PREFIX_BYTES + bytes.len()].copy_from_slice(&bytes);
             let range = passing.framing.wrap(&mut framed, bytes.len(), last);
@@ -494,7 +498,10 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
             written = result;
         }
         match written {
-            Ok(()) => (Ok(last.then_some(extra)), relay),
+            Ok(()) => {
+                self.reply.sent += sent as u64;
+                (Ok(last.then_some(extra)), relay)
+            }
             Err(_) => (Err(ReplyFault::ClientGone), relay),
         }
     }

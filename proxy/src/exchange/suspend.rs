@@ -31,18 +31,21 @@ pub(super) const GONE: Fault = Fault::Client(ClientFault::ClientClosed);
 pub(super) async fn resume<U: Upstreams>(core: &Core<U>, watch: &Watch, frame: &RefCell<Frame>, program: &Program, timeouts: &Timeouts) -> Result<Flow, Fault> {
     let waiting = Noted::new(watch, frame);
     let mut calls = UnderWay::new(core, program, timeouts);
-    let mut over_ms = 0;
+    let (mut over_ms, mut is_late) = (0, false);
     loop {
         let deadline_ms = {
             let mut frame = frame.borrow_mut();
             if frame.has_begun_to_wait() {
                 // Whoever answers because the exchange took too long takes no more time.
-                let patience_ms = if watch.expired(Lane::Exchange) { 0 } else { timeouts.suspend };
+                is_late = watch.expired(Lane::Exchange);
+                let patience_ms = if is_late { 0 } else { timeouts.suspend };
                 over_ms = clock::monotonic_ms() + u64::from(patience_ms);
                 calls.clear();
             }
             calls.start(&mut frame);
-            let deadline_ms = over_ms.min(watch.deadline(Lane::Exchange));
+            // What has passed while an event was handled is no deadline any more.
+            let exchange_ms = if watch.expired(Lane::Exchange) && !is_late { 0 } else { watch.deadline(Lane::Exchange) };
+            let deadline_ms = over_ms.min(exchange_ms);
             frame.wait_until(deadline_ms);
             deadline_ms
         };

@@ -31,17 +31,18 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let core = self.core;
         // A tunnel may be silent for hours: bodies come first.
         let relays = (core.relay.take_spare(|| up_relay), core.relay.take_spare(|| down_relay));
-        let (mut sent, mut received): (Option<Direction>, Option<Direction>) = (None, None);
+        let (mut sent, mut received): (Option<Ending>, Option<Ending>) = (None, None);
+        let (sent_bytes, received_bytes) = (Cell::new(0), Cell::new(0));
         {
-            let up = copy(self.reader, &mut lease.writer, self.watch, early, relays.0, &patience_ms);
-            let down = copy(&mut lease.reader, self.writer, self.watch, leftover, relays.1, &patience_ms);
+            let up = copy(self.reader, &mut lease.writer, self.watch, early, relays.0, &patience_ms, &sent_bytes);
+            let down = copy(&mut lease.reader, self.writer, self.watch, leftover, relays.1, &patience_ms, &received_bytes);
             let (mut up, mut down) = (pin!(up), pin!(down));
             poll_fn(|cx| {
                 if sent.is_none()
                     && let Poll::Ready(end) = up.as_mut().poll(cx)
                 {
                     sent = Some(end);
-                    if end.end == Ending::NotTaken {
+                    if end == Ending::NotTaken {
                         // Nobody looks for the client any more: what is left has its time.
                         patience_ms.set(if patience_ms.get() == 0 { stall_ms } else { stall_ms.min(patience_ms.get()) });
                         self.watch.arm(Lane::Tunnel, patience_ms.get());
@@ -53,27 +54,20 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
                     received = Some(end);
                 }
                 // What the upstream takes no more of is lost, but what it has said is not: it may have closed after its last word.
-                let over = received.is_some_and(|r| r.end != Ending::Whole) || sent.is_some_and(|s| !matches!(s.end, Ending::Whole | Ending::NotTaken));
+                let over = received.is_some_and(|end| end != Ending::Whole) || sent.is_some_and(|end| !matches!(end, Ending::Whole | Ending::NotTaken));
                 if over || (sent.is_some() && received.is_some()) { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
         }
         self.watch.disarm(Lane::Tunnel);
-        exchange.body.received += sent.map_or(0, |s| s.bytes);
-        exchange.reply.sent += received.map_or(0, |r| r.bytes);
+        exchange.body.received += sent_bytes.get();
+        exchange.reply.sent += received_bytes.get();
         self.discard(lease, Outcome::Succeeded);
         if self.watch.is_cut_off() {
             exchange.reply.fault = Some(Fault::Resource(ResourceFault::Draining));
         }
         Next::End(End::Close)
     }
-}
-
-/// How one direction ended.
-#[derive(Debug, Clone, Copy)]
-struct Direction {
-    bytes: u64,
-    end: Ending,
 }
 
 /// Why one direction ended.
@@ -90,14 +84,23 @@ enum Ending {
 }
 
 /// One direction: `first`, then what comes. Both directions share one deadline, so that either keeps the tunnel open. When it passes, both sockets
-/// are shut down: whatever either direction waits for ends.
-async fn copy<R: Reader, W: Writer>(reader: &mut R, writer: &mut W, watch: &Watch, first: Vec<u8>, mut relay: Buf, patience_ms: &Cell<u32>) -> Direction {
-    let mut bytes = first.len() as u64;
+/// are shut down: whatever either direction waits for ends. `bytes`: what the receiver has taken.
+async fn copy<R: Reader, W: Writer>(
+    reader: &mut R,
+    writer: &mut W,
+    watch: &Watch,
+    first: Vec<u8>,
+    mut relay: Buf,
+    patience_ms: &Cell<u32>,
+    bytes: &Cell<u64>,
+) -> Ending {
+    let early = first.len() as u64;
     let stall = || Stall::new(watch, Lane::Tunnel, patience_ms.get());
     let not_taken = || if watch.expired(Lane::Tunnel) { Ending::Idle } else { Ending::NotTaken };
     if !first.is_empty() && write_all(writer, stall(), Buf::heap(first, None)).await.0.is_err() {
-        return Direction { bytes: 0, end: not_taken() };
+        return not_taken();
     }
+    bytes.set(early);
     loop {
         let region = relay.region_bytes();
         relay.narrow(0..region);
@@ -106,22 +109,22 @@ async fn copy<R: Reader, W: Writer>(reader: &mut R, writer: &mut W, watch: &Watc
         relay = returned;
         match result {
             // Too long without a byte in either direction.
-            _ if watch.expired(Lane::Tunnel) => return Direction { bytes, end: Ending::Idle },
+            _ if watch.expired(Lane::Tunnel) => return Ending::Idle,
             Ok(0) => {
                 // Half-close is passed on: the other direction may have more to say.
                 writer.finish();
-                return Direction { bytes, end: Ending::Whole };
+                return Ending::Whole;
             }
             Ok(count) => {
                 relay.narrow(0..count);
                 let (written, returned) = write_all(writer, stall(), relay).await;
                 relay = returned;
                 if written.is_err() {
-                    return Direction { bytes, end: not_taken() };
+                    return not_taken();
                 }
-                bytes += count as u64;
+                bytes.set(bytes.get() + count as u64);
             }
-            Err(_) => return Direction { bytes, end: Ending::Broken },
+            Err(_) => return Ending::Broken,
         }
     }
 }

@@ -58,6 +58,8 @@ pub struct Watch {
     left: Cell<bool>,
     /// The gateway ends the connection where it is.
     cut_off: Cell<bool>,
+    /// Only the end of the connection shows the end of the response that is being sent.
+    unframed: Cell<bool>,
     /// The reading side of the client's socket has been shut down here.
     deaf: Cell<bool>,
     /// The beginning of a head that comes slowly, while the connection has no slot; see [`Core::hold`](super::core::Core::hold).
@@ -84,6 +86,7 @@ impl Default for Watch {
             sends_from: Cell::new(0),
             left: Cell::new(false),
             cut_off: Cell::new(false),
+            unframed: Cell::new(false),
             deaf: Cell::new(false),
             held: RefCell::new(None),
             awaited: Cell::new((NEVER, 0)),
@@ -197,6 +200,16 @@ impl Watch {
     /// Whether the gateway has ended the connection where it was.
     pub fn is_cut_off(&self) -> bool {
         self.cut_off.get()
+    }
+
+    /// A response begins whose end is that of the connection.
+    pub fn begin_unframed(&self) {
+        self.unframed.set(true);
+    }
+
+    /// Whether a client would take a good end of the connection for the end of its response.
+    pub fn is_unframed(&self) -> bool {
+        self.unframed.get()
     }
 
     /// The reading side of the client's socket has been shut down: its readiness and its end say nothing any more.

@@ -13,7 +13,7 @@ use super::net::{Park, Shared, abort_on_close, discard, has_bytes, shut_down};
 use super::pool::Pool;
 use super::{Entry, Local};
 use crate::clock;
-use crate::error::{Fault, ResourceFault};
+use crate::error::{ClientFault, Fault, ResourceFault};
 use crate::exchange::core::Permit;
 use crate::exchange::head::refuse;
 use crate::exchange::watch::{Lane, Watch};
@@ -51,10 +51,16 @@ pub(super) async fn connection(local: Rc<Local>, stream: Shared, peer: Peer) {
                     continue;
                 }
                 Err(Denied::Gone) => break,
-                Err(Denied::Late) => {
-                    let fault = Fault::Resource(ResourceFault::SlotsExhausted);
+                Err(denied @ (Denied::Late | Denied::Overdue)) => {
+                    let held = local.core.take_held(&watch).unwrap_or_default();
+                    let fault = match denied {
+                        // HTTP1.md rule 3: a line end behind a body is no request.
+                        Denied::Overdue if matches!(&*held, b"\r" | b"\r\n") => break,
+                        Denied::Overdue => Fault::Client(ClientFault::HeadTimeout),
+                        _ => Fault::Resource(ResourceFault::SlotsExhausted),
+                    };
                     // Room for what is rare is not made in every idle connection.
-                    Box::pin(refuse(&local.core, &watch, peer, &mut stream.halves().1, &[], fault)).await;
+                    Box::pin(refuse(&local.core, &watch, peer, &mut stream.halves().1, &held, fault)).await;
                     linger(&local, &stream, &watch).await;
                     break;
                 }
@@ -106,6 +112,8 @@ enum Denied {
     Gone,
     /// There was none for too long.
     Late,
+    /// The rest of its head did not come in time.
+    Overdue,
 }
 
 /// What a connection needs to serve requests: the right to use slots, and the first of them.
@@ -114,7 +122,9 @@ async fn admission_to_slots<'a>(local: &'a Local, watch: &Watch) -> Result<(Perm
         Some(permit) => permit,
         None => {
             // Only who has something to say waits.
-            if !watch.is_holding() {
+            if watch.is_holding() && watch.expired(Lane::DownRead) {
+                return Err(Denied::Overdue);
+            } else if !watch.is_holding() {
                 match has_bytes(watch.down.get()) {
                     Ok(true) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Denied::Silent),

@@ -28,7 +28,7 @@ use monoio::io::{AsyncReadRent, CancelHandle, Canceller};
 use monoio::net::{TcpListener, UnixListener, UnixStream};
 use ringway_abi::raw;
 
-use self::net::{Park, Shared, Stream, abort_on_close, close_on_exec, is_gone, no_delay, shut_down};
+use self::net::{Park, Shared, Stream, abort_on_close, close_on_exec, is_gone, no_delay, reset, shut_down};
 use self::pool::Pool;
 use self::probe::SignalStack;
 use self::program::{Blueprint, Built, Instance, PluginCounts, build};
@@ -445,7 +445,10 @@ impl Local {
     fn cut_off(&self) {
         for entry in self.connections.borrow().entries.iter().flatten() {
             entry.watch.cut_off();
-            shut_down(entry.watch.down.get(), libc::SHUT_RDWR);
+            // HTTP1.md rule 76: a good end must not make half a response look whole.
+            if !(entry.watch.is_unframed() && reset(entry.watch.down.get())) {
+                shut_down(entry.watch.down.get(), libc::SHUT_RDWR);
+            }
             self.give_up(&entry.watch);
         }
     }

@@ -171,6 +171,13 @@ pub fn shut_down(fd: RawFd, how: i32) {
     }
 }
 
+/// Ends a TCP connection with a reset now; whether it could be. What waits for it fails.
+pub fn reset(fd: RawFd) -> bool {
+    let address = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+    // SAFETY: `address` is readable for its size; the descriptor is one that the caller keeps open, or -1.
+    unsafe { libc::connect(fd, &address, size_of::<libc::sockaddr>() as libc::socklen_t) == 0 }
+}
+
 /// Closing will send a reset, so that the peer sees that the message was cut off.
 pub fn abort_on_close(fd: RawFd) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };

@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::gateway::*;
@@ -299,5 +301,52 @@ fn rule_87_an_idle_tunnel_ends_in_whatever_state_it_is() {
             drop(kept);
         }
         gateway.stop();
+    }
+}
+
+/// What was sent to a client before the end is its own, however late it reads it.
+#[test]
+fn the_end_of_a_drain_takes_nothing_back_from_clients_that_read_late() {
+    const WHOLE: usize = 1_500_000;
+    for driver in ["io_uring", "epoll"] {
+        let is_behind = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&is_behind);
+        let origin = Origin::raw(move |mut stream, origin| {
+            let mut buffer = Vec::new();
+            while let Some(request) = origin.read_request(&mut stream, &mut buffer, 0) {
+                let bytes = match request.path() {
+                    "/until-close" => {
+                        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\npartial~");
+                        continue;
+                    }
+                    "/whole" => WHOLE,
+                    "/large" => 64 << 20,
+                    _ => {
+                        seen.store(true, Ordering::Relaxed);
+                        continue;
+                    }
+                };
+                let answer = [format!("HTTP/1.1 200 OK\r\ncontent-length: {bytes}\r\n\r\n").into_bytes(), vec![b'x'; bytes]].concat();
+                if stream.write_all(&answer).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut gateway = Gateway::start(&config().server(&format!("driver = {driver:?}")).to(&[origin.address()]).with("[timeouts]\ndrain = \"500ms\""));
+        let (mut reads_late, mut pipelines) = (Client::connect(gateway.address()), Client::connect(gateway.address()));
+        reads_late.send("GET /large HTTP/1.1\r\nhost: test\r\n\r\n");
+        pipelines.send("GET /whole HTTP/1.1\r\nhost: test\r\n\r\nGET /silent HTTP/1.1\r\nhost: test\r\n\r\nGET /behind HTTP/1.1\r\nhost: test\r\n\r\n");
+        // Only a reset shows this one that its response was cut off.
+        let mut unframed = Client::connect(gateway.address());
+        unframed.send("GET /until-close HTTP/1.0\r\nhost: test\r\n\r\n");
+        while !unframed.read_exactly(1).starts_with(b"~") {}
+        eventually("the first one has been answered", || is_behind.load(Ordering::Relaxed));
+        gateway.signal(libc::SIGTERM);
+        assert_eq!(gateway.wait("the end").code(), Some(0));
+        for (client, least, most) in [(&mut reads_late, 500_000, 64 << 20), (&mut pipelines, WHOLE, WHOLE + 1000)] {
+            let (bytes, ended) = client.read_to_end();
+            assert!(matches!(ended, Ended::Closed) && (least..most).contains(&bytes.len()), "{driver} {} {ended:?}", bytes.len());
+        }
+        assert!(matches!(unframed.read_to_end(), (rest, Ended::Reset) if rest.is_empty()), "{driver}");
     }
 }

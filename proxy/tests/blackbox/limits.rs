@@ -346,8 +346,9 @@ fn silent_connections_do_not_wait_for_a_slot() {
 fn rule_94_a_head_that_is_whole_too_late_for_a_slot_is_answered_503() {
     let origin = Origin::start();
     let gateway = Gateway::start(&config().server("admin = \"127.0.0.1:0\"").to(&[origin.address()]).with("[limits]\nslots = 16\n[timeouts]\nhead = \"3s\""));
-    let mut client = Client::connect(gateway.address());
+    let [mut client, mut silent] = [(); 2].map(|()| Client::connect(gateway.address()));
     client.send("GET /bytes/3 HTTP/1.1\r\nhost: te");
+    silent.send("GET /bytes/3 HTTP/1.1\r\nhost: te");
     // Long enough to lose the slot.
     assert!(!client.hears_within(Duration::from_millis(600)));
     let mut slow: Vec<Client> = (0..16).map(|_| Client::connect(gateway.address())).collect();
@@ -360,6 +361,9 @@ fn rule_94_a_head_that_is_whole_too_late_for_a_slot_is_answered_503() {
     assert!(response.status == 503 && response.announces_close() && response.header("retry-after").is_some(), "{response:?}");
     client.finish();
     client.expect_end();
+    // The other one owes the rest of its head: it hears so at once, which takes no slot.
+    assert_eq!(silent.response().status, 408);
+    assert!(!slow[0].hears_within(Duration::from_millis(1)), "all slots are taken");
     for client in &mut slow {
         assert_eq!(client.response().text(), "slow");
     }
@@ -603,5 +607,25 @@ fn epoll_serves_as_the_ring_does() {
     assert!(!client.hears_within(Duration::from_millis(400)), "idle long enough to be parked");
     assert_eq!(client.get("/bytes/1").status, 200);
     drop(client);
+    gateway.stop();
+}
+
+/// HTTP1.md rule 41: the client has `timeouts.linger` for all of the body that nobody wants, not for each piece of it.
+#[test]
+fn a_body_that_nobody_wants_is_not_read_for_ever() {
+    const PIECE: &[u8] = &[b'x'; 20];
+    const PIECES: usize = 1000;
+    let origin = Origin::start();
+    let route = "[timeouts]\nlinger = \"300ms\"\n[[route]]\nexact = \"/here\"\nupstream = \"app\"";
+    let gateway = Gateway::start(&config().upstream("app", &[origin.address()], "").with(route));
+    let mut client = Client::connect(gateway.address());
+    client.send(format!("POST /nowhere HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n", PIECES * PIECE.len()));
+    let response = client.response();
+    assert!(response.status == 404 && !response.announces_close(), "{response:?}");
+    let sent = (0..PIECES).take_while(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        client.try_send(PIECE).is_ok()
+    });
+    assert!(sent.count() < PIECES, "the connection ends before the body does");
     gateway.stop();
 }

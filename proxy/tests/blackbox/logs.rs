@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -227,10 +229,15 @@ fn what_is_cut_off_by_the_end_of_a_drain_is_logged() {
             let Some(request) = origin.read_request(&mut stream, &mut buffer, 0) else { return };
             let answer = match request.path() {
                 "/body" => "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf",
-                "/tunnel" => "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n",
+                "/tunnel" => "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\nhello",
                 _ => "",
             };
             let _ = stream.write_all(answer.as_bytes());
+            if request.path() == "/body" {
+                // Not with the head.
+                thread::sleep(Duration::from_millis(50));
+                let _ = stream.write_all(b"more");
+            }
             while matches!(std::io::Read::read(&mut stream, &mut piece), Ok(count) if count > 0) {}
         });
         let routes = "[[route]]\npath = \"/waits\"\nupstream = \"app\"\nplugins = [\"delay\"]\n[[route]]\nupstream = \"app\"\nallow_upgrade = [\"echo\"]\n";
@@ -248,8 +255,10 @@ fn what_is_cut_off_by_the_end_of_a_drain_is_logged() {
             };
             client.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n{more}"));
         }
-        clients[1].read_exactly(12);
-        clients[2].read_exactly(12);
+        clients[1].head_response();
+        assert_eq!(clients[1].read_exactly(8), b"halfmore");
+        clients[2].head_response();
+        assert_eq!(clients[2].read_exactly(5), b"hello");
         eventually("the upstream has all but the one that waits", || origin.connections() == 4);
         let mut unused = Client::connect(gateway.address());
         gateway.signal(libc::SIGTERM);
@@ -258,6 +267,12 @@ fn what_is_cut_off_by_the_end_of_a_drain_is_logged() {
             client.read_to_end();
             let line = line_with(&log, "target", path);
             assert_eq!(line["reason"], "draining", "{driver} {line}");
+            let expected = match path {
+                "/body" => (200, 8),
+                "/tunnel" => (101, 5),
+                _ => continue,
+            };
+            assert_eq!((&line["status"], &line["response_bytes"]), (&expected.0.into(), &expected.1.into()), "{driver} {line}");
         }
         assert_eq!(lines(&log).len(), paths.len());
         unused.expect_end();
