@@ -33,7 +33,11 @@ pub(super) fn output(shape: &MapShape, words: &[AtomicU64], record: &[u8]) -> Re
     loop {
         // The zeroes of the reader come before its `taken`.
         let taken = words[TAKEN].load(Ordering::Acquire);
-        if at.wrapping_sub(taken) + need > ring.len() as u64 {
+        let Some(room) = room(at, taken, ring.len() as u64) else {
+            at = words[WRITTEN].load(Ordering::Relaxed);
+            continue;
+        };
+        if need > room {
             words[DROPPED].fetch_add(1, Ordering::Relaxed);
             return Err(MapError::Full);
         }
@@ -48,6 +52,11 @@ pub(super) fn output(shape: &MapShape, words: &[AtomicU64], record: &[u8]) -> Re
     words[RECORDS].fetch_add(1, Ordering::Relaxed);
     ring[place(ring, at)].store(DONE | record.len() as u64, Ordering::Release);
     Ok(())
+}
+
+/// Words that are free. `None` when `written` was read before others wrote what was `taken` since: it has to be read again.
+fn room(written: u64, taken: u64, capacity: u64) -> Option<u64> {
+    capacity.checked_sub(written.wrapping_sub(taken))
 }
 
 /// Takes the oldest record; false when there is none that is whole. One reader at a time.
@@ -90,4 +99,20 @@ pub(super) fn dropped(words: &[AtomicU64]) -> u64 {
 /// The capacity is a power of two.
 fn place(ring: &[AtomicU64], word: u64) -> usize {
     word as usize & (ring.len() - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_what_is_not_between_taken_and_written() {
+        for (written, taken, expected) in [(0, 0, Some(8)), (5, 0, Some(3)), (8, 0, Some(0)), (108, 104, Some(4)), (3, u64::MAX - 2, Some(2))] {
+            assert_eq!(room(written, taken, 8), expected, "{written} {taken}");
+        }
+        // A writer that was stopped between its two looks, while others wrote a record or many and a reader took them.
+        for (written, taken) in [(5, 7), (5, 5 + (1 << 40))] {
+            assert_eq!(room(written, taken, 8), None, "{written} {taken}");
+        }
+    }
 }
