@@ -490,7 +490,7 @@ pub struct Timeouts {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Duration", extend("minimum" = 0))]
     pub drain: u32,
-    /// After an early close announced to a client, how long its remaining bytes are read and thrown away.
+    /// How long what a client still sends is read and thrown away: after an answer that closes, so that no reset takes the answer from it, and of the body of a request that was answered early, so that the connection can go on. Off: nothing is waited for.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Duration", extend("minimum" = 0))]
     pub linger: u32,

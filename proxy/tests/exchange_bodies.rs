@@ -113,7 +113,12 @@ fn rule_68_an_early_good_answer_keeps_the_connection_when_the_body_gets_to_its_e
     let brief = World::new("[timeouts]\nexchange = \"1s\"\nlinger = \"60s\"\n[[route]]\nupstream = \"app\"\n");
     let late = awaits(vec![Step::AfterExpiry(1), bytes("x".repeat(10)), Step::Await(b"never".to_vec(), 1)]);
     let shut = Upstream { write_fails_at: whole - 90, ..Upstream::answers_early(ok) };
-    Case::script(&brief, late).up(shut).expire(1_500).in_order().each(|outcome| {
+    Case::script(&brief, late).up(shut.clone()).expire(1_500).in_order().each(|outcome| {
+        assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![200], vec!["exchange_timeout"]));
+    });
+    // A client that sends nothing more is not waited for either.
+    let silent = awaits(vec![Step::Await(b"never".to_vec(), 1)]);
+    Case::script(&brief, silent).up(Upstream::answers_early(ok)).expire(1_500).in_order().each(|outcome| {
         assert_eq!((outcome.end, outcome.statuses(), outcome.reasons()), (End::Linger, vec![200], vec!["exchange_timeout"]));
     });
 }

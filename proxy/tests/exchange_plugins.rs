@@ -4,7 +4,7 @@ mod support;
 
 use ringway::exchange::End;
 use ringway::limits::SLOTS_PER_EXCHANGE;
-use support::actors::{DIRTY, DONE, DONE_STATUS, REQUEST_BYTES, REQUEST_CHUNKS, RESPONSE_BYTES, actors, actors_with, counts, get, post};
+use support::actors::{DIRTY, DONE, DONE_BYTES, DONE_STATUS, REQUEST_BYTES, REQUEST_CHUNKS, RESPONSE_BYTES, actors, actors_with, counts, get, post};
 use support::stream::bytes;
 use support::wire::Framing;
 use support::{Case, Fate, Step, Upstream, World};
@@ -171,6 +171,29 @@ fn a_status_that_a_plugin_sets_decides_whether_there_is_a_body() {
             assert_eq!((outcome.responses[0].value("content-length"), outcome.responses[1].body_text()), (Some("0"), "hello"));
         });
     }
+}
+
+/// What is announced for a response without a body is not sent.
+#[test]
+fn on_done_is_told_what_was_sent() {
+    let world = actors();
+    for (method, act, bytes) in [
+        ("GET", "", 5),
+        ("HEAD", "", 0),
+        ("GET", "B.response=status:204", 0),
+        ("GET", "B.response=status:304", 0),
+        ("GET", "B.request=large:1000", 1000),
+        ("HEAD", "B.request=large:1000", 0),
+        ("GET", "B.request=large:1000,A.response=status:304", 0),
+        ("GET", "B.request=respond:304", 0),
+    ] {
+        let answer = if method == "HEAD" { "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n" } else { OK };
+        Case::new(&world, get(act).replacen("GET", method, 1)).methods(&[method]).answer(answer).each(|outcome| {
+            assert_eq!(counts(outcome, DONE_BYTES)[0], bytes, "{method} {act}");
+        });
+    }
+    let replaced = Case::new(&world, get("B.response-chunk=replace:other body")).answer(OK).once();
+    assert_eq!(counts(&replaced, DONE_BYTES)[0], 10);
 }
 
 // Bodies.

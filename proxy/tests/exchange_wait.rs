@@ -165,6 +165,15 @@ fn the_deadline_of_the_exchange_ends_a_wait() {
         assert_eq!(outcome.statuses(), [504]);
         assert!(outcome.raw.ends_with(b"connection: close\r\n\r\n"), "{:?}", String::from_utf8_lossy(&outcome.raw));
     });
+    // It has passed when an event of the plugin's own comes, which does not end the wait.
+    Case::new(&world, get("B.request=timer:500,B.event=suspend")).expire(1500).each(|outcome| {
+        assert_eq!((outcome.statuses(), outcome.reasons(), counts(outcome, EVENT)), (vec![504], vec!["exchange_timeout"], vec![0, 1, 0]));
+    });
+    // Whether the alarm says so or the sweep.
+    Case::new(&world, get("B.request=suspend,A.response=suspend")).alarm(1500).alarm(100).each(|outcome| {
+        assert_eq!((outcome.statuses(), outcome.reasons()), (vec![504], vec!["exchange_timeout"]));
+        assert_eq!((counts(outcome, EVENT), counts(outcome, EVENT_KIND)[0]), (vec![1, 0, 0], TIMEOUT));
+    });
     // The answer that says so is not kept waiting, by any link.
     let silent = Upstream::script(vec![Step::AwaitHead]);
     Case::new(&world, get("A.response=suspend,B.response=suspend")).up(silent).expire(1500).expire(100).expire(100).each(|outcome| {

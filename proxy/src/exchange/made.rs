@@ -106,20 +106,17 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
     pub(super) async fn send_made(&mut self, exchange: &mut Exchange) -> Next {
         let Some(body) = self.show_made_body() else { return Next::End(End::Abort) };
         let keep = exchange.persist && self.can_drain(exchange);
-        let is_head = self.frame.borrow().request().request().method_id() == METHOD_HEAD;
-        let Some((first, rest)) = self.lay_out_made(body, keep, is_head) else {
+        let Some((first, rest, sent)) = self.lay_out_made(body, keep) else {
             exchange.reply.fault = Some(Fault::Resource(ResourceFault::HeadDoesNotFit));
             return Next::End(End::Abort);
         };
         exchange.reply.framed = true;
-        let mut sent = 0;
         {
             let frame = self.frame.borrow();
             exchange.reply.fault = exchange.reply.fault.or(frame.post_fault.map(Fault::Plugin));
             if let Some(response) = frame.response() {
                 exchange.reply.status = response.response().status();
                 exchange.reply.origin = response.response().origin();
-                sent = if is_head { 0 } else { response.response().content_length() };
             }
         }
         let mut written = self.write_down(exchange, first).await;
@@ -127,7 +124,7 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             written = self.write_down(exchange, rest).await;
         }
         if written {
-            exchange.reply.sent = sent;
+            exchange.reply.sent = sent as u64;
         }
         match (written, keep) {
             (false, _) => {
@@ -175,9 +172,10 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         }
     }
 
-    /// The head, right-aligned before the body; a body outside of the slot comes as a second buffer.
-    fn lay_out_made(&mut self, body: MadeBody, keep: bool, is_head: bool) -> Option<(Buf, Option<Buf>)> {
+    /// The head, right-aligned before the body; a body outside of the slot comes as a second buffer. The third: how many bytes of a body there are.
+    fn lay_out_made(&mut self, body: MadeBody, keep: bool) -> Option<(Buf, Option<Buf>, usize)> {
         let frame = self.frame.borrow();
+        let is_head = frame.request().request().method_id() == METHOD_HEAD;
         let message = frame.response()?;
         let view = message.response();
         let layout = *message.slot().layout();
@@ -201,10 +199,13 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
         let bodiless = is_head || matches!(view.status(), 204 | 304);
         Some(match body {
             MadeBody::InSlot { bytes, .. } => {
-                let end = layout.out_at() + gap + if bodiless { 0 } else { bytes };
-                (Buf::slot(slot, begin..end), None)
+                let bytes = if bodiless { 0 } else { bytes };
+                (Buf::slot(slot, begin..layout.out_at() + gap + bytes), None, bytes)
             }
-            MadeBody::Heap(bytes) => (Buf::slot(slot, begin..layout.out_at() + gap), (!bodiless).then(|| Buf::heap(bytes, None))),
+            MadeBody::Heap(bytes) => {
+                let count = if bodiless { 0 } else { bytes.len() };
+                (Buf::slot(slot, begin..layout.out_at() + gap), (count > 0).then(|| Buf::heap(bytes, None)), count)
+            }
         })
     }
 
@@ -253,6 +254,10 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             }
         }
         self.core.relay.give_back(relay);
+        if self.watch.expired(Lane::DownRead) {
+            // With its last byte: nothing more can be read.
+            next = Next::End(End::Linger);
+        }
         next
     }
 }

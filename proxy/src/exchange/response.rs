@@ -85,6 +85,8 @@ pub(super) struct Replying<'a, W, U> {
 struct Passing {
     reader: BodyReader,
     framing: Framing,
+    /// Only the end of the connection shows the client where it ends.
+    until_close: bool,
     /// Chunk hooks see it.
     shown: bool,
     /// Bytes received from the upstream, transfer coding removed.
@@ -131,8 +133,7 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
         // RFC 9112 §9.3: an answer that is likely to end the request early announces that the connection ends with it.
         close |= unasked || !self.pump_done.get() && facts.status >= 300;
         // Whose response ends with the connection is told so at once.
-        let ends_it = framing == OutFraming::None && facts.body != ResponseBody::None;
-        let waits = !unasked && !ends_it && facts.status < 300;
+        let waits = !unasked && !passing.until_close && facts.status < 300;
         let connection = match (tunnel && facts.upgrade, close && !tunnel) {
             (true, _) => Connection::Upgrade,
             (false, true) => Connection::Close,
@@ -159,10 +160,8 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
             passing.offset += fed.data as u64;
         }
         self.reply.status = status;
-        self.reply.framed = !ends_it;
-        if ends_it {
-            self.watch.begin_unframed();
-        }
+        self.reply.framed = !passing.until_close;
+        self.watch.set_unframed(passing.until_close);
         self.reply.origin = ORIGIN_UPSTREAM;
         let (written, _) = write_all(self.writer, self.stall(), Buf::slot(slot.clone(), layout.out_at()..layout.out_at() + used)).await;
         written.map_err(|_| ReplyFault::ClientGone)?;
@@ -175,6 +174,7 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
             true => at < filled,
             false => self.pass_body(reader, &slot, at..filled, &mut passing).await?,
         };
+        self.watch.set_unframed(false);
         // An upstream that did not say 100 may take the body for its next request, whoever told the client to go on. One that has switched speaks
         // another protocol, though a plugin has changed its status.
         let doubtful = unasked || self.expects || facts.upgrade || facts.tunnel;
@@ -276,7 +276,7 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
         if let Some(result) = first {
             return Ok(result);
         }
-        if self.watch.awaits_continue() {
+        if self.watch.awaits_continue() && !self.watch.expired(Lane::Exchange) {
             self.write_interim(Buf::heap(CONTINUE.to_vec(), None)).await?;
             self.go_on();
         }
@@ -341,7 +341,7 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
         if opened || status != facts.status && bodiless(status) != bodiless(facts.status) && !is_head {
             let cut = facts.body != ResponseBody::None || facts.upgrade || opened;
             let framing = if bodiless(status) { OutFraming::None } else { OutFraming::Length(0) };
-            return (Passing { reader: BodyReader::none(), framing: Framing::Plain, shown: false, offset: 0, cut }, framing, !self.persist);
+            return (Passing { reader: BodyReader::none(), framing: Framing::Plain, until_close: false, shown: false, offset: 0, cut }, framing, !self.persist);
         }
         let plan = *self.frame.borrow().chain().plan();
         let shown = plan.has_hook(raw::HOOK_RESPONSE_CHUNK);
@@ -366,7 +366,7 @@ impl<'a, W: Writer, U: Upstreams> Replying<'a, W, U> {
             (_, false, false) => (Framing::Chunked, OutFraming::Chunked, false),
             (_, false, true) => (Framing::Plain, OutFraming::None, true),
         };
-        (Passing { reader, framing, shown, offset: 0, cut: false }, out, close || !self.persist)
+        (Passing { reader, framing, until_close: close, shown, offset: 0, cut: false }, out, close || !self.persist)
     }
 
     /// Lays the response head out in the out area of the slot; `None` when it does not fit.

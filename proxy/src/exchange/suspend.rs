@@ -24,6 +24,9 @@ use crate::view::message::Message;
 /// The client has closed while a plugin waited.
 pub(super) const GONE: Fault = Fault::Client(ClientFault::ClientClosed);
 
+/// The whole exchange has taken too long.
+const TOO_LATE: Fault = Fault::Resource(ResourceFault::ExchangeTimeout);
+
 /// Shows events to the link that waits until its chain goes on. `timeouts.suspend` is how long one hook may wait; what it has sent itself is sent here.
 ///
 /// # Errors
@@ -42,10 +45,12 @@ pub(super) async fn resume<U: Upstreams>(core: &Core<U>, watch: &Watch, frame: &
                 over_ms = clock::monotonic_ms() + u64::from(patience_ms);
                 calls.clear();
             }
+            // It passed while an event was handled.
+            if watch.expired(Lane::Exchange) && !is_late {
+                return Err(TOO_LATE);
+            }
             calls.start(&mut frame);
-            // What has passed while an event was handled is no deadline any more.
-            let exchange_ms = if watch.expired(Lane::Exchange) && !is_late { 0 } else { watch.deadline(Lane::Exchange) };
-            let deadline_ms = over_ms.min(exchange_ms);
+            let deadline_ms = over_ms.min(watch.deadline(Lane::Exchange));
             frame.wait_until(deadline_ms);
             deadline_ms
         };
@@ -54,7 +59,11 @@ pub(super) async fn resume<U: Upstreams>(core: &Core<U>, watch: &Watch, frame: &
                 return Poll::Ready(Err(GONE));
             }
             match frame.borrow_mut().poll_event(cx, deadline_ms) {
-                Some(Event::Timeout) if deadline_ms < over_ms => Poll::Ready(Err(Fault::Resource(ResourceFault::ExchangeTimeout))),
+                Some(Event::Timeout) if deadline_ms < over_ms => {
+                    // The sweep would say so a little later: who answers now has no more time either.
+                    watch.expire(Lane::Exchange);
+                    Poll::Ready(Err(TOO_LATE))
+                }
                 Some(event) => Poll::Ready(Ok((event, None))),
                 None => calls.poll(cx).map_or(Poll::Pending, |(event, reply)| Poll::Ready(Ok((event, reply)))),
             }

@@ -202,12 +202,12 @@ impl Watch {
         self.cut_off.get()
     }
 
-    /// A response begins whose end is that of the connection.
-    pub fn begin_unframed(&self) {
-        self.unframed.set(true);
+    /// A response begins, or gets to its end (`false`), whose end is that of the connection.
+    pub fn set_unframed(&self, unframed: bool) {
+        self.unframed.set(unframed);
     }
 
-    /// Whether a client would take a good end of the connection for the end of its response.
+    /// Whether a client would take a good end of the connection for the end of its response, which is not there yet.
     pub fn is_unframed(&self) -> bool {
         self.unframed.get()
     }
@@ -287,11 +287,16 @@ impl Watch {
         ALL.into_iter().filter(move |lane| {
             let due = self.deadlines[*lane as usize].get() <= now;
             if due {
-                self.disarm(*lane);
-                self.expired.set(self.expired.get() | 1 << *lane as u8);
+                self.expire(*lane);
             }
             due
         })
+    }
+
+    /// The lane's deadline has passed.
+    pub fn expire(&self, lane: Lane) {
+        self.disarm(lane);
+        self.expired.set(self.expired.get() | 1 << lane as u8);
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) fn alarm_of(waits: &Waits) -> io::Result<OwnedFd> {
     let ours = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
     let timer = ours.try_clone()?;
     waits.set_alarm(Box::new(move |due_ms| {
+        // Zero would turn it off.
+        let due_ms = due_ms.max(1);
         let due = Timespec { tv_sec: (due_ms / 1000) as i64, tv_nsec: (due_ms % 1000 * 1_000_000) as i64 };
         let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: due };
         let set = timerfd_settime(timer.as_fd(), TimerfdTimerFlags::ABSTIME, &once);
@@ -58,5 +60,25 @@ pub(super) async fn follow_bell(local: Rc<Local>, wakes: Wakes, bell: std::os::u
         buffer = returned;
         result?;
         wakes.drain(|wake| local.core.waits.wake(wake.request_id, wake.link, wake.token));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{PollFd, PollFlags, poll};
+
+    use super::*;
+    use crate::plugin::waits::Waits;
+
+    #[test]
+    fn what_is_long_due_rings_at_once() {
+        for due_ms in [0, 1, clock::monotonic_ms()] {
+            let waits = Rc::new(Waits::default());
+            let timer = alarm_of(&waits).expect("a timer");
+            let place = waits.enter(1, 0);
+            place.set_due(due_ms);
+            let rings = poll(&mut [PollFd::new(&timer, PollFlags::IN)], Some(&Timespec { tv_sec: 10, tv_nsec: 0 }));
+            assert_eq!(rings, Ok(1), "{due_ms}");
+        }
     }
 }

@@ -61,6 +61,7 @@ pub(super) async fn connection(local: Rc<Local>, stream: Shared, peer: Peer) {
                     };
                     // Room for what is rare is not made in every idle connection.
                     Box::pin(refuse(&local.core, &watch, peer, &mut stream.halves().1, &held, fault)).await;
+                    drop(held);
                     linger(&local, &stream, &watch).await;
                     break;
                 }

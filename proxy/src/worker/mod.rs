@@ -405,6 +405,8 @@ impl Local {
                         if watch.is_armed(Lane::DownWrite) {
                             shut_down(watch.down.get(), libc::SHUT_RDWR);
                         }
+                        // One that is waited for after its answer.
+                        watch.ring(u64::MAX);
                     }
                     Lane::Tunnel => {
                         shut_down(watch.up.get(), libc::SHUT_RDWR);

@@ -24,7 +24,7 @@
   (RW_WANT_EDIT_REQUEST | RW_WANT_EDIT_RESPONSE | RW_WANT_EDIT_REQUEST_BODY | RW_WANT_EDIT_RESPONSE_BODY | RW_WANT_RESPOND | \
    RW_WANT_REQUEST_BODY | RW_WANT_UPSTREAM | RW_WANT_SUSPEND | RW_WANT_OUTCALL)
 
-enum { REQUEST, REQUEST_CHUNK, REQUEST_BODY, RESPONSE, RESPONSE_CHUNK, DONE, DONE_STATUS, REQUEST_BYTES, RESPONSE_BYTES, DIRTY, EVENT, EVENT_KIND, EVENT_TOKEN, EVENT_FAILURE, METRICS };
+enum { REQUEST, REQUEST_CHUNK, REQUEST_BODY, RESPONSE, RESPONSE_CHUNK, DONE, DONE_STATUS, REQUEST_BYTES, RESPONSE_BYTES, DIRTY, EVENT, EVENT_KIND, EVENT_TOKEN, EVENT_FAILURE, DONE_BYTES, METRICS };
 
 typedef struct instance {
   char tag;
@@ -307,6 +307,7 @@ static rw_verdict on_event(rw_cx *cx, const rw_event *event) {
 static rw_verdict on_done(rw_cx *cx, const rw_done *done) {
   count(cx, DONE, 1);
   cx->host->metric_set(cx, DONE_STATUS, done->status);
+  cx->host->metric_set(cx, DONE_BYTES, done->response_body_bytes);
   return RW_CONTINUE;
 }
 
@@ -344,6 +345,7 @@ static const rw_metric_def metrics[METRICS] = {
     [EVENT] = {.name = "event", .help = "", .kind = RW_METRIC_COUNTER},
     [EVENT_KIND] = {.name = "event_kind", .help = "", .kind = RW_METRIC_GAUGE},
     [EVENT_TOKEN] = {.name = "event_token", .help = "", .kind = RW_METRIC_GAUGE},
+    [DONE_BYTES] = {.name = "done_bytes", .help = "", .kind = RW_METRIC_GAUGE},
     [EVENT_FAILURE] = {.name = "event_failure", .help = "", .kind = RW_METRIC_GAUGE},
 };
 

@@ -41,3 +41,4 @@ pub const EVENT: usize = 10;
 pub const EVENT_KIND: usize = 11;
 pub const EVENT_TOKEN: usize = 12;
 pub const EVENT_FAILURE: usize = 13;
+pub const DONE_BYTES: usize = 14;

@@ -84,6 +84,8 @@ pub struct Case<'w> {
 enum Passing {
     /// Deadlines of up to so many milliseconds pass.
     Expiry(u32),
+    /// The alarm of waiting plugins rings, so many milliseconds from now, and the sweep has not come by yet.
+    Alarm(u32),
     /// The sweep finds that the client has gone, while a plugin waits.
     ClientGone,
     /// The worker hears the bell.
@@ -195,6 +197,12 @@ impl<'w> Case<'w> {
     /// When everything waits, deadlines of up to so many milliseconds pass.
     pub fn expire(mut self, ms: u32) -> Case<'w> {
         self.expiries.push(Passing::Expiry(ms));
+        self
+    }
+
+    /// When everything waits, the alarm of waiting plugins rings, before the sweep.
+    pub fn alarm(mut self, ms: u32) -> Case<'w> {
+        self.expiries.push(Passing::Alarm(ms));
         self
     }
 
@@ -386,6 +394,7 @@ impl<'w> Case<'w> {
                     events.expiries.set(events.expiries.get() + 1);
                     expire(core, watch, down, *ms);
                 }
+                Passing::Alarm(ms) => core.waits.fire(clock::monotonic_ms() + u64::from(*ms)),
                 Passing::ClientGone => {
                     assert_ne!(watch.waits_as.get(), 0, "only a client whose exchange waits is looked at");
                     watch.leave();
@@ -401,6 +410,7 @@ impl<'w> Case<'w> {
         assert_eq!(core.waits.outcalls(), 0, "no outcall is under way");
         core.outcalls.each(|watch| assert_eq!((watch.up.get(), watch.sweep(u64::MAX - 1).count()), (-1, 0), "the watch of an outcall knows of it still"));
         assert!(!down.read_after_drop.get(), "the client was read again after a read had been dropped");
+        assert!(!watch.is_unframed() || end == End::Abort, "a response that only the end of the connection ends is still on its way");
         assert_eq!(watch.up.get(), -1, "the watch still knows the socket of an upstream connection that is not in use");
         let stale: Vec<Lane> = watch.sweep(u64::MAX - 1).filter(|lane| matches!(lane, Lane::UpRead | Lane::UpWrite | Lane::Exchange)).collect();
         assert!(stale.is_empty(), "deadlines outlive their operation: {stale:?}");
@@ -483,6 +493,7 @@ fn expire(core: &Core<ScriptedUpstreams>, watch: &Watch, down: &Rc<Pipe>, ms: u3
                 if watch.is_armed(Lane::DownWrite) {
                     down.shut_down(true);
                 }
+                watch.ring(u64::MAX);
             }
             Lane::Tunnel => {
                 shut_upstream(core, watch);
