@@ -144,7 +144,10 @@ mod tests {
     fn no_wake_is_lost() {
         const EACH: u64 = 20_000;
         let (wakes, mut bell) = Wakes::open(902).expect("sockets");
+        bell.set_read_timeout(Some(std::time::Duration::from_secs(60))).expect("a socket");
         thread::scope(|scope| {
+            // Without it, whoever sends does not wait: the threads end if this one panics.
+            let wakes = wakes;
             for thread in 0..4 {
                 scope.spawn(move || {
                     for token in 0..EACH {

@@ -12,7 +12,7 @@
 #![forbid(unsafe_code)]
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::lock;
 use super::map::{MapError, copy_out, word_of};
@@ -253,7 +253,9 @@ impl Table {
     fn set(&self, words: &[AtomicU64], entry: &[AtomicU64], set: impl Fn(&[AtomicU64])) {
         // A process that ends in between leaves no mixture of two values: the entry does not count then (`rebuild`).
         let link = entry[0].load(Ordering::Relaxed) & NEXT;
-        entry[0].store(STATE_WRITING << 32 | link, Ordering::Release);
+        entry[0].store(STATE_WRITING << 32 | link, Ordering::Relaxed);
+        // Nothing of the value before that.
+        fence(Ordering::Release);
         set(self.value_of(entry));
         entry[0].store(STATE_USED << 32 | link, Ordering::Release);
         self.touch(words, entry);
@@ -330,6 +332,8 @@ impl Table {
             let next = self.words_of(words, index).map_or(0, |entry| entry[0].load(Ordering::Relaxed) & NEXT);
             let tagged = ((head >> 32).wrapping_add(1) << 32) | next;
             if words[FREE].compare_exchange_weak(head, tagged, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                // A reader that sees what is written to the entry from here on sees that it has left its former chain (`lock::read`).
+                fence(Ordering::Release);
                 return Some(index);
             }
         }
@@ -358,7 +362,7 @@ impl Table {
             let used = candidates.filter_map(|index| {
                 let entry = self.words_of(words, index)?;
                 let is_used = entry[0].load(Ordering::Relaxed) >> 32 == STATE_USED;
-                is_used.then(|| (now.wrapping_sub(entry[1].load(Ordering::Relaxed)), index))
+                is_used.then(|| (age(now, entry[1].load(Ordering::Relaxed)), index))
             });
             let Some((_, index)) = used.max_by_key(|(age, _)| *age) else { continue };
             let Some(entry) = self.words_of(words, index) else { continue };
@@ -403,7 +407,8 @@ impl Table {
         let seen = &mut seen[..self.key_words];
         let is_used = || entry[0].load(Ordering::Relaxed) >> 32 == STATE_USED;
         for _ in 0..CHOICES_MAX {
-            if !is_used() {
+            // One that is being overwritten is there, too.
+            if !matches!(entry[0].load(Ordering::Relaxed) >> 32, STATE_USED | STATE_WRITING) {
                 return Ok(false);
             }
             seen.iter_mut().zip(&entry[2..]).for_each(|(key, word)| *key = word.load(Ordering::Relaxed));
@@ -457,5 +462,20 @@ impl Table {
 fn reset(word: &AtomicU64, to: u64) {
     if word.load(Ordering::Relaxed) != to {
         word.store(to, Ordering::Relaxed);
+    }
+}
+
+/// New keys since an entry was used. One that was used after `now` was read is the youngest.
+fn age(now: u64, used: u64) -> u64 {
+    now.saturating_sub(used)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_used_a_moment_ago_is_not_old() {
+        assert_eq!([(7, 3), (7, 7), (7, 8)].map(|(now, used)| age(now, used)), [4, 0, 0]);
     }
 }

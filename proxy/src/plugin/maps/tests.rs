@@ -249,6 +249,25 @@ fn the_last_entry_is_enough_for_threads_that_want_one_key() {
     }
 }
 
+/// A dump shows every key, also the one that is being written.
+#[test]
+fn a_key_that_is_overwritten_is_there_all_the_time() {
+    for kind in [abi::HASH, abi::LRU] {
+        let map = map(kind, 4, "u64[64] n", 1);
+        map.update(0, &index(0), &[0; 512]).expect("room");
+        let missed = AtomicU64::new(0);
+        let write = |number: u64| {
+            for _ in 0..20_000 {
+                patient(|| map.update(0, &index(0), &[number as u8; 512])).expect("it is there");
+            }
+        };
+        race(write, || {
+            missed.fetch_add(u64::from(map.at(0) == Ok(None)), Ordering::Relaxed);
+        });
+        assert_eq!(missed.into_inner(), 0, "{kind}");
+    }
+}
+
 /// Writers set all words of a value to the same number, remove keys and take the entries of others: a reader never sees two
 /// numbers in one value, nor a value under a key that it was not written for.
 #[test]
