@@ -206,7 +206,7 @@ impl Gateway {
     pub fn serve(mut self, caught: Caught, mut link: Option<Link>) -> i32 {
         let (send, events) = mpsc::channel();
         let to_admin = send.clone();
-        let listening = match &link {
+        let listening = match &mut link {
             Some(link) => link.listen(send.clone()),
             None => Ok(()),
         };
@@ -220,7 +220,7 @@ impl Gateway {
             link.tell(&FromGateway::Loaded);
             match wait_until_wanted(&events) {
                 Some(meanwhile) => meanwhile.into_iter().for_each(|event| drop(send.send(event))),
-                None => return self.end(true),
+                None => return self.end_unused(),
             }
         }
         drop(send);
@@ -293,9 +293,8 @@ impl Gateway {
                     }
                 }
                 Ok(Event::Supervisor(ToGateway::InCharge)) if draining.is_none() => {
-                    if !self.start_admin(&to_admin) {
-                        return 1;
-                    }
+                    // It serves already, and goes on without orders when that fails.
+                    self.start_admin(&to_admin);
                     link.iter_mut().for_each(Link::repeat_in_force);
                 }
                 Ok(Event::Supervisor(ToGateway::Serve | ToGateway::InCharge)) => {}
@@ -400,6 +399,20 @@ impl Gateway {
     fn owes_answers(&self) -> bool {
         let board = &self.board;
         board.handed_over.load(Ordering::Relaxed) && (!board.admin_ended.load(Ordering::Relaxed) || board.admin_open.load(Ordering::Relaxed) > 0)
+    }
+
+    /// Nobody was served, and nobody is to be.
+    fn end_unused(mut self) -> i32 {
+        self.gates.clear();
+        let begun = Instant::now();
+        while !self.crew.is_finished() {
+            if begun.elapsed() > STOP_PATIENCE {
+                tracing::error!("a worker does not stop, most likely a hook holds it: ending without it");
+                return 1;
+            }
+            std::thread::sleep(Duration::from_millis(TICK_MS));
+        }
+        self.end(true)
     }
 
     fn end(mut self, drained: bool) -> i32 {

@@ -1,6 +1,6 @@
 //! What the gateway survives, as the real binary: crashes of plugins, deaths of processes, another program in its place.
 //!
-//! By area: `changes` changes while another program takes over, `crash` the supervisor, crash records and quarantine, `names` addresses that one process hands on to the next, `restart` what the next process runs, `slow` hooks that hold their worker, `upgrade` another program with the same sockets.
+//! By area: `changes` changes while another program takes over, `crash` the supervisor, crash records and quarantine, `led` what a process does at which word of its supervisor, `names` addresses that one process hands on to the next, `restart` what the next process runs, `slow` hooks that hold their worker, `upgrade` another program with the same sockets.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod gateway;
@@ -12,6 +12,8 @@ mod admin;
 mod changes;
 #[path = "survive/crash.rs"]
 mod crash;
+#[path = "survive/led.rs"]
+mod led;
 #[path = "survive/names.rs"]
 mod names;
 #[path = "survive/restart.rs"]

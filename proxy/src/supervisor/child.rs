@@ -67,8 +67,8 @@ pub struct Child {
     pub is_ready: bool,
     /// It makes no changes while it knows of an upgrade, and says so.
     pub can_hold: bool,
-    /// What it is to be told when it listens for signals.
-    owed: Option<Signal>,
+    /// It is to open its logs anew when it listens for signals.
+    owes_reopen: bool,
     process: std::process::Child,
     has_ended: bool,
     /// By this supervisor, for want of a use: how it ends is no news.
@@ -103,7 +103,7 @@ impl Child {
             may_serve: false,
             is_ready: false,
             can_hold: false,
-            owed: None,
+            owes_reopen: false,
             process,
             has_ended: false,
             was_killed: false,
@@ -171,24 +171,30 @@ impl Child {
         }
     }
 
-    /// Sends it a signal that it must handle: once it does, since the default action would end it.
-    pub fn signal_when_ready(&mut self, signal: Signal) {
-        if self.is_ready && self.can_hold && signal == Signal::HUP {
+    /// Has it read the configuration again, which opens the logs anew, too. Only for one that is ready.
+    pub fn reload(&mut self) {
+        if self.can_hold {
             // In its order among what else it is told, which a signal does not keep.
             self.tell(&ToGateway::Reload);
-        } else if self.is_ready {
-            self.signal(signal);
-        } else if self.owed != Some(Signal::HUP) {
-            // Reading the configuration again opens the log anew, too.
-            self.owed = Some(signal);
+        } else {
+            self.signal(Signal::HUP);
+        }
+    }
+
+    /// Has it open its logs anew: once it handles the signal, since the default action would end it.
+    pub fn reopen_logs(&mut self) {
+        if self.is_ready {
+            self.signal(Signal::USR1);
+        } else {
+            self.owes_reopen = true;
         }
     }
 
     /// It has said that it serves.
     pub fn on_ready(&mut self) {
         self.is_ready = true;
-        if let Some(signal) = self.owed.take() {
-            self.signal_when_ready(signal);
+        if std::mem::take(&mut self.owes_reopen) {
+            self.reopen_logs();
         }
     }
 
@@ -210,7 +216,8 @@ impl Child {
 
     /// It is not needed any more. What it has accepted it finishes; one that cannot have accepted anything is ended.
     pub fn dismiss(&mut self, successor: u32) {
-        if self.is_ready || self.may_serve {
+        // An older program says what is in force before it accepts, and not that it is loaded.
+        if self.is_ready || self.may_serve || self.can_hold {
             // It has listened to signals since before it was loaded.
             self.is_ready = true;
             self.tell(&ToGateway::HandOver { successor });

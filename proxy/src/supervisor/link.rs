@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
+use rustix::process::{Signal, set_parent_process_death_signal};
 use serde_json::json;
 
 use super::protocol::{Brief, FromGateway, Hashes, PROTOCOL, Standings, ToGateway};
@@ -24,6 +25,8 @@ use crate::upstream::resolve::Known;
 /// The line to the supervisor.
 pub struct Link {
     control: UnixStream,
+    /// What it says. One reader from the first line on: it may have said more by the time that is read.
+    said: Option<BufReader<UnixStream>>,
     /// The supervisor says when to serve.
     pub waits: bool,
     /// What it was last told about.
@@ -39,8 +42,13 @@ pub fn serve(control: RawFd) -> i32 {
             return 1;
         }
     };
-    let begun = take(control).map(UnixStream::from).and_then(|control| Ok((receive(&control)?, control)));
-    let (brief, control) = match begun {
+    let begun = take(control).map(UnixStream::from).and_then(|control| {
+        // As long as it is busy with loading, the end of the supervisor ends it: nobody would end it later.
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        let mut said = BufReader::new(control.try_clone()?);
+        Ok((receive(&mut said)?, control, said))
+    });
+    let (brief, control, said) = match begun {
         Ok(begun) => begun,
         Err(error) => {
             eprintln!("error: this command is for `ringway run`, which starts it with what it needs: {error}");
@@ -55,7 +63,7 @@ pub fn serve(control: RawFd) -> i32 {
             return 1;
         }
     };
-    let mut link = Link { control, waits: false, in_force: None };
+    let mut link = Link { control, said: Some(said), waits: false, in_force: None };
     match start(brief, &mut link) {
         Ok((gateway, logs)) => {
             let code = gateway.serve(caught, Some(link));
@@ -102,22 +110,21 @@ fn start(brief: Brief, link: &mut Link) -> Result<(Gateway, logs::Logs), String>
     }
 }
 
-fn receive(control: &UnixStream) -> io::Result<Brief> {
+fn receive(said: &mut BufReader<UnixStream>) -> io::Result<Brief> {
     let mut line = String::new();
-    // Nothing is read too much: the supervisor says no more until this process has said that it is ready.
-    BufReader::new(control).read_line(&mut line)?;
+    said.read_line(&mut line)?;
     Ok(serde_json::from_str(&line)?)
 }
 
 impl Link {
-    /// What the supervisor says becomes events, on a thread of its own.
+    /// What the supervisor says becomes events, on a thread of its own; its end does, too. Once.
     ///
     /// # Errors
     /// When there is no thread.
-    pub fn listen(&self, to: mpsc::Sender<run::Event>) -> io::Result<()> {
-        let control = self.control.try_clone()?;
+    pub fn listen(&mut self, to: mpsc::Sender<run::Event>) -> io::Result<()> {
+        let said = self.said.take();
         thread::Builder::new().name("supervisor".into()).spawn(move || {
-            for line in BufReader::new(control).lines() {
+            for line in said.into_iter().flat_map(BufRead::lines) {
                 let Ok(line) = line else { break };
                 match serde_json::from_str::<ToGateway>(&line) {
                     Ok(said) => drop(to.send(run::Event::Supervisor(said))),
@@ -127,7 +134,7 @@ impl Link {
             // The process may be ending as well.
             let _ = to.send(run::Event::Orphaned);
         })?;
-        Ok(())
+        Ok(set_parent_process_death_signal(None)?)
     }
 
     /// Tells the supervisor something. It cannot be gone without [`run::Event::Orphaned`].

@@ -105,6 +105,8 @@ struct Supervisor {
     /// Deaths in a row of processes that had not served for [`STEADY`].
     short_lives: u32,
     restart_at: Option<Instant>,
+    /// A SIGHUP came while nobody served.
+    owes_reload: bool,
     is_ending: bool,
     /// Of the process that served, once it has ended for good.
     code: Option<i32>,
@@ -144,6 +146,7 @@ impl Supervisor {
             leaving: Vec::new(),
             short_lives: 0,
             restart_at: None,
+            owes_reload: false,
             is_ending: false,
             code: None,
         };
@@ -211,8 +214,8 @@ impl Supervisor {
     fn on_signal(&mut self, signal: i32) {
         match signal {
             SIGCHLD => {}
-            SIGHUP => self.pass_on(Signal::HUP),
-            SIGUSR1 => self.pass_on(Signal::USR1),
+            SIGHUP => self.reload(),
+            SIGUSR1 => self.reopen_logs(),
             SIGUSR2 => self.upgrade(&self.program.clone(), false),
             signal => {
                 if !self.is_ending {
@@ -235,11 +238,19 @@ impl Supervisor {
         self.serving.iter().chain(&self.leaving).for_each(|child| child.signal(signal));
     }
 
-    /// Something that does not end a process: to each as soon as it listens. Those that are leaving read no configuration any more, but they log.
-    fn pass_on(&mut self, signal: Signal) {
-        self.serving.iter_mut().for_each(|child| child.signal_when_ready(signal));
-        self.next.iter_mut().for_each(|next| next.pass_on(signal));
-        self.leaving.iter_mut().for_each(|child| child.signal_when_ready(Signal::USR1));
+    /// Whoever serves reads the configuration again, as soon as somebody does. Those that are leaving read none any more, but they log.
+    fn reload(&mut self) {
+        match self.serving.as_mut().filter(|child| child.is_ready) {
+            Some(child) => child.reload(),
+            None => self.owes_reload = true,
+        }
+        self.next.iter_mut().for_each(Upgrade::owe_reload);
+        self.leaving.iter_mut().for_each(Child::reopen_logs);
+    }
+
+    fn reopen_logs(&mut self) {
+        let next = self.next.as_mut().and_then(Upgrade::child);
+        self.serving.iter_mut().chain(next).chain(&mut self.leaving).for_each(Child::reopen_logs);
     }
 
     fn on_said(&mut self, number: u64, said: FromGateway) {
@@ -248,7 +259,7 @@ impl Supervisor {
             FromGateway::Loaded => match serving {
                 Some(child) => {
                     child.is_loaded = true;
-                    child.put_in_charge();
+                    child.let_serve();
                 }
                 None => self.next.iter_mut().for_each(|next| next.note_loaded(number)),
             },
@@ -259,8 +270,14 @@ impl Supervisor {
                         tracing::info!(pid = child.pid(), restarts = self.restarts, ms = child.started.elapsed().as_millis() as u64, "serving again");
                     }
                 }
-                // It may have outlived the process before this one.
+                // It may have outlived the process before this one. Said first: a change would be undone by it.
                 self.announce_upgrade();
+                if let Some(child) = &mut self.serving {
+                    child.put_in_charge();
+                    if std::mem::take(&mut self.owes_reload) {
+                        child.reload();
+                    }
+                }
             }
             FromGateway::Ready => self.next.iter_mut().for_each(|next| next.note_ready(number)),
             FromGateway::Held { upgrade } if serving.is_some() => self.next.iter_mut().for_each(|next| next.note_held(number, upgrade)),

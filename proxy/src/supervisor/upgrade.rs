@@ -13,8 +13,6 @@ use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
-
 use super::child::{Binary, Child, words};
 use super::protocol::ToGateway;
 use super::{InForce, Supervisor, link};
@@ -53,10 +51,9 @@ impl Upgrade {
         self.begun.as_mut().map(|begun| &mut begun.child)
     }
 
-    /// A signal that the process that serves is told, too.
-    pub(super) fn pass_on(&mut self, signal: Signal) {
-        self.owes_reload |= signal == Signal::HUP;
-        self.child().into_iter().for_each(|child| child.signal_when_ready(signal));
+    /// Whoever serves at its end reads the configuration again.
+    pub(super) fn owe_reload(&mut self) {
+        self.owes_reload = true;
     }
 
     /// The process of that number makes no more changes while the upgrade `upgrade` is under way.
@@ -141,10 +138,7 @@ impl Supervisor {
         let Some(mut next) = self.next.take() else { return };
         let path = next.binary.path.display().to_string();
         match self.start_child(&next.binary, false) {
-            Ok(mut child) => {
-                if next.owes_reload {
-                    child.signal_when_ready(Signal::HUP);
-                }
+            Ok(child) => {
                 tracing::info!(binary = path, pid = child.pid(), "upgrade: a new gateway process starts");
                 next.begun = Some(Begun { child, given: self.in_force.clone(), is_ready: false });
                 next.deadline = Instant::now() + READY_TIMEOUT;
@@ -178,10 +172,13 @@ impl Supervisor {
 
     /// The new process serves from now on.
     fn hand_over(&mut self) {
-        let Some(Begun { mut child, .. }) = self.next.take().and_then(|next| next.begun) else { return };
+        let Some((Begun { mut child, .. }, owes_reload)) = self.next.take().and_then(|next| Some((next.begun?, next.owes_reload))) else { return };
         tracing::info!(pid = child.pid(), binary = %child.binary.path.display(), "upgrade: the new gateway process serves");
         child.put_in_charge();
         child.on_ready();
+        if std::mem::take(&mut self.owes_reload) || owes_reload {
+            child.reload();
+        }
         self.binary = Arc::clone(&child.binary);
         self.program.clone_from(&child.binary.path);
         self.short_lives = 0;

@@ -17,7 +17,7 @@ pub mod watchdog;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -190,6 +190,30 @@ pub enum ListenSocket {
     Tcp(std::net::TcpListener),
     /// Unix stream.
     Unix(std::os::unix::net::UnixListener),
+}
+
+impl ListenSocket {
+    /// What can fail for want of something, before anybody counts on it.
+    fn prepare(self) -> io::Result<Prepared> {
+        let mode = self.as_fd().try_clone_to_owned()?;
+        let listener = match self {
+            ListenSocket::Tcp(socket) => Listener::Tcp(TcpListener::from_std(socket)?),
+            ListenSocket::Unix(socket) => Listener::Unix(UnixListener::from_std(socket)?),
+        };
+        Ok(Prepared { listener, mode })
+    }
+}
+
+/// A socket that is ready to accept on.
+struct Prepared {
+    listener: Listener,
+    /// The same socket.
+    mode: OwnedFd,
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
 }
 
 impl AsFd for ListenSocket {
@@ -519,28 +543,23 @@ async fn main(start: Start, ready: &mpsc::Sender<Result<u32, String>>) -> Result
         burst_over: Cell::new(false),
         waiting: RefCell::default(),
     });
+    let unusable = |error: io::Error| format!("worker {index}: cannot use a listener: {error}");
     watch_events(&local).map_err(|e| format!("worker {index}: no timer for waiting plugins: {e}"))?;
     let mut tick = UnixStream::from_std(tick).map_err(|e| format!("worker {index}: cannot use the tick pipe: {e}"))?;
+    let prepared: Vec<Prepared> = sockets.into_iter().map(ListenSocket::prepare).collect::<Result<_, _>>().map_err(unusable)?;
     let _ = ready.send(Ok(index));
     // Nobody is served by one worker while another one may still fail, or while the process is not to serve at all. Nothing runs here meanwhile.
     if gate.recv().is_err() {
         local.release();
         return Ok(());
     }
-    // With epoll an accept that would block must say so instead; the ring waits in the kernel, and wants blocking sockets.
-    for (listener, socket) in sockets.into_iter().enumerate() {
-        let listener = listener as u16;
-        match socket {
-            ListenSocket::Tcp(socket) => {
-                socket.set_nonblocking(!ring).map_err(|e| format!("worker {index}: cannot use a listener: {e}"))?;
-                let socket = TcpListener::from_std(socket).map_err(|e| format!("worker {index}: cannot use a listener: {e}"))?;
-                monoio::spawn(accept_tcp(Rc::clone(&local), socket, listener));
-            }
-            ListenSocket::Unix(socket) => {
-                socket.set_nonblocking(!ring).map_err(|e| format!("worker {index}: cannot use a listener: {e}"))?;
-                let socket = UnixListener::from_std(socket).map_err(|e| format!("worker {index}: cannot use a listener: {e}"))?;
-                monoio::spawn(accept_unix(Rc::clone(&local), socket, listener));
-            }
+    for (socket, listener) in prepared.into_iter().zip(0..) {
+        // With epoll an accept that would block must say so instead; the ring waits in the kernel, and wants blocking sockets. Not before: a process that
+        // is to end has the same ones.
+        rustix::io::ioctl_fionbio(&socket.mode, !ring).map_err(|error| unusable(error.into()))?;
+        match socket.listener {
+            Listener::Tcp(socket) => drop(monoio::spawn(accept_tcp(Rc::clone(&local), socket, listener))),
+            Listener::Unix(socket) => drop(monoio::spawn(accept_unix(Rc::clone(&local), socket, listener))),
         }
     }
     let mut buffer = vec![0u8; 64];

@@ -4,11 +4,13 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::crash::{answers, fatal, telling, with_fatal};
+use super::crash::{answers, built, fatal, telling, with_fatal};
 use crate::admin::*;
 use crate::gateway::*;
 
@@ -238,6 +240,46 @@ fn a_gateway_that_is_stopped_while_it_waits_for_its_restart_ends_well() {
     }
     gateway.signal(libc::SIGTERM);
     assert_eq!(gateway.wait("it ends").code(), Some(0));
+}
+
+/// What an operator does about a plugin that brings every process down.
+#[test]
+fn a_reload_that_is_ordered_while_nobody_serves_is_not_lost() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), telling());
+    let made = with_fatal(&fatal(folder.path(), &[]), &origin, "open", "[limits]\nplugin_crashes = 0\n");
+    let governed = Governed::start(made);
+    for deaths in 1..=6 {
+        let mut client = Client::connect(governed.address());
+        client.send("GET /segv HTTP/1.1\r\nhost: test\r\n\r\n");
+        client.expect_end();
+        assert_eq!(governed.gateway.said(deaths, "the gateway process died"), deaths);
+    }
+    let text = fs::read_to_string(governed.file()).unwrap();
+    fs::write(governed.file(), text.replace("[[route]]", "[[route]]\nhost = \"only.test\"")).unwrap();
+    governed.gateway.signal(libc::SIGHUP);
+    eventually("the new configuration is in force", || get(governed.address(), "/").status == 404);
+    governed.gateway.stop();
+}
+
+/// It could not hear of it, and would keep the sockets of whoever comes next.
+#[test]
+fn a_process_that_is_loading_ends_with_its_supervisor() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), telling());
+    let file = built("slow", folder.path(), &["-DLOAD_WAITS", "-DSALT=\"orphan\""]);
+    fs::write(folder.path().join("load"), "").unwrap();
+    let governed = super::slow::start(folder.path(), super::slow::with_slow(&file, &origin, ""));
+    fs::remove_file(folder.path().join("load")).unwrap();
+    signal(governed.gateway.serving_pid(), libc::SIGKILL);
+    let supervisor = governed.gateway.pid();
+    let children = || fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).unwrap();
+    let serving = governed.gateway.serving_pid().to_string();
+    eventually("the next one is there", || children().split_whitespace().any(|pid| pid != serving));
+    let next = children().split_whitespace().find(|pid| *pid != serving).unwrap().to_owned();
+    let command = || fs::read_to_string(format!("/proc/{next}/cmdline")).unwrap_or_default();
+    eventually("it is the gateway", || command().contains("--control"));
+    thread::sleep(Duration::from_millis(100));
+    governed.gateway.signal(libc::SIGKILL);
+    eventually("it has ended", || command().is_empty());
 }
 
 #[test]
