@@ -243,7 +243,12 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             expects,
             sent_at,
         };
-        let patience = self.watch.alarm(timeouts.linger);
+        let watch = self.watch;
+        let patience = async {
+            if !watch.expired(Lane::Exchange) {
+                watch.alarm(timeouts.linger).await;
+            }
+        };
         let ended = |whole: bool| {
             pump_done.set(whole);
             refused.set(!whole);

@@ -254,10 +254,6 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             }
         }
         self.core.relay.give_back(relay);
-        if self.watch.expired(Lane::DownRead) {
-            // With its last byte: nothing more can be read.
-            next = Next::End(End::Linger);
-        }
         next
     }
 }

@@ -206,6 +206,8 @@ impl<R: Reader, W: Writer, U: Upstreams> Connection<'_, R, W, U> {
             self.finish(&exchange, next);
             match next {
                 Next::End(end) => return end,
+                // In the moment of the last byte that was read in time: nothing more can be read.
+                Next::KeepAlive if self.watch.is_deaf() => return End::Linger,
                 Next::KeepAlive => self.input.shift(),
             }
             if self.core.closing.get() && self.input.filled == 0 && self.input.pending.is_empty() {
