@@ -465,9 +465,10 @@ fn reset(word: &AtomicU64, to: u64) {
     }
 }
 
-/// New keys since an entry was used. One that was used after `now` was read is the youngest.
+/// New keys since an entry was used. One that was used after `now` was read is the youngest. Both may have wrapped: a file may say anything.
 fn age(now: u64, used: u64) -> u64 {
-    now.saturating_sub(used)
+    let age = now.wrapping_sub(used);
+    if age > u64::MAX / 2 { 0 } else { age }
 }
 
 #[cfg(test)]
@@ -476,6 +477,6 @@ mod tests {
 
     #[test]
     fn what_was_used_a_moment_ago_is_not_old() {
-        assert_eq!([(7, 3), (7, 7), (7, 8)].map(|(now, used)| age(now, used)), [4, 0, 0]);
+        assert_eq!([(7, 3), (7, 7), (7, 8), (1, u64::MAX), (u64::MAX, 0)].map(|(now, used)| age(now, used)), [4, 0, 0, 2, 0]);
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use ringway_abi::maps as abi;
 
@@ -13,6 +14,8 @@ use super::store::{Policy, anonymous};
 use super::*;
 
 const KEEP: Policy = Policy { fresh: false, bytes_max: 1 << 30 };
+/// What takes longer never ends.
+const PATIENCE: Duration = Duration::from_secs(60);
 const FRESH: Policy = Policy { fresh: true, ..KEEP };
 
 fn shape(kind: u32, key_bytes: u32, fields: &str, entries_max: u32) -> MapShape {
@@ -177,9 +180,10 @@ fn race(work: impl Fn(u64) + Sync, read: impl Fn() + Sync) {
 
 /// The call again while another thread was stopped in the middle of a write.
 fn patient<T>(mut call: impl FnMut() -> Result<T, MapError>) -> Result<T, MapError> {
+    let begun = Instant::now();
     loop {
         match call() {
-            Err(MapError::Busy) => thread::yield_now(),
+            Err(MapError::Busy) if begun.elapsed() < PATIENCE => thread::yield_now(),
             other => return other,
         }
     }
@@ -219,11 +223,15 @@ fn the_last_entry_is_enough_for_threads_that_want_one_key() {
         let (arrived, refused, lost) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
         // Both threads leave at the same moment, without the time that a lock takes to wake one.
         let meet = |meeting: u64| {
+            let begun = Instant::now();
             arrived.fetch_add(1, Ordering::SeqCst);
             for spins in 0u64.. {
                 match arrived.load(Ordering::SeqCst) < 2 * meeting {
                     true if spins < 1000 => std::hint::spin_loop(),
-                    true => thread::yield_now(),
+                    true => {
+                        assert!(begun.elapsed() < PATIENCE, "the other thread has ended");
+                        thread::yield_now();
+                    }
                     false => break,
                 }
             }
