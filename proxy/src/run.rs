@@ -286,11 +286,12 @@ impl Gateway {
                     }
                     self.board.handed_over.store(true, Ordering::Relaxed);
                     self.board.end_admin();
-                    upgrade.succeed(successor);
                     if draining.is_none() {
                         self.drain("another process has taken over", HAND_OVER_PATIENCE);
                         draining = Some(Instant::now());
                     }
+                    // Behind that: whoever connects after the answer is to meet the new process.
+                    upgrade.succeed(successor);
                 }
                 Ok(Event::Supervisor(ToGateway::InCharge)) if draining.is_none() => {
                     // It serves already, and goes on without orders when that fails.
@@ -370,7 +371,10 @@ impl Gateway {
         let started = admin.start(&self.board, self.control.config().server.admin_token.clone(), events.clone());
         match &started {
             Ok(()) => tracing::info!(%address, pid = std::process::id(), "admin listening"),
-            Err(error) => tracing::error!(%error, "no thread for the admin listener"),
+            Err(error) => {
+                self.board.admin_ended.store(true, Ordering::Relaxed);
+                tracing::error!(%error, "no thread for the admin listener");
+            }
         }
         started.is_ok()
     }

@@ -67,6 +67,8 @@ pub struct Child {
     pub is_ready: bool,
     /// It makes no changes while it knows of an upgrade, and says so.
     pub can_hold: bool,
+    /// When it was last told to read the configuration again.
+    reloads_since: Option<Instant>,
     /// It is to open its logs anew when it listens for signals.
     owes_reopen: bool,
     process: std::process::Child,
@@ -103,6 +105,7 @@ impl Child {
             may_serve: false,
             is_ready: false,
             can_hold: false,
+            reloads_since: None,
             owes_reopen: false,
             process,
             has_ended: false,
@@ -173,12 +176,18 @@ impl Child {
 
     /// Has it read the configuration again, which opens the logs anew, too. Only for one that is ready.
     pub fn reload(&mut self) {
+        self.reloads_since = Some(Instant::now());
         if self.can_hold {
             // In its order among what else it is told, which a signal does not keep.
             self.tell(&ToGateway::Reload);
         } else {
             self.signal(Signal::HUP);
         }
+    }
+
+    /// Whether it was told to read the configuration again less than `within` ago, and may not have done it.
+    pub fn may_owe_reload(&self, within: Duration) -> bool {
+        self.reloads_since.is_some_and(|since| since.elapsed() < within)
     }
 
     /// Has it open its logs anew: once it handles the signal, since the default action would end it.

@@ -8,7 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use serde_json::json;
 
 use super::protocol::{Brief, FromGateway, Hashes, PROTOCOL, Standings, ToGateway};
@@ -45,6 +46,9 @@ pub fn serve(control: RawFd) -> i32 {
     let begun = take(control).map(UnixStream::from).and_then(|control| {
         // As long as it is busy with loading, the end of the supervisor ends it: nobody would end it later.
         set_parent_process_death_signal(Some(Signal::KILL))?;
+        if Some(socket_peercred(&control)?.pid) != getppid() {
+            return Err(io::Error::other("the supervisor is gone"));
+        }
         let mut said = BufReader::new(control.try_clone()?);
         Ok((receive(&mut said)?, control, said))
     });

@@ -46,6 +46,8 @@ const STEADY: Duration = Duration::from_secs(1);
 const RESTART_AFTER: Duration = Duration::from_millis(50);
 /// The longest wait before a restart.
 const RESTART_AFTER_MAX: Duration = Duration::from_secs(5);
+/// One that dies so soon after it was told to read the configuration again may not have done it: the next one is told, too.
+const RELOAD_TIME: Duration = Duration::from_secs(10);
 /// Between two looks at deadlines.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -358,6 +360,8 @@ impl Supervisor {
             self.sockets.close();
             return;
         }
+        // Reading it twice does no harm.
+        self.owes_reload |= child.may_owe_reload(RELOAD_TIME);
         let plugin = self.note_crash(child, status, now);
         let wait = if child.is_ready && child.started.elapsed() >= STEADY {
             self.short_lives = 0;

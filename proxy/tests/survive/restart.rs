@@ -4,8 +4,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::thread;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -90,7 +88,8 @@ fn a_restart_and_an_upgrade_run_the_plugin_that_was_in_force() {
     deploy(&file, &second);
     governed.good("POST", "/api/upgrade", "");
     governed.gateway.wait_for("is another file than the one that was in force");
-    assert_eq!(pre(&governed), "2");
+    // The old process takes connections until it has heard of it.
+    eventually("the new process serves", || pre(&governed) == "2");
     governed.gateway.stop();
 }
 
@@ -248,15 +247,21 @@ fn a_reload_that_is_ordered_while_nobody_serves_is_not_lost() {
     let (folder, origin) = (tempfile::tempdir().unwrap(), telling());
     let made = with_fatal(&fatal(folder.path(), &[]), &origin, "open", "[limits]\nplugin_crashes = 0\n");
     let governed = Governed::start(made);
-    for deaths in 1..=6 {
+    let ask = || {
         let mut client = Client::connect(governed.address());
         client.send("GET /segv HTTP/1.1\r\nhost: test\r\n\r\n");
-        client.expect_end();
+        client.try_response(false).ok().map(|response| response.status)
+    };
+    for deaths in 1..=6 {
+        assert_eq!(ask(), None);
         assert_eq!(governed.gateway.said(deaths, "the gateway process died"), deaths);
     }
     let text = fs::read_to_string(governed.file()).unwrap();
     fs::write(governed.file(), text.replace("[[route]]", "[[route]]\nhost = \"only.test\"")).unwrap();
     governed.gateway.signal(libc::SIGHUP);
+    // This request waits for the next process, and kills it before it has read anything.
+    assert_eq!(ask(), None);
+    assert_eq!(governed.gateway.said(7, "the gateway process died"), 7);
     eventually("the new configuration is in force", || get(governed.address(), "/").status == 404);
     governed.gateway.stop();
 }
@@ -265,21 +270,19 @@ fn a_reload_that_is_ordered_while_nobody_serves_is_not_lost() {
 #[test]
 fn a_process_that_is_loading_ends_with_its_supervisor() {
     let (folder, origin) = (tempfile::tempdir().unwrap(), telling());
-    let file = built("slow", folder.path(), &["-DLOAD_WAITS", "-DSALT=\"orphan\""]);
+    let file = built("slow", folder.path(), &["-DLOAD_WAITS", "-DSTAYS", "-DSALT=\"orphan\""]);
     fs::write(folder.path().join("load"), "").unwrap();
     let governed = super::slow::start(folder.path(), super::slow::with_slow(&file, &origin, ""));
-    fs::remove_file(folder.path().join("load")).unwrap();
+    let [goes_on, waits] = ["load", "load-waits"].map(|name| folder.path().join(name));
+    [&goes_on, &waits].into_iter().for_each(|file| fs::remove_file(file).unwrap());
     signal(governed.gateway.serving_pid(), libc::SIGKILL);
+    eventually("the next one is loading", || waits.exists());
     let supervisor = governed.gateway.pid();
-    let children = || fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).unwrap();
-    let serving = governed.gateway.serving_pid().to_string();
-    eventually("the next one is there", || children().split_whitespace().any(|pid| pid != serving));
-    let next = children().split_whitespace().find(|pid| *pid != serving).unwrap().to_owned();
-    let command = || fs::read_to_string(format!("/proc/{next}/cmdline")).unwrap_or_default();
-    eventually("it is the gateway", || command().contains("--control"));
-    thread::sleep(Duration::from_millis(100));
+    let next = fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).unwrap().trim().to_owned();
+    let lives = || fs::read_to_string(format!("/proc/{next}/cmdline")).is_ok_and(|command| command.contains("--control"));
+    assert!(lives(), "{next}");
     governed.gateway.signal(libc::SIGKILL);
-    eventually("it has ended", || command().is_empty());
+    eventually("it has ended", || !lives());
 }
 
 #[test]
